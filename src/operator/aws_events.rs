@@ -3,10 +3,12 @@
 //!
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
-//! queue delivers the message again. The exception is a call of a stream whose ledger no resource of this operator may
-//! write. Not counted among the resources that may write it are one that names its stream without an ARN, before its
-//! first reconcile, and one that is being deleted and whose encryption need not be disabled. AWS's refusal corrects a
-//! budget that lacks such a call.
+//! queue delivers the message again. There are two exceptions, and AWS's refusal corrects a budget that lacks such calls:
+//! - a call of a stream whose ledger no resource of this operator may write. Not counted among the resources that may
+//!   write it are one that names its stream without an ARN, before its first reconcile, and one that is being deleted and
+//!   whose encryption need not be disabled;
+//! - the calls of a stream beyond the 64 that wait for a reconcile at a time, those that AWS refused first, and then the
+//!   earliest ones.
 
 use std::collections::HashMap;
 use std::future::Future;

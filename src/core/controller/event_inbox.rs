@@ -18,7 +18,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::model::arn::{KmsKeyId, StreamArn};
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
-use crate::model::ledger::external::{MAX_EXTERNAL_CALLS, may_have_used_limit};
+use crate::model::ledger::external::insert_bounded;
 
 /// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
 /// `iam events` sets up.
@@ -36,7 +36,7 @@ struct State {
     resources: HashMap<ResourceName, Registered>,
     /// The resources that name a stream, key or alias, by its hash. A collision leads to a Describe too many.
     by_subject: HashMap<u64, Vec<ResourceName>>,
-    /// The calls that no reconcile has finished with, by the hash of their stream.
+    /// The calls that no reconcile has finished with, by the hash of their stream, and in the order of their times.
     calls: HashMap<u64, Vec<CallEvent>>,
     /// When the last event of an account and region arrived; `None` once that is too long ago.
     arrivals: HashMap<EventScope, Option<Duration>>,
@@ -146,15 +146,7 @@ impl EventInbox {
             if calls.iter().any(|held| held.event_id == call.event_id) {
                 return Vec::new();
             }
-            if calls.len() < MAX_EXTERNAL_CALLS {
-                calls.push(call.clone());
-            } else if let Some(refused) =
-                calls.iter_mut().find(|held| !may_have_used_limit(held.code.as_deref()))
-            {
-                // As in the ledger, a refused call is left out first. If no held call was refused, the new call is left
-                // out: the held ones are already more than AWS accepts within a day.
-                *refused = call.clone();
-            }
+            insert_bounded(calls, call.clone(), |call| (call.time, call.code.as_deref()));
         }
         state.record(resources, call.is_none())
     }

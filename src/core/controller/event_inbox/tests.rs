@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 
 use super::*;
+use crate::model::ledger::external::MAX_EXTERNAL_CALLS;
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// The age of an event that has just happened.
@@ -35,7 +36,7 @@ fn call(name: &str, number: usize) -> AwsEvent {
         event_id: format!("event-{number}"),
         request_id: format!("request-{number}"),
         action: Action::Stop,
-        time: Timestamp::UNIX_EPOCH,
+        time: Timestamp::UNIX_EPOCH + Duration::from_secs(number as u64),
         caller_type: None,
         code: None,
     };
@@ -143,6 +144,17 @@ fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
     inbox.receive(&accepted, MINUTE, NOW);
     assert!(inbox.holds(&accepted));
     assert_eq!(inbox.take_notice(&resource("orders")).calls.len(), MAX_EXTERNAL_CALLS);
+}
+
+#[test]
+fn latest_calls_are_held_while_the_ledger_is_invalid() {
+    let inbox = inbox(&["orders"]);
+    // The queue delivers them in any order.
+    for number in (0..=MAX_EXTERNAL_CALLS).rev() {
+        inbox.receive(&call("orders", number), MINUTE, NOW);
+    }
+    assert!(!inbox.holds(&call("orders", 0)));
+    assert!((1..=MAX_EXTERNAL_CALLS).all(|number| inbox.holds(&call("orders", number))));
 }
 
 #[test]

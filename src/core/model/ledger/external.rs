@@ -14,7 +14,7 @@ use crate::model::aws_event::CallEvent;
 use crate::model::service::{CountedCalls, profile};
 
 /// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. If there are more, those that
-/// AWS refused are left out first.
+/// AWS refused are left out first, and then the earliest ones.
 pub const MAX_EXTERNAL_CALLS: usize = 64;
 
 /// Returns the ledger with the external calls that these events report. An event is left out if it reports a call of
@@ -48,10 +48,21 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
     if expires_at(&call) <= now || event.time > saturating_add(now, MAX_CLOCK_SKEW) {
         return;
     }
-    let calls = &mut ledger.external_calls;
-    calls.insert(calls.partition_point(|earlier| earlier.time <= call.time), call);
+    insert_bounded(&mut ledger.external_calls, call, |call| (call.time.0, call.code.as_deref()));
+}
+
+/// Inserts a call into calls that are sorted by time. If there are more than [`MAX_EXTERNAL_CALLS`] then, removes the
+/// earliest call that AWS refused, or the earliest one if AWS refused none. `time_and_code` returns the time and the
+/// error code of a call.
+pub fn insert_bounded<T>(
+    calls: &mut Vec<T>,
+    call: T,
+    time_and_code: impl Fn(&T) -> (Timestamp, Option<&str>),
+) {
+    let (time, _) = time_and_code(&call);
+    calls.insert(calls.partition_point(|earlier| time_and_code(earlier).0 <= time), call);
     if calls.len() > MAX_EXTERNAL_CALLS {
-        let refused = calls.iter().position(|call| !may_have_used_limit(call.code.as_deref()));
+        let refused = calls.iter().position(|call| !may_have_used_limit(time_and_code(call).1));
         calls.remove(refused.unwrap_or(0));
     }
 }
