@@ -144,7 +144,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         Ok(spec) => spec,
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
-            let wake = report::unresolved(context, resource, &last, why).await;
+            let wake = report::unresolved(context, resource, &last, why, finalizer_failure).await;
             // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
                 context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
@@ -165,7 +165,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         spec = match end.in_term(&context.clock, resolving).await? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
             Ok(_) => return Err(Interruption::Outdated),
-            Err(why) => return report::unresolved(context, resource, &last, why).await,
+            Err(why) => return report::unresolved(context, resource, &last, why, finalizer_failure).await,
         };
     }
     let expected = context.memory.change_times().expected(spec.stream.service);

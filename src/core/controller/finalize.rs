@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::context::Context;
 use super::interruption::Interruption;
-use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
+use super::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::resource_identity_of;
 use super::recheck::ensure_policies_unchanged;
 use super::resolve::ResolvedSpec;
@@ -76,9 +76,9 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     change_finalizer(context, &resource.metadata, wanted).await.map(Some)
 }
 
-/// Adds or removes the finalizer of a resource that is not being deleted, which ends the reconcile. Returns the error if
-/// that fails. The reconcile then goes on: possibly an admission policy or a webhook refuses only this change, or does
-/// not answer, and the API server accepts the writes of the ledger and the status.
+/// Adds or removes the finalizer of a resource that is not being deleted, which ends the reconcile. Publishes and returns
+/// the error if that fails. The reconcile then goes on: possibly an admission policy or a webhook refuses only this
+/// change, or does not answer, and the API server accepts the writes of the ledger and the status.
 async fn change_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
@@ -90,6 +90,18 @@ async fn change_finalizer<A: StreamApi, R: KubeApi>(
         Err(KubeError::Conflict) => Err(Interruption::Outdated),
         Err(error) => {
             warn!(namespace = read.namespace, name = read.name, %error, present, "failed to change the finalizer");
+            let note = if present {
+                format!(
+                    "The finalizer cannot be added: {error}. If the resource is deleted now, the encryption of its stream stays on."
+                )
+            } else {
+                format!(
+                    "The finalizer cannot be removed: {error}. Until it is removed, a deletion of the resource does not complete."
+                )
+            };
+            let reason = FINALIZER_UPDATE_FAILED.to_owned();
+            let event = ReconcileEvent { warning: true, reason, action: "UpdateFinalizer", note };
+            context.publish_event(&resource_identity_of(read), &event).await;
             Ok(error)
         }
     }

@@ -19,6 +19,9 @@ use stream_encryption_api::stream_encryption::{
 /// stream was to be disabled first. The metrics count the event, whether or not Kubernetes accepts it.
 pub const ENCRYPTION_LEFT_ON: &str = "EncryptionLeftOn";
 
+/// The reason of the event for a finalizer that could not be added or removed.
+pub const FINALIZER_UPDATE_FAILED: &str = "FinalizerUpdateFailed";
+
 /// The source of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {

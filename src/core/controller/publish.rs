@@ -35,9 +35,11 @@ pub(super) struct StatusWrite {
     pub(super) unacknowledged_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
     pub(super) version: Option<String>,
-    /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
+    /// When to read the resource again at the latest, if another writer was first or an earlier write may still be
     /// applied.
-    pub(super) again: Option<Timestamp>,
+    pub(super) reread_by: Option<Timestamp>,
+    /// Whether another writer was first.
+    pub(super) is_conflict: bool,
     /// The error, if the write failed for another reason than a conflict.
     pub(super) failed: Option<KubeError>,
     /// The number of consecutive failures and conflicts. A conflict of this write is included. `failed` is not: the
@@ -87,13 +89,22 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 let now = context.clock.now();
                 let conflicts = last.failures.saturating_add(1);
                 let after_conflict = now + schedule::after_conflict(uid(read), conflicts);
-                let (unacknowledged_write, again, failed, failures) = match error {
+                let is_conflict = error == KubeError::Conflict;
+                let (unacknowledged_write, reread_by, failed, failures) = match error {
                     KubeError::Conflict => (unacknowledged_write, Some(after_conflict), None, conflicts),
                     KubeError::Rejected(_) => (unacknowledged_write, None, Some(error), last.failures),
                     KubeError::Unavailable(_) => (Some(now), None, Some(error), last.failures),
                 };
                 let (status, version) = (last.status.clone(), UNKNOWN_VERSION);
-                return StatusWrite { status, unacknowledged_write, version, again, failed, failures };
+                return StatusWrite {
+                    status,
+                    unacknowledged_write,
+                    version,
+                    reread_by,
+                    is_conflict,
+                    failed,
+                    failures,
+                };
             }
         }
     }
@@ -102,12 +113,20 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
         None => Packed::of(&status),
     };
     let status = Some(packed);
-    if unacknowledged_write.is_some() {
-        // The earlier write may still change the status.
-        let (version, again) = (UNKNOWN_VERSION, Some(context.clock.now() + schedule::REREAD));
-        return StatusWrite { status, unacknowledged_write, version, again, failed: None, failures: 0 };
+    // An earlier write without an acknowledgement may still change the status.
+    let (version, reread_by) = match unacknowledged_write {
+        Some(_) => (UNKNOWN_VERSION, Some(context.clock.now() + schedule::REREAD)),
+        None => (version, None),
+    };
+    StatusWrite {
+        status,
+        unacknowledged_write,
+        version,
+        reread_by,
+        is_conflict: false,
+        failed: None,
+        failures: 0,
     }
-    StatusWrite { status, unacknowledged_write, version, again: None, failed: None, failures: 0 }
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -147,13 +166,13 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;
-    let StatusWrite { status, unacknowledged_write, again, failed, failures, .. } = written;
-    let failures = if again.is_some() { last.failures } else { failures };
+    let StatusWrite { status, unacknowledged_write, is_conflict, failed, failures, .. } = written;
+    let failures = if is_conflict { last.failures } else { failures };
     context.memory.keep_status(uid(read), status, unacknowledged_write, failures);
     if let Some(error) = failed {
         return Err(error);
     }
-    if again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
+    if is_conflict { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
 fn uid(read: &ObjectMeta) -> &str {

@@ -15,7 +15,7 @@ use super::annotations::retry_token;
 use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
-use super::kube_api::KubeApi;
+use super::kube_api::{KubeApi, KubeError};
 use super::memory::{LastReconcile, Remembered};
 use super::publish::update_status;
 use super::resolve::ResolveError;
@@ -75,7 +75,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         is_removal_reported: state.last.is_removal_reported,
     };
     let wake =
-        [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
+        [written.reread_by, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
     match written.failed.or(state.finalizer_failure) {
         Some(error) => Err(Interruption::Kubernetes(error)),
@@ -143,23 +143,27 @@ fn remembered(
     // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
     // the next description.
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
+    // A decision for which an earlier description sufficed must not prolong the time for which it suffices: a later
+    // decision may need a newer one.
+    let due = earlier.map_or(decision.describe_due, |earlier| earlier.due.min(decision.describe_due));
     Some(Remembered {
         stream,
         key: state.spec.described_key.clone().map(Box::new),
         active_key: state.active_key.clone().map(Box::new),
-        due: decision.describe_due,
+        due,
         retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
         deleting: state.spec.desired.deleting,
     })
 }
 
 /// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is
-/// invalid. Returns the time of the next reconcile.
+/// invalid. Returns the time of the next reconcile, or the error of an earlier change of the finalizer.
 pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     last: &LastReconcile,
     why: ResolveError,
+    finalizer_failure: Option<KubeError>,
 ) -> Result<Timestamp, Interruption> {
     let mut unanswered = last.unanswered;
     match &why {
@@ -196,14 +200,14 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         remembered: None,
-        failures: written.failures,
+        failures: if finalizer_failure.is_some() { last.failures } else { written.failures },
         is_interrupted: false,
         ..last.clone()
     };
     context.memory.keep(resource, last);
-    match written.failed {
+    match written.failed.or(finalizer_failure) {
         Some(error) => Err(Interruption::Kubernetes(error)),
-        None => Ok(written.again.into_iter().fold(now + wait, Timestamp::min)),
+        None => Ok(written.reread_by.into_iter().fold(now + wait, Timestamp::min)),
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct ReconcileState {
     /// The active key, whether or not it is the desired one, and its problem: as KMS reported it with the
     /// description, otherwise as the status reports it.
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    /// Whether the last status reports the active key, or that records are in plaintext.
+    pub(super) is_encryption_reported: bool,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
     /// The error if the finalizer could not be added or removed. The reconcile fails with it after its report.
@@ -118,13 +120,14 @@ impl ReconcileState {
     ) -> Self {
         let earlier = last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
         let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
+        let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
+        let is_encryption_reported = previous.as_deref().is_some_and(reports_encryption);
         let (observed, active_key) = match (&spec.error, described) {
             (None, Some(((at, description), active_key))) => {
                 (Observed::of(&spec, at, description, false), active_key.as_deref().cloned())
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
-                let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
                 (observed, previous.as_deref().and_then(reported_unusable_key))
             }
         };
@@ -139,6 +142,7 @@ impl ReconcileState {
             permit: None,
             signer: None,
             active_key,
+            is_encryption_reported,
             last,
             finalizer_failure: None,
             expected_change,
@@ -167,6 +171,7 @@ impl ReconcileState {
                 Observed::Failed(error) => LastObservation::Failed(error),
                 Observed::At { at, observation, .. } => LastObservation::At(*at, observation),
             },
+            is_encryption_reported: self.is_encryption_reported,
             active_key_problem: None,
             session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
             last_reason: self.last.reason,
@@ -238,6 +243,10 @@ impl ReconcileState {
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }
+}
+
+fn reports_encryption(status: &StreamEncryptionStatus) -> bool {
+    status.active_key.is_some() || status.plaintext_since_time.is_some()
 }
 
 /// Returns the unusable active key that a status reports, and its problem. The status keeps its report if KMS does

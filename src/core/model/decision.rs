@@ -72,6 +72,8 @@ pub struct DecisionInput<'a> {
     pub ledger: &'a StreamLedgerSpec,
     /// The last observation of the stream.
     pub last_observation: LastObservation<'a>,
+    /// Whether the last status reports the active key, or that records are in plaintext.
+    pub is_encryption_reported: bool,
     /// The problem that makes the active key unusable; `None` if there is no such problem.
     pub active_key_problem: Option<KeyProblem>,
     /// The age of the session that signed the last Describe, as a lower bound; `None` for credentials without a

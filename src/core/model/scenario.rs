@@ -48,6 +48,7 @@ pub(super) struct Scenario {
     pub(super) waiting: Option<(Reason, Timestamp)>,
     pub(super) drift_interval: SignedDuration,
     pub(super) expected_change: SignedDuration,
+    pub(super) is_encryption_reported: bool,
 }
 
 /// Returns a stream of the operator's own account.
@@ -145,6 +146,7 @@ impl Scenario {
             waiting: None,
             drift_interval: SignedDuration::from_mins(10),
             expected_change: SignedDuration::ZERO,
+            is_encryption_reported: true,
             stream,
         }
     }
@@ -284,6 +286,7 @@ impl Scenario {
             last_reason: self.waiting,
             drift_interval: self.drift_interval,
             expected_change: self.expected_change,
+            is_encryption_reported: self.is_encryption_reported,
         }
     }
 

@@ -197,20 +197,22 @@ pub fn specified_key<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
     }
 }
 
-/// Returns whether the ledger's known encryption no longer applies: the stream does not exist or is another
-/// account's, cannot be encrypted, or AWS reports a value that this version does not know.
+/// Returns whether the ledger's known encryption must not be reported. Either it no longer applies: the stream does not
+/// exist or is another account's, cannot be encrypted, or AWS reports a value that this version does not know. Or the
+/// stream is not described, and the last status did not report its encryption: what was observed before may be missing
+/// in the ledger, which could be read and not written.
 #[must_use]
 pub fn known_encryption_is_void(input: &DecisionInput<'_>) -> bool {
-    matches!(
-        input.last_observation,
-        LastObservation::At(
-            _,
+    match input.last_observation {
+        LastObservation::NotYet | LastObservation::Failed(_) => !input.is_encryption_reported,
+        LastObservation::At(_, observation) => matches!(
+            observation,
             Observation::Missing
                 | Observation::OtherStream
                 | Observation::NotEncryptable(_)
                 | Observation::Unrecognized(_)
-        )
-    )
+        ),
+    }
 }
 
 fn last_attempted_action(input: &DecisionInput<'_>) -> Option<Action> {

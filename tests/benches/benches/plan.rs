@@ -80,6 +80,7 @@ fn plan(criterion: &mut Criterion) {
             last_reason: None,
             drift_interval: SignedDuration::from_mins(10),
             expected_change: SignedDuration::ZERO,
+            is_encryption_reported: true,
         };
         group.bench_function(name, |bencher| bencher.iter(|| decide(black_box(&input))));
     }

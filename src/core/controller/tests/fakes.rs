@@ -88,6 +88,8 @@ pub struct State {
     pub encryption: ReportedEncryption,
     /// What AWS returns for the identity of the operator's credentials.
     pub identity: Identity,
+    /// Whether AWS answers no Describe.
+    pub describe_fails: bool,
     /// Whether KMS does not answer.
     pub kms_fails: bool,
     /// Whether KMS never answers, and the connection stays open.
@@ -136,6 +138,7 @@ impl World {
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
+            describe_fails: false,
             kms_fails: false,
             kms_hangs: false,
             refuses_clock: false,
@@ -258,13 +261,20 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        let (fails, encryption) = {
+            let state = self.to_aws(Request::Describe);
+            (state.describe_fails, state.encryption.clone())
+        };
+        if fails {
+            return Err(refusal(Operation::DescribeDeliveryStream, ErrorKind::Transient));
+        }
         let description = StreamDescription {
             arn: stream.clone(),
             created: None,
             source: Some("DirectPut".to_owned()),
             state: StreamState::Active,
             raw_status: "ACTIVE".to_owned(),
-            encryption: self.to_aws(Request::Describe).encryption.clone(),
+            encryption,
             retention: SignedDuration::from_hours(24),
         };
         let signer = Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None };

@@ -1,15 +1,20 @@
 //! Reconciles that are given up, or that the API server refuses a step of.
 
+use std::time::Duration;
+
 use serde_json::json;
 use stream_encryption_api::RETRY_ANNOTATION;
+use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::StreamLedger;
-use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, StreamEncryptionStatus};
 
-use super::fakes::{RIVALS, Request, World, run};
+use super::fakes::{Identity, RIVALS, Request, World, run};
 use super::{ARN, deleted, reconcile_stored, resource, woken_by};
-use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeError};
-use crate::controller::{ledger_store, reconcile};
+use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeError};
+use crate::controller::{Context, ledger_store, reconcile};
 use crate::model::aws_event::Subject;
+use crate::model::key::Key;
+use crate::model::observation::ReportedEncryption;
 use crate::model::{ledger, schedule};
 
 /// Returns another resource, which owns the stream.
@@ -94,7 +99,75 @@ fn stream_is_encrypted_although_its_finalizer_fails() {
         assert_eq!(run(reconcile(&world.context(), &cached)), Err(refusal));
         let sent = [Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
         assert_eq!(sent, [1, 1]);
+        let events = world.state().events.clone();
+        assert!(events.iter().any(|(reason, _)| reason == FINALIZER_UPDATE_FAILED), "{events:?}");
     }
+}
+
+#[test]
+fn failed_finalizer_is_an_error_if_the_account_is_unknown() {
+    let mut resource = deleted();
+    resource.spec.deletion_policy = DeletionPolicy::Retain;
+    resource.metadata.deletion_timestamp = None;
+    let world = World::new(resource);
+    world.state().identity = Identity::Fails;
+    let refusal = KubeError::Rejected("a webhook refuses it".to_owned());
+    let context = world.context();
+    for failures in 1..4 {
+        let error = refusal.clone();
+        world.before(Request::SetFinalizer, move |_| Err(error));
+        let cached = world.state().resource.clone().unwrap();
+        assert_eq!(run(reconcile(&context, &cached)), Err(refusal.clone()));
+        assert_eq!(context.memory.count_failure("uid-1"), failures);
+    }
+    assert!(world.state().resource.clone().unwrap().status.is_some());
+}
+
+/// Returns the status after another reconcile of the stored resource, a minute later.
+fn status_after_a_minute(world: &World, context: &Context<World, World>) -> StreamEncryptionStatus {
+    world.state().elapsed += Duration::from_mins(1);
+    reconcile_stored(world, context);
+    world.state().resource.clone().unwrap().status.unwrap()
+}
+
+#[test]
+fn ledger_that_lacks_an_observation_is_not_reported() {
+    for restarts in [false, true] {
+        let world = World::new(resource());
+        let mut context = world.context();
+        world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+        reconcile_stored(&world, &context);
+        assert!(status_after_a_minute(&world, &context).active_key.is_some());
+        world.state().encryption = ReportedEncryption::Off;
+        world.before(Request::WriteLedger, |_| Err(KubeError::Rejected("no permission".to_owned())));
+        world.state().elapsed += Duration::from_mins(20);
+        let status = status_after_a_minute(&world, &context);
+        assert_eq!(find(&status.conditions, ConditionType::Encrypted), None);
+        // The ledger can be read again, and AWS does not answer.
+        world.state().describe_fails = true;
+        for _ in 0..2 {
+            if restarts {
+                context = world.context();
+            }
+            let status = status_after_a_minute(&world, &context);
+            let encrypted = find(&status.conditions, ConditionType::Encrypted).unwrap();
+            assert_eq!((encrypted.status.as_str(), status.active_key), ("Unknown", None));
+        }
+    }
+}
+
+#[test]
+fn denied_resource_does_not_prolong_its_description() {
+    let world = World::new(resource());
+    let context = world.context();
+    reconcile_stored(&world, &context);
+    let policies = std::mem::take(&mut world.state().policies);
+    world.state().elapsed += Duration::from_secs(1);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::Describe), 1);
+    world.state().policies = policies;
+    status_after_a_minute(&world, &context);
+    assert_eq!(world.count(Request::Describe), 2, "an earlier description said that the stream changes");
 }
 
 #[test]

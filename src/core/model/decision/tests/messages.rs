@@ -92,7 +92,7 @@ An event has the message of `Ready` or `KeyUsable`, or one of these texts. MESSA
 ";
 
 /// The text that the controller writes, and the file and the expression that write it.
-const FROM_CONTROLLER: [(&str, &str, &str); 7] = [
+const FROM_CONTROLLER: [(&str, &str, &str); 9] = [
     ("Invalid spec: ERROR.", include_str!("../../../controller/resolve.rs"), "\"Invalid spec: {words}.\""),
     (
         "Invalid resource: ERROR. The stored resource does not match the schema of this operator version: correct it and apply it again.",
@@ -118,6 +118,16 @@ const FROM_CONTROLLER: [(&str, &str, &str); 7] = [
         "MESSAGE The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged.",
         include_str!("../../../controller/finalize.rs"),
         "\"{why} The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged.\"",
+    ),
+    (
+        "The finalizer cannot be added: ERROR. If the resource is deleted now, the encryption of its stream stays on.",
+        include_str!("../../../controller/finalize.rs"),
+        "\"The finalizer cannot be added: {error}. If the resource is deleted now, the encryption of its stream stays on.\"",
+    ),
+    (
+        "The finalizer cannot be removed: ERROR. Until it is removed, a deletion of the resource does not complete.",
+        include_str!("../../../controller/finalize.rs"),
+        "\"The finalizer cannot be removed: {error}. Until it is removed, a deletion of the resource does not complete.\"",
     ),
     (
         "Invalid resource: ERROR. The resource is deleted, and the encryption of its stream is unchanged.",
