@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName};
+use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName, Silence, SilentScope};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Shared;
 use super::dispatcher::Trigger;
@@ -173,11 +173,23 @@ impl<'a> MessageHandler<'a> {
 
     /// Wakes the resources whose events no longer arrive.
     fn find_silent(&mut self) {
-        let silent = self.inbox().find_silent(self.shared.context.clock.monotonic());
-        if !silent.is_empty() {
-            info!(resources = silent.len(), "AWS's events have stopped, checking for drift by interval");
+        for SilentScope { scope, silence, resources } in
+            self.inbox().find_silent(self.shared.context.clock.monotonic())
+        {
+            let (account, region) = (&scope.account, &scope.region);
+            match silence {
+                Silence::Everything => warn!(
+                    %account, %region, resources = resources.len(),
+                    "AWS's events have stopped, checking for drift by the shorter interval"
+                ),
+                Silence::OwnCall => warn!(
+                    %account, %region, resources = resources.len(),
+                    "AWS's events do not report an encryption call of the operator, checking for drift by the shorter interval; \
+                     check that a CloudTrail trail logs management events, and the rule that forwards them"
+                ),
+            }
+            self.wake(resources);
         }
-        self.wake(silent);
     }
 
     fn wake(&self, resources: Vec<ResourceName>) {

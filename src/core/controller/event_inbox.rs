@@ -20,9 +20,10 @@ use crate::model::arn::{KmsKeyId, StreamArn};
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::ledger::external::insert_bounded;
 
-/// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
-/// `iam events` sets up.
-pub const SILENCE: Duration = Duration::from_mins(15);
+mod arrivals;
+
+use arrivals::Arrivals;
+pub use arrivals::{SILENCE, Silence};
 
 /// The namespace and name of a resource, `data/orders`. Clones share the text.
 pub type ResourceName = Arc<str>;
@@ -38,10 +39,21 @@ struct State {
     by_subject: HashMap<u64, Vec<ResourceName>>,
     /// The calls that no reconcile has finished with, by the hash of their stream, and in the order of their times.
     calls: HashMap<u64, Vec<CallEvent>>,
-    /// When the last event of an account and region arrived; `None` once that is too long ago.
-    arrivals: HashMap<EventScope, Option<Duration>>,
+    /// The arrivals of events, by account and region. One without any event in this term is not listed.
+    arrivals: HashMap<EventScope, Arrivals>,
     /// Counts the events.
     counter: u64,
+}
+
+/// An account and region whose events no longer arrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SilentScope {
+    /// The account and region.
+    pub scope: EventScope,
+    /// What is missing.
+    pub silence: Silence,
+    /// The resources there that are not due already.
+    pub resources: Vec<ResourceName>,
 }
 
 /// What is known of one resource.
@@ -133,6 +145,11 @@ impl EventInbox {
         if age < SILENCE {
             state.arrived(&event.scope, now);
         }
+        if event.subject != Subject::Heartbeat
+            && let Some(arrivals) = state.arrivals.get_mut(&event.scope)
+        {
+            arrivals.record_trail_event(now, age);
+        }
         let (subject, call) = match &event.subject {
             Subject::Call(stream, call) => (hash_of(stream), Some(call)),
             Subject::Stream(stream) => (hash_of(stream), None),
@@ -151,35 +168,39 @@ impl EventInbox {
         state.record(resources, call.is_none())
     }
 
-    /// Returns the resources of the accounts and regions from which no event has arrived for [`SILENCE`]. What has happened
-    /// to these resources since then is unknown. An account and region is reported once, until its events arrive again.
-    pub fn find_silent(&self, now: Duration) -> Vec<ResourceName> {
-        let mut state = self.lock();
-        let is_silent =
-            |last: &Option<Duration>| last.is_some_and(|last| now.saturating_sub(last) >= SILENCE);
-        let silent: Vec<EventScope> = state
-            .arrivals
-            .iter()
-            .filter(|(_, last)| is_silent(last))
-            .map(|(scope, _)| scope.clone())
-            .collect();
-        for scope in &silent {
-            state.arrivals.insert(scope.clone(), None);
+    /// Records that AWS has accepted an encryption call of the operator, at `now` on the monotonic clock. An event must
+    /// report it.
+    pub fn record_own_call(&self, scope: &EventScope, now: Duration) {
+        if let Some(arrivals) = self.lock().arrivals.get_mut(scope) {
+            arrivals.record_own_call(now);
         }
-        let concerned =
-            |registered: &Registered| registered.scope.as_ref().is_some_and(|scope| silent.contains(scope));
-        let resources = state.resources.iter().filter(|(_, registered)| concerned(registered));
-        let mut resources: Vec<ResourceName> = resources.map(|(name, _)| name.clone()).collect();
-        resources.sort_unstable();
-        state.record(resources, true)
+    }
+
+    /// Returns the accounts and regions whose events have stopped arriving, with the resources there. What has happened to
+    /// these resources since then is unknown. An account and region is returned once, until its events arrive again.
+    pub fn find_silent(&self, now: Duration) -> Vec<SilentScope> {
+        let mut state = self.lock();
+        let mut silent = Vec::new();
+        for (scope, arrivals) in &mut state.arrivals {
+            if let Some(silence) = arrivals.take_silence(now) {
+                silent.push(SilentScope { scope: scope.clone(), silence, resources: Vec::new() });
+            }
+        }
+        silent.sort_unstable_by(|one, other| one.scope.cmp(&other.scope));
+        for SilentScope { scope, resources, .. } in &mut silent {
+            let is_there = |registered: &Registered| registered.scope.as_ref() == Some(scope);
+            let there = state.resources.iter().filter(|(_, registered)| is_there(registered));
+            let mut there: Vec<ResourceName> = there.map(|(name, _)| name.clone()).collect();
+            there.sort_unstable();
+            *resources = state.record(there, true);
+        }
+        silent
     }
 
     /// Returns whether events of an account and region arrive.
     #[must_use]
     pub fn are_arriving(&self, scope: &EventScope, now: Duration) -> bool {
-        let state = self.lock();
-        let last = state.arrivals.get(scope).copied().flatten();
-        last.is_some_and(|last| now.saturating_sub(last) < SILENCE)
+        self.lock().arrivals.get(scope).is_some_and(|arrivals| arrivals.silence(now).is_none())
     }
 
     /// Returns how long ago the last event of each account and region arrived that has a resource; `None` once its
@@ -189,9 +210,8 @@ impl EventInbox {
         let state = self.lock();
         let used: HashSet<&EventScope> =
             state.resources.values().filter_map(|registered| registered.scope.as_ref()).collect();
-        let age = |last: &Option<Duration>| last.map(|last| now.saturating_sub(last));
         let arrivals = state.arrivals.iter().filter(|(scope, _)| used.contains(scope));
-        arrivals.map(|(scope, last)| (scope.clone(), age(last))).collect()
+        arrivals.map(|(scope, arrivals)| (scope.clone(), arrivals.age(now))).collect()
     }
 
     /// Returns whether there is an event that concerns this resource and that no reconcile of it has finished with.
@@ -291,10 +311,10 @@ impl State {
     /// Records that an event of an account and region has arrived, if a resource names a stream there: whoever can write
     /// to the queue can make up any number of accounts.
     fn arrived(&mut self, scope: &EventScope, now: Duration) {
-        if let Some(last) = self.arrivals.get_mut(scope) {
-            *last = Some(now);
+        if let Some(arrivals) = self.arrivals.get_mut(scope) {
+            arrivals.record(now);
         } else if self.resources.values().any(|registered| registered.scope.as_ref() == Some(scope)) {
-            self.arrivals.insert(scope.clone(), Some(now));
+            self.arrivals.insert(scope.clone(), Arrivals::begin(now));
         }
     }
 

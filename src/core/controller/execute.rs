@@ -23,6 +23,7 @@ use super::recheck::{ensure_owner_lost_stream, ensure_policies_unchanged, ensure
 use super::state::{MAX_AGE_FOR_CALL, MAX_CHECK_DURATION, MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
 use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED};
+use crate::model::aws_event::EventScope;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
@@ -160,7 +161,11 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     };
     let is_unsent = outcome.as_ref().is_err_and(AwsError::is_unsent);
     match &outcome {
-        Ok(_) => info!(%stream, call = id, "AWS accepted the call"),
+        Ok(_) => {
+            info!(%stream, call = id, "AWS accepted the call");
+            let scope = EventScope::of(&stream);
+            context.memory.events.record_own_call(&scope, context.clock.monotonic());
+        }
         Err(error) => {
             let words = if is_unsent { "the call was not sent" } else { "AWS did not accept the call" };
             warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");

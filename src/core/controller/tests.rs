@@ -343,6 +343,34 @@ fn woken_by(context: &Context<World, World>, subject: Subject) -> usize {
 }
 
 #[test]
+fn heartbeats_alone_do_not_lengthen_the_interval_after_a_call() {
+    for is_reported in [false, true] {
+        let world = World::new(resource());
+        let context = world.context();
+        context.memory.events.register_from_status(&resource());
+        let pass = |minutes| {
+            world.state().elapsed += Duration::from_mins(minutes);
+            woken_by(&context, Subject::Heartbeat);
+        };
+        pass(1);
+        reconcile_stored(&world, &context);
+        assert_eq!(world.count(Request::Start), 1);
+        world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+        if is_reported {
+            woken_by(&context, Subject::Stream(ARN.replace("orders", "clicks").parse().unwrap()));
+        }
+        pass(10);
+        reconcile_stored(&world, &context);
+        pass(10);
+        let cached = world.state().resource.clone().unwrap();
+        let wake = run(reconcile(&context, &cached)).unwrap();
+        let minutes = if is_reported { 45..70 } else { 0..12 };
+        let wait = wake.duration_since(context.clock.now()).as_mins();
+        assert!(minutes.contains(&wait), "{is_reported}: {wait}");
+    }
+}
+
+#[test]
 fn active_key_that_kms_does_not_describe_wakes_its_resource() {
     let world = World::new(resource());
     world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));

@@ -218,9 +218,10 @@ impl Run {
 
     /// Wakes the resources whose events no longer arrive, as the operator does every second.
     pub fn find_silent(&self) {
-        let silent = self.operator.memory.events.find_silent(self.operator.clock.monotonic());
-        for name in &silent {
-            let _ = self.triggers.send(Trigger::One(Key::of_path(name.clone())));
+        for silent in self.operator.memory.events.find_silent(self.operator.clock.monotonic()) {
+            for name in silent.resources {
+                let _ = self.triggers.send(Trigger::One(Key::of_path(name)));
+            }
         }
     }
 

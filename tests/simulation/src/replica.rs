@@ -156,8 +156,9 @@ impl<P: Wiring> Replica<P> {
 
     /// Schedules the resources whose events no longer arrive.
     pub fn find_silent(&mut self, environment: &Environment) {
-        let silent = self.operator.memory.events.find_silent(self.operator.clock.monotonic());
-        self.enqueue_named(environment, &silent);
+        for silent in self.operator.memory.events.find_silent(self.operator.clock.monotonic()) {
+            self.enqueue_named(environment, &silent.resources);
+        }
     }
 
     /// Returns whether a reconcile still needs this event.

@@ -184,13 +184,49 @@ fn silence_of_a_region_is_found_once() {
     assert!(inbox.are_arriving(&scope, before));
     assert!(inbox.find_silent(before).is_empty());
     assert!(!inbox.are_arriving(&scope, silent));
-    assert_eq!(inbox.find_silent(silent).len(), 2);
+    let found = inbox.find_silent(silent);
+    assert_eq!((found.len(), found[0].silence, found[0].resources.len()), (1, Silence::Everything, 2));
     assert!(inbox.take_notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
     assert!(inbox.find_silent(silent).is_empty());
     assert_eq!(inbox.ages(silent), [(scope.clone(), None)]);
     inbox.receive(&event(Subject::Heartbeat), silent, NOW);
     assert!(inbox.are_arriving(&scope, silent + MINUTE));
     assert_eq!(inbox.ages(silent + MINUTE), [(scope, Some(MINUTE))]);
+}
+
+/// Heartbeats show that the queue works, and not that a trail logs calls.
+#[test]
+fn own_call_without_an_event_is_silence_despite_heartbeats() {
+    let scope = EventScope::of(&stream("orders"));
+    let made = MINUTE * 6;
+    for (seen, age, is_silent) in [
+        (None, NOW, true),
+        (Some(Subject::Heartbeat), NOW, true),
+        (Some(Subject::Stream(stream("clicks"))), NOW, false),
+        (Some(call("orders", 1).subject), NOW, false),
+        // The queue delivers again what happened before the call, even if the clocks differ.
+        (Some(Subject::Stream(stream("clicks"))), made + SILENCE * 2, true),
+    ] {
+        let inbox = inbox(&["orders"]);
+        let heartbeat = |at| inbox.receive(&event(Subject::Heartbeat), at, NOW);
+        inbox.record_own_call(&scope, NOW);
+        heartbeat(MINUTE);
+        assert!(inbox.are_arriving(&scope, MINUTE + SILENCE / 2), "no events were expected before");
+        inbox.record_own_call(&scope, made);
+        inbox.record_own_call(&scope, made + MINUTE);
+        if let Some(subject) = seen.clone() {
+            inbox.receive(&event(subject), made + MINUTE, age);
+        }
+        heartbeat(made + SILENCE);
+        let found = inbox.find_silent(made + SILENCE);
+        let silences: Vec<_> = found.iter().map(|found| (found.silence, found.resources.len())).collect();
+        assert_eq!(silences, if is_silent { vec![(Silence::OwnCall, 1)] } else { vec![] }, "{seen:?}");
+        assert_eq!(inbox.are_arriving(&scope, made + SILENCE), !is_silent);
+        heartbeat(made + SILENCE + MINUTE);
+        assert!(inbox.find_silent(made + SILENCE + MINUTE).is_empty(), "it is returned once");
+        inbox.receive(&event(Subject::Stream(stream("clicks"))), made + SILENCE * 3, NOW);
+        assert!(inbox.are_arriving(&scope, made + SILENCE * 3), "an event ends it");
+    }
 }
 
 /// A forged event can name any account. It must not raise the alert about lost events.

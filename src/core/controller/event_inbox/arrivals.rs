@@ -1,0 +1,83 @@
+//! Whether AWS's events of one account and region arrive.
+//!
+//! Heartbeats show that the queue works. They do not show that a trail of CloudTrail logs calls, so the operator's own
+//! encryption calls are a test of that: each must lead to an event. Pure; all times are those of the monotonic clock.
+
+use std::mem;
+use std::time::Duration;
+
+use crate::model::ledger::MAX_CLOCK_SKEW;
+
+/// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
+/// `iam events` sets up. Also the time within which an encryption call of the operator must lead to an event.
+pub const SILENCE: Duration = Duration::from_mins(15);
+
+/// The longest difference between the operator's clock and AWS's with which AWS accepts a call.
+const LONGEST_SKEW: Duration = MAX_CLOCK_SKEW.unsigned_abs();
+
+/// Why the events of an account and region count as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Neither an event nor a heartbeat has arrived for [`SILENCE`].
+    Everything,
+    /// No event of CloudTrail has arrived since an encryption call of the operator, made [`SILENCE`] ago. Other events, such
+    /// as heartbeats, arrive: probably no trail logs management events.
+    OwnCall,
+}
+
+/// When events of one account and region arrived, on the monotonic clock.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    /// The last event, heartbeats included.
+    last: Duration,
+    /// The first encryption call of the operator that AWS accepted since the last event of CloudTrail happened.
+    unreported_call: Option<Duration>,
+    /// Whether [`take_silence`](Self::take_silence) has returned the present silence.
+    is_reported: bool,
+}
+
+impl Arrivals {
+    /// Begins with an event that arrives at `now`.
+    pub(super) fn begin(now: Duration) -> Self {
+        Self { last: now, unreported_call: None, is_reported: false }
+    }
+
+    /// Records that an event or a heartbeat has arrived.
+    pub(super) fn record(&mut self, now: Duration) {
+        self.last = now;
+    }
+
+    /// Records that an event of CloudTrail has arrived, whose `age` is the time since it happened.
+    pub(super) fn record_trail_event(&mut self, now: Duration, age: Duration) {
+        // The age depends on both clocks, of AWS and of the operator.
+        let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
+        self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
+    }
+
+    /// Records that AWS has accepted an encryption call of the operator.
+    pub(super) fn record_own_call(&mut self, now: Duration) {
+        self.unreported_call.get_or_insert(now);
+    }
+
+    /// Returns what is missing at `now`.
+    pub(super) fn silence(&self, now: Duration) -> Option<Silence> {
+        let is_over = |since: Duration| now.saturating_sub(since) >= SILENCE;
+        if is_over(self.last) {
+            Some(Silence::Everything)
+        } else {
+            self.unreported_call.is_some_and(is_over).then_some(Silence::OwnCall)
+        }
+    }
+
+    /// Returns what is missing at `now`, once until nothing is missing.
+    pub(super) fn take_silence(&mut self, now: Duration) -> Option<Silence> {
+        let silence = self.silence(now);
+        let was_reported = mem::replace(&mut self.is_reported, silence.is_some());
+        silence.filter(|_| !was_reported)
+    }
+
+    /// Returns how long ago the last event arrived; `None` while something is missing.
+    pub(super) fn age(&self, now: Duration) -> Option<Duration> {
+        self.silence(now).is_none().then(|| now.saturating_sub(self.last))
+    }
+}
