@@ -96,8 +96,8 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
             // created again.
             let uid = ledger_store::resource_identity(resource).uid;
-            context.memory.describe_again(resource);
-            context.memory.read_again(&uid);
+            context.memory.forget_description(resource);
+            context.memory.forget_version(&uid);
             let conflicts = context.memory.count_failure(&uid);
             let wait = schedule::after_conflict(&uid, conflicts);
             if wait == schedule::AFTER_CONFLICT {
@@ -113,7 +113,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             Ok(Reconciled { wake: context.clock.now() + wait, is_outdated: true })
         }
         Err(Interruption::DescriptionNotFresh) => {
-            context.memory.describe_again(resource);
+            context.memory.forget_description(resource);
             Ok(at(context.clock.now()))
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
@@ -132,8 +132,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let notice = context.memory.events.take_notice(resource);
     let mut is_for_event = notice.must_describe && last.discard_description();
     if finalize::needs_no_disabling(resource) {
-        // The finalizer of another client may keep this resource for a long time. Its reconciles end here and enter no
-        // calls into the ledger, so the notice must not wait for them.
+        // The finalizer of another client may keep this resource for a long time. The reconciles of the resource end here
+        // and enter no calls into the ledger. Without this line, the calls of the notice, and their messages in the queue
+        // of AWS's events, would be held for as long.
         context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
     }
     // Each finalizer step ends the reconcile if it changed the resource. A change that fails is reported as an error at

@@ -23,9 +23,10 @@ pub enum Lane {
     New,
     /// AWS is changing its stream, or it cannot be changed yet.
     InProgress,
-    /// Its stream was as it should be, and an event of AWS reports that something has happened to it.
+    /// Nothing of AWS would be due, or a check for drift, and an event of AWS reports that something has happened to its
+    /// stream or its key.
     Event,
-    /// Its stream was as it should be, and is described to detect drift.
+    /// Its stream was as it should be, and is described again to detect drift.
     Drift,
 }
 
@@ -33,7 +34,7 @@ impl Lane {
     /// Every lane.
     pub const ALL: [Self; 4] = [Self::New, Self::InProgress, Self::Event, Self::Drift];
 
-    /// Returns whether the stream was as it should be when it was last described.
+    /// Returns whether the lane is served after changes.
     fn is_check(self) -> bool {
         matches!(self, Self::Event | Self::Drift)
     }

@@ -71,7 +71,8 @@ fn as_operator() -> PatchParams {
 
 /// Adds or removes the finalizer, if the resource is still the version that was read, and returns the new
 /// version; `None` if the resource does not exist. The finalizers of others are read first, because they are
-/// not kept in the cache. Only metadata is requested: the spec may be invalid.
+/// not kept in the cache. Only metadata is requested: the spec may be invalid. A webhook that undoes the change counts as a
+/// refusal.
 pub(super) async fn set_finalizer(
     api: &Api<StreamEncryption>,
     metadata: &ObjectMeta,
@@ -92,5 +93,48 @@ pub(super) async fn set_finalizer(
         "resourceVersion": metadata.resource_version,
     }});
     let written = none_if_missing(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await?;
-    Ok(written.map(|written| written.metadata.resource_version.unwrap_or_default()))
+    let Some(written) = written else { return Ok(None) };
+    let is_present = written.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    if is_present != present {
+        return Err(KubeError::Rejected("a webhook of the API server has undone the change".to_owned()));
+    }
+    Ok(Some(written.metadata.resource_version.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::Method;
+
+    use super::*;
+
+    /// Returns the API of a server that holds a resource with the finalizers `before`, and with `after` once it is changed.
+    fn api(before: &'static [&'static str], after: &'static [&'static str]) -> Api<StreamEncryption> {
+        let handler = async move |method: Method| {
+            let finalizers = if method == Method::PATCH { after } else { before };
+            json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": "orders", "resourceVersion": "1", "finalizers": finalizers},
+            })
+            .to_string()
+        };
+        Api::namespaced(Client::new(Router::new().fallback(handler), "default"), "data")
+    }
+
+    const OTHER: &str = "example.com/other";
+
+    #[tokio::test]
+    async fn finalizer_that_a_webhook_changes_back_is_refused() {
+        let name = Some("orders".to_owned());
+        let read = ObjectMeta { name, resource_version: Some("1".to_owned()), ..ObjectMeta::default() };
+        for (before, present, after, is_refused) in [
+            (&[OTHER][..], true, &[OTHER, FINALIZER][..], false),
+            (&[OTHER], true, &[OTHER], true),
+            (&[OTHER, FINALIZER], false, &[OTHER], false),
+            (&[OTHER, FINALIZER], false, &[FINALIZER], true),
+        ] {
+            let changed = set_finalizer(&api(before, after), &read, present).await;
+            assert_eq!(matches!(changed, Err(KubeError::Rejected(_))), is_refused, "{changed:?}");
+        }
+    }
 }

@@ -291,8 +291,8 @@ impl EventInbox {
 }
 
 impl State {
-    /// Records a new event of these resources. Returns those that are not due yet: those of an earlier event that no
-    /// reconcile has begun to take into account are due already.
+    /// Records a new event of these resources. Returns the resources that become due by it. A resource that an earlier event
+    /// has made due, and whose reconcile has not begun since, is left out.
     fn record(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
         self.counter += 1;
         let mut due = Vec::new();
@@ -347,7 +347,7 @@ impl State {
     }
 }
 
-/// Returns the hashes of a stream, and of keys and aliases in its account and region.
+/// Returns the hashes of a stream, of keys, and of aliases in the account and region of the stream.
 fn subjects_of(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<u64> {
     let scope = EventScope::of(stream);
     let keys = keys.iter().map(|key| match key {

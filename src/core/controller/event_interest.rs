@@ -15,8 +15,8 @@ pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryp
 }
 
 /// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before. If
-/// KMS has not answered about the desired key, nothing is removed: an alias is not known here then, and an earlier
-/// reconcile has recorded it.
+/// KMS has not answered about the desired key, nothing is removed: an alias is not known here then, and `add_desired` of
+/// an earlier reconcile, or `register_from_status`, has recorded it.
 pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -27,7 +27,7 @@ pub(super) fn replace<A, R>(
         let active_key = active_key.map(KmsKeyId::Arn);
         let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
         let inbox = &context.memory.events;
-        if spec.error.is_some() {
+        if spec.is_key_unanswered() {
             inbox.add_dependencies(resource, &spec.stream, &keys);
         } else {
             inbox.replace_dependencies(resource, &spec.stream, &keys);

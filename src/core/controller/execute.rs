@@ -113,8 +113,9 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Sends the planned call. Returns [`Interruption::Outdated`] if the decision is no longer valid, in which case
-/// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
+/// Sends the planned call. Returns [`Interruption::Outdated`] in two cases: the decision is no longer valid, and no call
+/// was sent; or the call was sent, and another writer has changed the ledger meanwhile. The next reconcile describes the
+/// stream again.
 async fn change_encryption<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -208,6 +209,10 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
         ensure_spec_unchanged(context, resource).await?;
     }
     if state.ledger.claims() {
+        if !state.spec.claim().allowed {
+            // The key was resolved again after the ledger was opened, and policies do not allow the new one.
+            return Err(Interruption::Outdated);
+        }
         ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
         ensure_owner_lost_stream(context, state).await?;
     }

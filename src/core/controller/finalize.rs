@@ -171,9 +171,9 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
     let version = context.kube.set_finalizer(read, present).await?;
     let (existed, uid) = (version.is_some(), &resource_identity_of(read).uid);
     if existed {
-        context.memory.written(uid, version);
+        context.memory.record_version(uid, version);
     } else {
-        context.memory.read_again(uid);
+        context.memory.forget_version(uid);
     }
     Ok(existed)
 }

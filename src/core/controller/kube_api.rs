@@ -150,7 +150,7 @@ pub enum KubeError {
     #[error("it has changed since it was read")]
     Conflict,
     /// The API server refuses the request, or the object cannot be parsed: because of the object's content,
-    /// its namespace, or the operator's permissions. The object may not exist.
+    /// its namespace, or the operator's permissions. Possibly the object does not exist.
     #[error("{0}")]
     Rejected(String),
     /// The API server does not respond, or not in time.

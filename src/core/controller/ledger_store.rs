@@ -165,7 +165,7 @@ impl LedgerHandle {
         Self { spec, ownership, name, stored, superseded: false }
     }
 
-    /// Applies events that report calls. Returns whether the ledger did not know all of these calls yet. The ledger of
+    /// Applies events that report calls. Returns whether a call of somebody else was added. The ledger of
     /// another resource is left as it is, and none is created unless the resource `may_claim` the stream.
     pub(super) fn record_events(&mut self, events: &[CallEvent], may_claim: bool, now: Timestamp) -> bool {
         if !self.may_record_events(may_claim) || events.is_empty() {

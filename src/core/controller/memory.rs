@@ -183,12 +183,12 @@ impl Memory {
 
     /// Records that the state of the resource with this uid is not known: the next reconcile reads it from
     /// the API server.
-    pub fn read_again(&self, uid: &str) {
-        self.written(uid, UNKNOWN_VERSION);
+    pub fn forget_version(&self, uid: &str) {
+        self.record_version(uid, UNKNOWN_VERSION);
     }
 
     /// Records the version of the resource with this uid after a write of this process.
-    pub fn written(&self, uid: &str, version: Option<String>) {
+    pub fn record_version(&self, uid: &str, version: Option<String>) {
         self.lock().entry(uid.to_owned()).or_default().version = version;
     }
 
@@ -203,7 +203,7 @@ impl Memory {
 
     /// Evicts the description of a resource whose reconcile was interrupted: its stream must be described again. The
     /// last written status is kept.
-    pub fn describe_again(&self, resource: &StreamEncryption) {
+    pub fn forget_description(&self, resource: &StreamEncryption) {
         let mut entries = self.lock();
         let last = entries.entry(uid(resource).to_owned()).or_default();
         last.remembered = None;
@@ -361,11 +361,11 @@ mod tests {
             resource
         };
         assert_eq!(memory.read_from(&cached("1")), ReadFrom::Cache, "nothing is known");
-        memory.written("uid-1", Some("2".to_owned()));
+        memory.record_version("uid-1", Some("2".to_owned()));
         assert_eq!(memory.read_from(&cached("1")), ReadFrom::ApiServer, "the cache lags");
         assert_eq!(memory.read_from(&cached("2")), ReadFrom::Cache);
         assert_eq!(memory.read_from(&cached("3")), ReadFrom::ApiServer, "another client wrote");
-        memory.read_again("uid-1");
+        memory.forget_version("uid-1");
         assert_eq!(memory.read_from(&cached("2")), ReadFrom::ApiServer, "a conflict");
     }
 
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn first_reconcile_of_a_process_can_be_interrupted() {
         let memory = Memory::default();
-        memory.describe_again(&resource(false));
+        memory.forget_description(&resource(false));
         assert!(memory.recall_with_expired("uid-1").is_interrupted);
     }
 }

@@ -143,8 +143,8 @@ fn remembered(
     // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
     // the next description.
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
-    // A decision for which an earlier description sufficed must not prolong the time for which it suffices: a later
-    // decision may need a newer one.
+    // The time until which an earlier description is used may only become shorter: this decision needs no newer one, and a
+    // later decision may.
     let due = earlier.map_or(decision.describe_due, |earlier| earlier.due.min(decision.describe_due));
     Some(Remembered {
         stream,
@@ -424,7 +424,8 @@ fn key_usable(
 }
 
 fn previous_key(before: &StreamEncryptionStatus, state: &ReconcileState) -> Option<PreviousKey> {
-    let retention = state.description().map_or_else(
+    let description = state.description().filter(|description| description.arn == state.spec.stream);
+    let retention = description.map_or_else(
         || profile(state.spec.stream.service).longest_retention,
         |description| description.retention,
     );

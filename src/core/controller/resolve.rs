@@ -5,10 +5,10 @@
 //! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
 //! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
 //! other cases the operator's identity is needed first, because the word `own` in a policy without a role stands for the
-//! operator's account. That account also decides whether the policies of another namespace still allow the stream to
-//! the resource that owns the ledger (`ledger_store::holds`). No request is sent about a stream or a key that is not
-//! allowed, or whose resource is suspended; an alias is resolved if the alias is allowed. After this step `spec.stream` is
-//! read for two purposes only: to quote it in messages, and to see whether it contains an ARN, in which case the
+//! operator's account. The word also stands for that account in the policies of the ledger's owner, which decide whether
+//! the owner keeps the stream (`ledger_store::holds`). No request is sent about a stream or a key that is not
+//! allowed, or whose resource is suspended; an alias is resolved if the alias is allowed. After this step `stream` in the
+//! spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to quote it in messages, and to see whether it contains an ARN, in which case the
 //! status may show the account.
 
 use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::model::message;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
 use crate::model::schedule;
-use crate::model::service::Operation;
+use crate::model::service::{Operation, profile};
 
 /// The resolved spec of a resource.
 pub(super) struct ResolvedSpec {
@@ -49,7 +49,7 @@ pub(super) struct ResolvedSpec {
     /// The permissions that policies grant.
     pub(super) permission: EffectivePolicy,
     /// The name with which KMS was asked for the desired key, and its answer: the inner `None` if there is no such key.
-    /// `None` if KMS was not asked, or did not answer.
+    /// `None` if KMS was not asked, refused, or did not answer.
     pub(super) described_key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The error, if the request to KMS failed for another reason than a refusal by KMS.
     pub(super) error: Option<AwsError>,
@@ -61,8 +61,8 @@ pub(super) struct ResolvedSpec {
 }
 
 impl ResolvedSpec {
-    /// Returns the name with which KMS has answered about the desired key, and the key that it stands for. Returns none if
-    /// KMS has not answered about an alias.
+    /// Returns the names of the desired key for which AWS's events can arrive: the name in the request that KMS has
+    /// answered, and the ARN of the key. An ARN in the spec is returned without an answer, too; an alias is not.
     pub(super) fn key_names(&self) -> impl Iterator<Item = KmsKeyId> {
         let named = self.described_key.as_ref().map(|(name, _)| name.clone());
         let resolved = match &self.desired.encryption {
@@ -70,6 +70,19 @@ impl ResolvedSpec {
             _ => None,
         };
         named.into_iter().chain(resolved)
+    }
+
+    /// Returns whether KMS has not answered about the desired key: it refused, or the request failed.
+    pub(super) fn is_key_unanswered(&self) -> bool {
+        self.error.is_some() || self.desired.key_problem == Some(KeyProblem::DescribeDenied)
+    }
+
+    /// Returns whether requests about the stream reach another account than the stream's. AWS then finds no stream of
+    /// that name, or another one.
+    pub(super) fn reaches_another_account(&self) -> bool {
+        let role = self.principal.role.as_ref();
+        let reached = role.map_or(&self.permission.own_account().account, |role| &role.arn.account);
+        !profile(self.stream.service).requests_name_account && *reached != self.stream.account
     }
 
     /// Returns the claim of the resource on its stream. The claim may be made only if policies allow the

@@ -101,7 +101,10 @@ impl Observed {
         description: Option<StreamDescription>,
         fresh: bool,
     ) -> Self {
-        let observation = Observation::of(&spec.stream, description.as_ref());
+        let observation = match Observation::of(&spec.stream, description.as_ref()) {
+            Observation::Missing if spec.reaches_another_account() => Observation::OtherStream,
+            observation => observation,
+        };
         Self::At { at, description, observation, fresh }
     }
 }
@@ -121,7 +124,7 @@ impl ReconcileState {
         let earlier = last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
         let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
         let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
-        let is_encryption_reported = previous.as_deref().is_some_and(reports_encryption);
+        let is_encryption_reported = previous.as_deref().is_some_and(status_fields::is_encryption_reported);
         let (observed, active_key) = match (&spec.error, described) {
             (None, Some(((at, description), active_key))) => {
                 (Observed::of(&spec, at, description, false), active_key.as_deref().cloned())
@@ -243,10 +246,6 @@ impl ReconcileState {
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }
-}
-
-fn reports_encryption(status: &StreamEncryptionStatus) -> bool {
-    status.active_key.is_some() || status.plaintext_since_time.is_some()
 }
 
 /// Returns the unusable active key that a status reports, and its problem. The status keeps its report if KMS does

@@ -17,7 +17,7 @@ use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption,
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::memory::LastReconcile;
 use super::{Context, TermEnd, ledger_store, reconcile, reconcile_in_term};
-use crate::model::aws_error::OPERATOR_PAUSED;
+use crate::model::aws_error::{ErrorKind, OPERATOR_PAUSED};
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::key::Key;
 use crate::model::ledger;
@@ -374,7 +374,7 @@ fn heartbeats_alone_do_not_lengthen_the_interval_after_a_call() {
 fn active_key_that_kms_does_not_describe_wakes_its_resource() {
     let world = World::new(resource());
     world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
-    world.state().kms_fails = true;
+    world.state().kms_error = Some(ErrorKind::Transient);
     let (context, cached) = (world.context(), world.state().resource.clone().unwrap());
     run(reconcile(&context, &cached)).unwrap();
     assert_eq!(world.count(Request::DescribeKey), 1);
@@ -388,7 +388,7 @@ fn desired_key_that_kms_does_not_describe_is_requested_once() {
         Some(serde_json::from_value(json!({"type": "CUSTOMER_MANAGED_CMK", "arn": KEY})).unwrap());
     let world = World::new(resource);
     world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
-    world.state().kms_fails = true;
+    world.state().kms_error = Some(ErrorKind::Transient);
     let cached = world.state().resource.clone().unwrap();
     run(reconcile(&world.context(), &cached)).unwrap();
     assert_eq!(world.count(Request::DescribeKey), 1);
@@ -400,7 +400,7 @@ fn key_usable_is_unknown_while_kms_does_not_resolve_its_alias() {
     let key = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
     resource.spec.key = Some(serde_json::from_value(key).unwrap());
     let world = World::new(resource);
-    world.state().kms_fails = true;
+    world.state().kms_error = Some(ErrorKind::Transient);
     let cached = world.state().resource.clone().unwrap();
     run(reconcile(&world.context(), &cached)).unwrap();
     let status = world.state().resource.clone().unwrap().status.unwrap();

@@ -237,7 +237,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             "AWS reports {}, which this operator version does not support, so no encryption call is made. Check the stream in AWS and update the operator.",
             unrecognized(input)
         ),
-        Reason::StreamARNMismatch => "AWS describes another stream of this name, so the operator's credentials for this stream are of another account. Ask an administrator to set a role of the stream's account in the StreamEncryptionPolicy, or to run the operator with credentials of that account.".to_owned(),
+        Reason::StreamARNMismatch => "The operator's credentials for this stream are of another account. Ask an administrator to set a role of the stream's account in the StreamEncryptionPolicy, or to run the operator with credentials of that account.".to_owned(),
         Reason::AccessDenied => denied(input),
         Reason::NoCredentials => no_credentials(code(input).as_deref()).to_owned(),
         Reason::CredentialsRejected => rejected(code(input).as_deref(), fault_message(input)).to_owned(),

@@ -82,7 +82,7 @@ pub enum ReportedEncryption {
 pub enum Observation {
     /// The stream does not exist.
     Missing,
-    /// AWS described another stream than the desired one: the credentials belong to another account.
+    /// The credentials belong to another account: AWS described another stream of the name, or found none there.
     OtherStream,
     /// The stream is being created.
     Creating,

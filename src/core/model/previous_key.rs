@@ -6,8 +6,9 @@
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, StreamEncryptionStatus};
 
-use super::decision::{DecisionInput, PROPAGATION_DELAY};
+use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY};
 use super::ledger::saturating_add;
+use super::observation::Observation;
 use super::status_fields;
 
 /// A key that was active before.
@@ -23,7 +24,8 @@ pub struct PreviousKey {
 /// returned after that time too, until another key replaces it. `before` is the last status, which may name
 /// another active key.
 ///
-/// Of several such keys the last one is returned, because it is required longest. AWS's own keys are never
+/// While the active key is unknown, the last known one counts as the previous one, and its time is extended: it may still
+/// be active. Of several such keys the last one is returned, because it is required longest. AWS's own keys are never
 /// returned, because users cannot delete them.
 #[must_use]
 pub fn previous_key(
@@ -32,23 +34,45 @@ pub fn previous_key(
     retention: SignedDuration,
 ) -> Option<PreviousKey> {
     let active_key = status_fields::active_key(input);
-    let known = before.previous_key.as_ref();
-    let known =
-        known.map(|key| PreviousKey { arn: key.arn.clone(), required_until_time: key.required_until_time.0 });
+    let from_now = saturating_add(input.now, PROPAGATION_DELAY.saturating_add(retention));
     let replaced = before.active_key.as_ref().filter(|old| active_key.as_ref() != Some(*old)).and_then(arn);
-    let previous = match replaced {
-        // While the active key is unknown, no key has been replaced.
-        Some(arn) if input.ledger.known_encryption.is_some() => {
-            let required_until_time = saturating_add(input.now, PROPAGATION_DELAY.saturating_add(retention));
-            Some(PreviousKey { arn, required_until_time })
+    let previous = match (replaced, &before.previous_key) {
+        (Some(arn), _) => PreviousKey { arn, required_until_time: from_now },
+        (None, None) => return None,
+        (None, Some(known)) => {
+            let until = known.required_until_time.0;
+            let is_extended = may_have_been_active(input, before, &known.arn, retention);
+            let required_until_time = if is_extended { from_now } else { until };
+            PreviousKey { arn: known.arn.clone(), required_until_time }
         }
-        Some(_) | None => known,
     };
     // The key is active again, or the namespace may no longer see it.
-    let active_key = active_key.as_ref().and_then(arn);
-    previous.filter(|previous| {
-        active_key.as_ref() != Some(&previous.arn) && may_be_disclosed(input, &previous.arn)
-    })
+    let is_active = active_key.as_ref().and_then(arn).as_ref() == Some(&previous.arn);
+    (!is_active && may_be_disclosed(input, &previous.arn)).then_some(previous)
+}
+
+/// Returns whether the previous key of a status may have been active after that status: its encryption was unknown, and
+/// now the active key is known, or a description of the stream still does not show it. In the second case, half of the
+/// retention period passes between two extensions, because each of them is a write.
+fn may_have_been_active(
+    input: &DecisionInput<'_>,
+    before: &StreamEncryptionStatus,
+    previous: &str,
+    retention: SignedDuration,
+) -> bool {
+    if status_fields::is_encryption_reported(before) {
+        return false;
+    }
+    let Some(known) = &input.ledger.known_encryption else { return false };
+    if !status_fields::known_encryption_is_void(input) {
+        return true;
+    }
+    let is_last_known = known.key.as_ref().and_then(arn).as_deref() == Some(previous);
+    let is_there = matches!(input.last_observation, LastObservation::At(_, observation) if *observation != Observation::Missing);
+    let is_due = |until: Timestamp| until < saturating_add(input.now, retention / 2);
+    is_last_known
+        && is_there
+        && before.previous_key.as_ref().is_some_and(|known| is_due(known.required_until_time.0))
 }
 
 fn arn(key: &KeyIdentity) -> Option<String> {
@@ -127,10 +151,68 @@ mod tests {
     }
 
     #[test]
-    fn first_key_or_unknown_state_replaces_nothing() {
+    fn first_key_replaces_nothing() {
         assert_eq!(previous(&on(1), &said(None, None)), None);
+    }
+
+    /// The status after `before`, as far as it concerns keys.
+    fn next(now: &Scenario, before: &StreamEncryptionStatus) -> StreamEncryptionStatus {
+        let input = now.input();
+        let previous = previous_key(&input, before, DAY);
+        StreamEncryptionStatus {
+            active_key: status_fields::active_key(&input),
+            previous_key: previous.map(|key| reported(&key)),
+            ..StreamEncryptionStatus::default()
+        }
+    }
+
+    fn reported(key: &super::PreviousKey) -> PreviousKey {
+        PreviousKey { arn: key.arn.clone(), required_until_time: Time(key.required_until_time) }
+    }
+
+    #[test]
+    fn key_is_required_as_long_as_it_may_be_active() {
+        let hours = |hours: i64| hours * 3600;
+        for (observation, is_extended) in [
+            (Observation::Unrecognized("ROTATING".to_owned()), true),
+            (Observation::OtherStream, true),
+            // Its records are gone, too.
+            (Observation::Missing, false),
+        ] {
+            let mut now = on(1);
+            let mut status = next(&now, &said(Some(&key(1)), None));
+            assert_eq!((&status.active_key, &status.previous_key), (&Some(key(1).to_api()), &None));
+            for hour in 0..48 {
+                now = now.after(hours(i64::from(hour > 0))).sees(observation.clone());
+                status = next(&now, &status);
+                let required = status.previous_key.clone().expect("it may still be active");
+                let left = required.required_until_time.0.duration_since(now.now);
+                let expected = if is_extended { 12 } else { 23 - hour };
+                assert!(
+                    left >= SignedDuration::from_hours(expected),
+                    "{observation:?}: {left:#} after {hour} h"
+                );
+                assert_eq!((status.active_key.clone(), required.arn), (None, key(1).to_string()));
+            }
+            // It has been replaced meanwhile, at a time that is unknown.
+            let other = now.clone().sees(Observation::On(key(2)));
+            let until = saturating_add(other.now, DAY + PROPAGATION_DELAY).to_string();
+            assert_eq!(previous(&other, &status), Some(expected(1, &until)));
+            let again = other.clone().after(hours(5));
+            assert_eq!(previous(&again, &next(&other, &status)), Some(expected(1, &until)), "extended once");
+            assert_eq!(
+                previous(&now.sees(Observation::On(key(1))), &status),
+                None,
+                "it was active all the time"
+            );
+        }
+    }
+
+    #[test]
+    fn key_that_the_ledger_has_lost_is_required() {
         let unknown = Scenario::of(Service::Kinesis);
-        assert_eq!(previous(&unknown, &said(Some(&key(1)), None)), None);
+        let lost = previous(&unknown, &said(Some(&key(1)), None));
+        assert_eq!(lost, Some(expected(1, "2026-01-02T00:00:05Z")));
     }
 
     #[test]

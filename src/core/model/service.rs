@@ -160,6 +160,8 @@ pub struct ServiceProfile {
     pub calls_per_day: u32,
     /// The calls that count against that limit.
     pub counted: CountedCalls,
+    /// Whether requests about a stream name its account. Otherwise they reach the account of the credentials.
+    pub requests_name_account: bool,
     /// Whether AWS reports an attempt that failed. Otherwise the stream returns to its previous state.
     pub reports_failures: bool,
     /// Maximum retention of a stream, for use if AWS has not reported it.
@@ -218,6 +220,7 @@ const FIREHOSE: ServiceProfile = ServiceProfile {
     put_record: Operation::PutFirehoseRecord,
     calls_per_day: AWS_LIMIT,
     counted: CountedCalls::All,
+    requests_name_account: false,
     reports_failures: true,
     // https://docs.aws.amazon.com/firehose/latest/dev/basic-deliver.html
     longest_retention: SignedDuration::from_hours(24),
@@ -244,6 +247,7 @@ const KINESIS: ServiceProfile = ServiceProfile {
     put_record: Operation::PutKinesisRecord,
     calls_per_day: AWS_LIMIT,
     counted: CountedCalls::AppliedPerAction,
+    requests_name_account: true,
     reports_failures: false,
     // https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html
     longest_retention: SignedDuration::from_hours(365 * 24),

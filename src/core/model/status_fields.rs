@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Action, Outcome};
-use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, StreamEncryptionStatus};
 
 use super::arn::KeyArn;
 use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY, action_in_progress};
@@ -195,6 +195,12 @@ pub fn specified_key<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
         super::desired::DesiredEncryption::Key(key) => Some(key),
         _ => None,
     }
+}
+
+/// Returns whether a status reports the active key, or that records are in plaintext.
+#[must_use]
+pub fn is_encryption_reported(status: &StreamEncryptionStatus) -> bool {
+    status.active_key.is_some() || status.plaintext_since_time.is_some()
 }
 
 /// Returns whether the ledger's known encryption must not be reported. Either it no longer applies: the stream does not

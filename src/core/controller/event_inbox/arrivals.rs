@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::model::ledger::MAX_CLOCK_SKEW;
 
 /// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
-/// `iam events` sets up. Also the time within which an encryption call of the operator must lead to an event.
+/// the templates in `config/events` set up. Also the time within which an encryption call of the operator must lead to an event.
 pub const SILENCE: Duration = Duration::from_mins(15);
 
 /// The longest difference between the operator's clock and AWS's with which AWS accepts a call.

@@ -90,8 +90,12 @@ pub struct State {
     pub identity: Identity,
     /// Whether AWS answers no Describe.
     pub describe_fails: bool,
-    /// Whether KMS does not answer.
-    pub kms_fails: bool,
+    /// Whether AWS knows no stream of this name.
+    pub is_missing: bool,
+    /// The key that KMS describes, whatever the name; `None` if there is none.
+    pub kms_key: Option<KeyMetadata>,
+    /// How KMS refuses or fails; `None` if it answers.
+    pub kms_error: Option<ErrorKind>,
     /// Whether KMS never answers, and the connection stays open.
     pub kms_hangs: bool,
     /// Whether AWS does not confirm the clock.
@@ -139,7 +143,9 @@ impl World {
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
             describe_fails: false,
-            kms_fails: false,
+            is_missing: false,
+            kms_key: None,
+            kms_error: None,
             kms_hangs: false,
             refuses_clock: false,
             refuses_calls: false,
@@ -261,12 +267,15 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
-        let (fails, encryption) = {
+        let (fails, is_missing, encryption) = {
             let state = self.to_aws(Request::Describe);
-            (state.describe_fails, state.encryption.clone())
+            (state.describe_fails, state.is_missing, state.encryption.clone())
         };
         if fails {
             return Err(refusal(Operation::DescribeDeliveryStream, ErrorKind::Transient));
+        }
+        if is_missing {
+            return Ok(None);
         }
         let description = StreamDescription {
             arn: stream.clone(),
@@ -288,14 +297,14 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        let (fails, hangs) = {
+        let (key, error, hangs) = {
             let state = self.to_aws(Request::DescribeKey);
-            (state.kms_fails, state.kms_hangs)
+            (state.kms_key.clone(), state.kms_error, state.kms_hangs)
         };
         if hangs {
             std::future::pending::<()>().await;
         }
-        if fails { Err(refusal(Operation::DescribeKey, ErrorKind::Transient)) } else { Ok(None) }
+        error.map_or(Ok(key), |kind| Err(refusal(Operation::DescribeKey, kind)))
     }
 
     async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {

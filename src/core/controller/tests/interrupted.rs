@@ -9,11 +9,12 @@ use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, StreamEncryptionStatus};
 
 use super::fakes::{Identity, RIVALS, Request, World, run};
-use super::{ARN, deleted, reconcile_stored, resource, woken_by};
+use super::{ARN, KEY, deleted, reconcile_stored, resource, woken_by};
 use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeError};
 use crate::controller::{Context, ledger_store, reconcile};
+use crate::model::aws_error::ErrorKind;
 use crate::model::aws_event::Subject;
-use crate::model::key::Key;
+use crate::model::key::{Key, KeyMetadata, KeyState};
 use crate::model::observation::ReportedEncryption;
 use crate::model::{ledger, schedule};
 
@@ -23,6 +24,17 @@ fn rival() -> StreamEncryption {
     rival.metadata.namespace = Some(RIVALS.to_owned());
     rival.metadata.uid = Some("uid-2".to_owned());
     rival
+}
+
+/// Returns the metadata of a usable key.
+fn enabled_key(arn: &str) -> KeyMetadata {
+    KeyMetadata {
+        arn: arn.parse().unwrap(),
+        state: KeyState::Enabled,
+        symmetric: true,
+        encrypts: true,
+        aws_managed: false,
+    }
 }
 
 /// Creates a world whose ledger names `rival` as the owner, which no policy allows the stream.
@@ -221,9 +233,45 @@ fn alias_wakes_its_resource_while_kms_does_not_resolve_it() {
     let mut context = world.context();
     context.config.drift_interval_with_events = Some(context.config.drift_interval);
     reconcile_stored(&world, &context);
-    world.state().kms_fails = true;
-    world.state().elapsed += std::time::Duration::from_hours(1);
-    reconcile_stored(&world, &context);
-    assert_eq!(world.count(Request::DescribeKey), 2);
-    assert_eq!(woken_by(&context, Subject::Alias("alias/orders".parse().unwrap())), 1);
+    for error in [ErrorKind::Transient, ErrorKind::Denied] {
+        world.state().kms_error = Some(error);
+        world.state().elapsed += Duration::from_hours(1);
+        let describes = world.count(Request::DescribeKey);
+        reconcile_stored(&world, &context);
+        assert_eq!(world.count(Request::DescribeKey), describes + 1);
+        assert_eq!(woken_by(&context, Subject::Alias("alias/orders".parse().unwrap())), 1, "{error:?}");
+        reconcile_stored(&world, &context);
+    }
+}
+
+#[test]
+fn stream_is_not_claimed_if_its_key_is_denied_meanwhile() {
+    let mut resource = resource();
+    resource.spec.key = Some(
+        serde_json::from_value(json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"})).unwrap(),
+    );
+    let world = World::new(resource);
+    world.state().kms_key = Some(enabled_key(KEY));
+    world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
+    world.before(Request::Describe, |state| {
+        state.elapsed += Duration::from_secs(30);
+        state.kms_key = Some(enabled_key(&KEY.replace("111122223333", "444455556666")));
+        Ok(())
+    });
+    reconcile_stored(&world, &world.context());
+    assert_eq!(world.count(Request::WriteLedger), 0);
+}
+
+#[test]
+fn deleted_resource_stays_if_requests_reach_another_account() {
+    let mut resource = deleted();
+    resource.spec.stream.arn = Some(ARN.replace("111122223333", "444455556666"));
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    world.state().policies[0].streams = vec!["arn:*:firehose:*:444455556666:deliverystream/*".to_owned()];
+    world.state().is_missing = true;
+    reconcile_stored(&world, &world.context());
+    let resource = world.state().resource.clone().expect("its stream may be encrypted");
+    let ready = find(&resource.status.unwrap().conditions, ConditionType::Ready).unwrap().reason.clone();
+    assert_eq!(ready, "StreamARNMismatch");
 }

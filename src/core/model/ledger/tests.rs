@@ -59,7 +59,7 @@ fn with_call(
 }
 
 /// Returns the ledger as Kubernetes returns it.
-fn read_again(ledger: &StreamLedgerSpec) -> StreamLedgerSpec {
+fn forget_version(ledger: &StreamLedgerSpec) -> StreamLedgerSpec {
     serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap()
 }
 
@@ -360,7 +360,7 @@ proptest! {
         let called = with_call(&empty(Service::Kinesis), at, Some(Err(&aws_error(ErrorKind::Denied, "Code"))));
         let seen = at + SignedDuration::from_mins(1);
         let updated = super::apply_observation(&called, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
-        let stored = read_again(&updated);
+        let stored = forget_version(&updated);
         prop_assert_eq!(&stored, &updated);
         // An observation without news does not change the ledger, so no write is needed.
         let again = super::apply_observation(&stored, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);

@@ -83,7 +83,7 @@ fn why_unknown(input: &DecisionInput<'_>) -> String {
         LastObservation::Failed(_) => "the stream could not be described",
         LastObservation::At(_, observation) => match observation {
             Observation::Missing => "the stream was not found",
-            Observation::OtherStream => "AWS describes another stream of this name",
+            Observation::OtherStream => "the operator's credentials are of another account",
             Observation::Creating => "the stream is being created",
             Observation::Deleting => "the stream is being deleted",
             Observation::NotOperational(word) => {

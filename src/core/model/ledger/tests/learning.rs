@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use stream_encryption_api::ledger::{Action, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{aws_error, empty, read_again, seconds, with_call};
+use super::{aws_error, empty, forget_version, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
@@ -165,7 +165,7 @@ fn new_state_after_confirmed_call_is_trusted() {
             Observation::InProgress(Some(Action::Start)),
             failed(Action::Start),
         ] {
-            let confirmed = read_again(&seen(&called, &effect, 2));
+            let confirmed = forget_version(&seen(&called, &effect, 2));
             assert!(confirmed.calls[0].confirmed, "{effect:?}");
             assert!(!may_be_stale(&confirmed, &Observation::Off, seconds(4)), "{effect:?}");
             assert_eq!(
