@@ -34,6 +34,7 @@ mod generations;
 pub mod keys;
 pub mod ledgers;
 mod merged_watches;
+pub mod page_retry;
 pub mod policies;
 pub mod policy_status;
 mod presence;
@@ -65,6 +66,9 @@ pub struct Cluster {
 /// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. Many more
 /// reconciles than this run at a time. Without the limit, each of them could hold such an object in memory.
 const LARGE_OBJECTS: usize = 8;
+/// With more concurrent reconciles, one such request may run for every four of them. The memory that large objects may
+/// take grows with the number of reconciles that an administrator allows.
+const RECONCILES_PER_LARGE_OBJECT: usize = 4;
 
 impl Cluster {
     /// Creates access with ledgers in the namespace `ledger_namespace`. The default policy is treated like
@@ -107,6 +111,13 @@ impl Cluster {
         Self { planned: planned.into(), policies: Arc::default(), ..self }
     }
 
+    /// Returns the same access for so many concurrent reconciles.
+    #[must_use]
+    pub fn for_reconciles(self, concurrency: u16) -> Self {
+        let permits = (usize::from(concurrency) / RECONCILES_PER_LARGE_OBJECT).max(LARGE_OBJECTS);
+        Self { large_object_permits: Arc::new(Semaphore::new(permits)), ..self }
+    }
+
     /// Sets the caches that reads may use; `None` while nothing fills them.
     pub fn use_caches(&self, caches: Option<Caches>) {
         *self.caches.lock().unwrap_or_else(PoisonError::into_inner) = caches;
@@ -126,7 +137,7 @@ impl Cluster {
         match tokio::time::timeout(request::DEADLINE, self.large_object_permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(KubeError::Unavailable(format!(
-                "{LARGE_OBJECTS} requests for objects that users write are running, and none of them has ended within {} s",
+                "too many requests for objects that users write are running or waiting, for more than {} s",
                 request::DEADLINE.as_secs()
             ))),
         }

@@ -6,22 +6,34 @@
 //! wrong clock is therefore harmless.
 
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use kube::{Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
 
-use crate::telemetry::error_chain;
+use crate::telemetry::{Warnings, error_chain};
 
 /// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
 /// time.
-const LEASE_DURATION: u64 = 15;
+const LEASE_DURATION: u64 = 30;
 /// Time before the end of the lease at which it is renewed, in seconds.
-const RENEW_GRACE_PERIOD: u64 = 5;
-/// Timeout of a request about the lease: an API server that does not respond counts as unavailable.
-const DEADLINE: Duration = Duration::from_secs(4);
+const RENEW_GRACE_PERIOD: u64 = 18;
+/// The time between two renewals.
+const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
+/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal is two
+/// requests, so one that fails takes less than [`RENEW_INTERVAL`].
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time for which a renewal that fails is repeated: so short that the term ends before the lease does, even if each
+/// request ends with a timeout.
+const REPEAT_FOR: Duration = Duration::from_secs(6);
+/// Delay before a renewal is repeated.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Delay before the lease is requested again.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
@@ -44,23 +56,24 @@ impl LeaderElection {
         identity: Option<String>,
     ) -> kube::Result<Self> {
         let mut cluster = cluster.clone();
-        cluster.connect_timeout = Some(DEADLINE);
-        cluster.read_timeout = Some(DEADLINE);
-        cluster.write_timeout = Some(DEADLINE);
+        cluster.connect_timeout = Some(CONNECT_TIMEOUT);
+        cluster.read_timeout = Some(RESPONSE_TIMEOUT);
+        cluster.write_timeout = Some(RESPONSE_TIMEOUT);
         let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
         Ok(Self { client: Client::try_from(cluster)?, namespace, lease, identity })
     }
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
     /// after its token is cancelled, without waiting for AWS's rate limits. This happens when the lease is
-    /// lost or
-    /// `end` is cancelled. `seen` is called once the lease was read, because the leader is then known.
-    pub async fn run<F: Future<Output = ()>>(
+    /// lost or `end` is cancelled. It has a task of its own, so that it cannot delay a renewal. `seen` is called once
+    /// the lease was read, because the leader is then known.
+    pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
         seen: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
+        let mut warnings = Warnings::default();
         while !end.is_cancelled() {
             let asked = self.ask();
             let lease = tokio::select! {
@@ -75,8 +88,10 @@ impl LeaderElection {
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
-                let error = error_chain(&error);
-                warn!(error, lease = self.lease, "failed to read or write the lease");
+                if warnings.is_due() {
+                    let error = error_chain(&error);
+                    warn!(error, lease = self.lease, "failed to read or write the lease");
+                }
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PERIOD) => {}
                     () = end.cancelled() => {}
@@ -97,9 +112,9 @@ impl LeaderElection {
         }
     }
 
-    /// Follows a lease until a request about it fails or `end` is cancelled. A replica that cannot renew the
+    /// Follows a lease until it cannot be read or renewed, or `end` is cancelled. A replica that cannot renew the
     /// lease does not lead: without the API server it could not write anything either.
-    async fn follow<F: Future<Output = ()>>(
+    async fn follow<F: Future<Output = ()> + Send + 'static>(
         &self,
         lease: &LeaseManager,
         end: &CancellationToken,
@@ -115,12 +130,14 @@ impl LeaderElection {
             }
             info!(lease = self.lease, "became leader");
             let token = end.child_token();
-            let running = work(token.clone());
-            tokio::pin!(running);
+            let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
             // The lease is renewed until `work` has ended.
             let lost = tokio::select! {
-                lost = lease.changed() => lost,
-                () = &mut running => {
+                lost = renew(async || lease.changed().await) => lost,
+                ended = &mut running => {
+                    if let Err(error) = ended {
+                        resume_unwind(error.into_panic());
+                    }
                     // The next leader does not have to wait for the lease to expire.
                     if let Err(error) = lease.release().await {
                         warn!(%error, lease = self.lease, "failed to release the lease");
@@ -130,8 +147,83 @@ impl LeaderElection {
             };
             warn!(lease = self.lease, "lost leadership");
             token.cancel();
-            running.await;
+            if let Err(error) = running.await {
+                resume_unwind(error.into_panic());
+            }
             lost?;
+        }
+    }
+}
+
+/// Renews the lease until it is lost. `changed` renews it again and again, and returns once it is lost or a renewal
+/// fails. One that fails is repeated while the lease is valid: an API server that answers one request with an error, or
+/// is being replaced, must not end a term, which costs a list of all objects and a Describe of each stream.
+async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bool, E>) -> Result<bool, E> {
+    let mut failing_since = None;
+    loop {
+        let begin = Instant::now();
+        let error = match changed().await {
+            Err(error) => error,
+            held => return held,
+        };
+        // A renewal that fails takes less time, so an earlier one has succeeded.
+        if begin.elapsed() >= RENEW_INTERVAL {
+            failing_since = None;
+        }
+        if failing_since.get_or_insert_with(Instant::now).elapsed() >= REPEAT_FOR {
+            return Err(error);
+        }
+        debug!(%error, "failed to renew the lease, repeating");
+        tokio::time::sleep(REPEAT_AFTER).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    /// Renews a lease. Each renewal succeeds or fails after a time, as the API server does at that time.
+    async fn renew_with(mut server: impl FnMut(Duration) -> (u64, bool)) -> (Duration, Result<bool, Error>) {
+        let begin = Instant::now();
+        let renewed = renew(async || {
+            loop {
+                let (seconds, succeeds) = server(begin.elapsed());
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                if !succeeds {
+                    return Err(Error::from(ErrorKind::TimedOut));
+                }
+                tokio::time::sleep(RENEW_INTERVAL).await;
+                if begin.elapsed() > Duration::from_hours(1) {
+                    return Ok(false);
+                }
+            }
+        });
+        let renewed = renewed.await;
+        (begin.elapsed(), renewed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_renewals_do_not_end_a_term_within_the_lease() {
+        let mut renewals = 0;
+        let every_second_one_fails = |_| {
+            renewals += 1;
+            (4, renewals % 2 == 0)
+        };
+        let (lasted, renewed) = renew_with(every_second_one_fails).await;
+        assert!(lasted > Duration::from_hours(1) && !renewed.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn term_ends_while_its_lease_is_valid() {
+        for seconds in 0..=5 {
+            let renewed = Duration::from_mins(10);
+            let fails_then = |at: Duration| (if at < renewed { 0 } else { seconds }, at < renewed);
+            let (lasted, renewed_at_last) = renew_with(fails_then).await;
+            assert!(renewed_at_last.is_err());
+            let after = lasted.saturating_sub(renewed);
+            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{seconds}: {after:?}");
         }
     }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
 use crate::aws::{Aws, AwsConfig};
+use crate::kubernetes::page_retry::repeating_pages;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{Cluster, connection};
@@ -61,7 +62,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         admin.serve(address)?;
     }
     let scope = WatchScope {
-        client,
+        client: repeating_pages(client),
         namespaces: settings.watch_namespaces.clone(),
         selector: settings.watch_label_selector.clone(),
         ledger_namespace: settings.namespace.clone(),
@@ -69,14 +70,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         has_default_policy: settings.default_policy.is_some(),
     };
     let queue = settings.events_queue.as_ref().map(|queue| shared.context.aws.event_queue(queue));
-    let term = Term { scope, queue, concurrency: settings.concurrency };
+    let term = Arc::new(Term { scope, queue, concurrency: settings.concurrency });
     let server = cluster.cluster_url.to_string();
     info!(namespace = settings.namespace, server, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
         let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
         let seen = || shared.readiness.mark_ready();
-        election.run(&end, seen, |token| term.run(shared.clone(), token)).await;
+        let work = |token| term.clone().run(shared.clone(), token);
+        election.run(&end, seen, work).await;
     } else {
         term.run(shared, end).await;
     }
@@ -94,7 +96,8 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
     let metrics = Metrics::default();
     let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone())
-        .watching(&settings.watch_namespaces);
+        .watching(&settings.watch_namespaces)
+        .for_reconciles(settings.concurrency);
     let context = Context {
         aws,
         kube: cluster,

@@ -34,12 +34,11 @@ fn colours_are_wanted() -> bool {
 /// Starts logging and tracing, once per process, within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
     // The AWS SDK logs a warning for each failed attempt to obtain credentials; the operator logs each cause once. kube
-    // logs a warning for each attempt to list or watch without permission; the operator logs a failed watch at most
-    // once a minute. kube has a span for each resource that waits for its reconcile, and enters all of them again and
+    // logs each request that fails, and the whole text of each object that it cannot parse; the operator logs each
+    // error, and a failed watch at most once a minute. kube has a span for each resource that waits for its reconcile, and enters all of them again and
     // again: with thousands of resources that is much CPU time. A reconcile has a span of its own.
     let quiet = format!(
-        "aws_config::meta::credentials=error,aws_config::profile=error,kube_runtime::controller=warn,\
-         kube_runtime::watcher=error,{filter}"
+        "aws_config=error,kube_client::client=off,kube_runtime::controller=warn,kube_runtime::watcher=error,{filter}"
     );
     let filter = EnvFilter::try_new(quiet).with_context(|| {
         format!("invalid log filter {filter:?}: expected, for example, info or debug,kube=warn")

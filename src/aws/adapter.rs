@@ -149,7 +149,8 @@ impl Aws {
         rate_limiter: RateLimiter,
         clock: Clock,
     ) -> Self {
-        let mut config = config.into_builder().disable_clock_skew_correction(true);
+        let config = config.into_builder().retry_config(RetryConfig::disabled());
+        let mut config = config.disable_clock_skew_correction(true);
         config.set_credentials_provider(None);
         let config = config.build();
         let requests = RequestSender::new(rate_limiter.clone());
@@ -294,7 +295,8 @@ fn loader(settings: &AwsConfig) -> ConfigLoader {
         .build();
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(aws_config::Region::new(settings.region.as_str().to_owned()))
-        .retry_config(RetryConfig::disabled())
+        // For the sources of credentials, such as STS. `Aws::of` disables the retries of the clients.
+        .retry_config(RetryConfig::standard())
         .timeout_config(deadlines);
     match &settings.endpoint_url {
         Some(url) => loader.endpoint_url(url),

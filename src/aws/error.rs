@@ -10,9 +10,10 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::RequestId;
+use hyper_util::client::legacy;
 use serde_json::Value;
 use stream_encryption_core::model::aws_error::{
-    Accepted, AwsError, ErrorKind, RawError, SIGNER_CHANGED, classify,
+    Accepted, AwsError, ErrorKind, NOT_CONNECTED, RawError, SIGNER_CHANGED, classify,
 };
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::service::Operation;
@@ -81,12 +82,29 @@ where
             let code = body.code.as_deref();
             answered(operation, code, body.kms_code.as_deref(), &message, http.unwrap_or_default())
         }
+        SdkError::DispatchFailure(_) if is_connect_failure(error) => {
+            let code = Some(NOT_CONNECTED.to_owned());
+            AwsError { code, ..without_code(operation, error, RawError::NotConnected) }
+        }
         _ => without_code(operation, error, RawError::NoResponse),
     };
     AwsError {
         request_id: error.raw_response().and_then(RequestId::request_id).and_then(request_id),
         ..converted
     }
+}
+
+/// Returns whether the connection for a request could not be opened: because of DNS, the network, TLS or a proxy. No byte
+/// of the request was sent then.
+fn is_connect_failure(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(legacy::Error::is_connect) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns AWS's response to a call that it accepted.

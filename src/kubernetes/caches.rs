@@ -265,7 +265,13 @@ impl WatchCondition {
 
     fn record_event(&self, news: WatchNews) {
         match news {
-            WatchNews::Listing => return,
+            WatchNews::Listing => {
+                // After a failure, most objects in the cache are as old as the failure until the list is complete.
+                if let Some(failed_at) = &mut self.failure().failed_at {
+                    *failed_at = Instant::now();
+                }
+                return;
+            }
             // The flag is already set if this is a later list.
             WatchNews::Listed => drop(self.listed.set(())),
             WatchNews::Changed => {}
@@ -326,6 +332,10 @@ mod tests {
         assert!(!condition.is_current(), "the watch has failed");
         no_object(&Event::Init);
         assert!(!condition.is_current(), "a new list has begun");
+        tokio::time::advance(DISTRUSTED / 2).await;
+        no_object(&Event::InitApply(()));
+        tokio::time::advance(DISTRUSTED / 2).await;
+        assert!(!condition.is_current(), "most of the list is still missing");
         no_object(&Event::InitDone);
         assert!(condition.is_current(), "the new list is complete");
         condition.record_failure("policies", None, &failure());

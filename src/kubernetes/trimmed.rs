@@ -164,6 +164,11 @@ impl<K: Resource> Resource for Trimmed<K> {
         K::kind(kind)
     }
 
+    // Otherwise kube would request whole objects of a kind of which only the metadata is parsed.
+    fn metadata_api() -> bool {
+        K::metadata_api()
+    }
+
     fn group(kind: &Self::DynamicType) -> Cow<'_, str> {
         K::group(kind)
     }

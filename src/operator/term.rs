@@ -46,7 +46,7 @@ pub(super) struct Term {
 impl Term {
     /// Reconciles until `end` is cancelled. Then stops everything beside the reconciles, and waits until the running
     /// reconciles have ended. A reconcile that still waits for AWS ends at once, without a call.
-    pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.
         shared.context.memory.retain(|_| false);

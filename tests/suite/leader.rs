@@ -10,7 +10,7 @@ use crate::process::{OperatorProcess, Place, REASON, START, eventually, free_add
 use crate::readiness::asked;
 
 /// Maximum time, in seconds, until another replica takes over from a dead one.
-const TAKEN_OVER: u64 = 20;
+const TAKEN_OVER: u64 = 40;
 
 /// A replica that takes part in the election.
 struct Replica {

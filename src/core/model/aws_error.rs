@@ -117,7 +117,10 @@ impl AwsError {
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.kind == ErrorKind::NoCredentials
-            || matches!(self.code.as_deref(), Some(OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY))
+            || matches!(
+                self.code.as_deref(),
+                Some(NOT_CONNECTED | OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY)
+            )
     }
 
     /// Returns whether the error gives no information about the rate of requests in the account: a shard of the stream
@@ -152,12 +155,16 @@ pub enum RawError<'a> {
     },
     /// The request could not be built and was not sent.
     NotBuilt,
+    /// No connection could be opened, and the request was not sent.
+    NotConnected,
     /// The request could not be signed and was not sent.
     NotSigned,
     /// The request may have been sent, and no readable response was received.
     NoResponse,
 }
 
+/// The operator's own code for a request that was not sent because no connection to AWS could be opened.
+pub const NOT_CONNECTED: &str = "NotConnected";
 /// The operator's own code for a call that was not sent because the process was paused.
 pub const OPERATOR_PAUSED: &str = "OperatorPaused";
 /// The operator's own code for a call that was not sent because the credentials changed after the Describe.
@@ -178,7 +185,7 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
     let (code, kms_code, message, http) = match answer {
         RawError::Service { code, kms_code, message, http } => (code, kms_code, message, http),
         RawError::NoResponse if operation.is_mutating() => return ErrorKind::UnknownOutcome,
-        RawError::NoResponse | RawError::NotBuilt => return ErrorKind::Transient,
+        RawError::NoResponse | RawError::NotBuilt | RawError::NotConnected => return ErrorKind::Transient,
         RawError::NotSigned => return ErrorKind::NoCredentials,
     };
     if code == UNRECOGNIZED && message.starts_with(NO_ACCOUNT) {

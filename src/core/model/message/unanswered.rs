@@ -3,7 +3,7 @@
 
 use stream_encryption_api::ledger::Action;
 
-use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, SIGNER_CHANGED};
+use crate::model::aws_error::{AwsError, ErrorKind, NOT_CONNECTED, OPERATOR_PAUSED, SIGNER_CHANGED};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::desired::DesiredEncryption;
@@ -66,6 +66,9 @@ pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
     match code {
         None => format!(
             "No readable response to {action} was received. Check the operator's network and endpoint; the operator retries."
+        ),
+        Some(NOT_CONNECTED) => format!(
+            "The operator could not connect to AWS for {action}, and sent nothing. Check the operator's DNS, network, proxy and endpoint; the operator retries."
         ),
         Some(OPERATOR_PAUSED) => {
             "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()

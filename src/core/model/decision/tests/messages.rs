@@ -100,7 +100,7 @@ const FROM_RESOLVE: [&str; 2] = [
 ];
 
 /// The failure types and codes that have a message of their own, and one that has none.
-const FAILURES: [&str; 19] = [
+const FAILURES: [&str; 20] = [
     "KMS_ACCESS_DENIED",
     "KMSAccessDeniedException",
     "DISABLED_KMS_KEY",
@@ -117,6 +117,7 @@ const FAILURES: [&str; 19] = [
     "AccessDeniedException",
     "LimitExceededException",
     "NOT_APPLIED",
+    "NotConnected",
     "OperatorPaused",
     "SignerChanged",
     "(any other)",
@@ -370,6 +371,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
             .refused(ErrorKind::Denied, "AccessDeniedException")
             .after(1)
             .sees(Observation::On(key(1))),
+        refused(ErrorKind::Transient, "NotConnected"),
         refused(ErrorKind::Transient, "OperatorPaused"),
         refused(ErrorKind::Transient, "SignerChanged"),
         refused(

@@ -84,6 +84,7 @@ fn credentials_refusal_message_depends_on_code() {
     for (code, kind, piece) in [
         ("ExpiredTokenException", ErrorKind::CredentialsRejected, "has ended"),
         ("SessionTooOld", ErrorKind::NoCredentials, "older than 6 hours"),
+        ("NotConnected", ErrorKind::Transient, "could not connect"),
         ("OperatorPaused", ErrorKind::Transient, "did not run for some seconds"),
         ("SignerChanged", ErrorKind::Transient, "credentials changed"),
     ] {
@@ -120,7 +121,7 @@ fn documented_failure_has_specific_advice() {
         (&["AccessDeniedException"], "lacks a permission"),
         (&["LimitExceededException"], "limit"),
         (&["NOT_APPLIED"], "is unchanged"),
-        (&["OperatorPaused", "SignerChanged"], "did not send the call"),
+        (&["NotConnected", "OperatorPaused", "SignerChanged"], "did not send the call"),
         (&["NoCredentials"], "no request was sent"),
         (&["SessionTooOld"], "older than 6 hours"),
     ] {

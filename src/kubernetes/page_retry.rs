@@ -1,0 +1,195 @@
+//! Repeats the request for a page of a list that failed. kube begins a list anew after any failed page: with thousands of
+//! objects, which are hundreds of pages, a list would rarely succeed while the API server refuses one request of a
+//! hundred. Everything else is sent once, above all each watch: the cache must notice at once that a watch fails.
+
+use std::time::Duration;
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use kube::Client;
+use kube::client::Body;
+use kube::core::Status;
+use tokio::time::{Instant, sleep};
+use tower::service_fn;
+
+use super::ledgers::token_of_expired;
+
+/// The first pause before a page is requested again. Each further pause is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// How long one page may take with its repetitions. Then the list has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Maximum length of the response that offers the rest of a list.
+const LONGEST_STATUS: usize = 64 * 1024;
+
+/// Returns the same client, which repeats failed pages.
+#[must_use]
+pub fn repeating_pages(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let send = move |request| {
+        let client = client.clone();
+        async move { send(&client, request).await }
+    };
+    Client::new(service_fn(send), namespace)
+}
+
+async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
+    if !is_page(&request) {
+        return client.send(request).await;
+    }
+    let (mut parts, _) = request.into_parts();
+    let begin = Instant::now();
+    let mut next_pause = FIRST_PAUSE;
+    loop {
+        let response = client.send(Request::from_parts(parts.clone(), Body::empty())).await;
+        let response = match response {
+            Ok(response) if response.status() == StatusCode::GONE => {
+                let (response, rest) = rest_of_list(response, &parts.uri).await?;
+                // The token of the page was too old. The new one is valid, so this does not happen again at once.
+                if let Some(rest) = rest.filter(|rest| *rest != parts.uri) {
+                    parts.uri = rest;
+                    continue;
+                }
+                return Ok(response);
+            }
+            response => response,
+        };
+        let Some(pause) = pause_after(&response, next_pause) else { return response };
+        if begin.elapsed() + pause > DEADLINE {
+            return response;
+        }
+        sleep(pause).await;
+        next_pause *= 2;
+    }
+}
+
+/// Returns whether the request is for a page of a list. A request for objects of a limited number is no watch.
+fn is_page(request: &Request<Body>) -> bool {
+    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+    request.method() == Method::GET && parameters.any(|parameter| parameter.starts_with("limit="))
+}
+
+/// Returns how long to wait before the request is repeated; `None` if the response is final. A refusal for another
+/// reason than the load or the state of the API server is final.
+fn pause_after(response: &kube::Result<Response<Body>>, pause: Duration) -> Option<Duration> {
+    match response {
+        Ok(response) => {
+            let status = response.status();
+            let is_temporary = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
+            is_temporary.then(|| wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))))
+        }
+        // The connection failed.
+        Err(_) => Some(pause),
+    }
+}
+
+/// Returns the response to a page whose token has expired, and the address of the rest of the list in the current state,
+/// if the API server offers it.
+async fn rest_of_list(response: Response<Body>, uri: &Uri) -> kube::Result<(Response<Body>, Option<Uri>)> {
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, LONGEST_STATUS).collect().await.map_err(kube::Error::Service)?.to_bytes();
+    let status: Option<Status> = serde_json::from_slice(&body).ok();
+    let rest = status.as_ref().and_then(token_of_expired).and_then(|token| with_token(uri, &token));
+    Ok((Response::from_parts(parts, Body::from(body.to_vec())), rest))
+}
+
+/// Returns the address with another token.
+fn with_token(uri: &Uri, token: &str) -> Option<Uri> {
+    let parameters = uri.query()?.split('&').filter(|parameter| !parameter.starts_with("continue="));
+    let query: Vec<&str> = parameters.collect();
+    // A token is base64 for URLs, without padding.
+    format!("{}?{}&continue={token}", uri.path(), query.join("&")).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use axum::response::IntoResponse;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::{Api, ListParams, WatchParams};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The queries of the requests, and the time from the start at which each arrived.
+    type Asked = Arc<Mutex<Vec<(String, Duration)>>>;
+
+    /// Returns an API whose server returns these answers, one after the other and the last one again and again.
+    fn api(answers: Vec<(u16, Option<u64>, Value)>) -> (Api<ConfigMap>, Asked) {
+        let (asked, begin) = (Asked::default(), Instant::now());
+        let log = asked.clone();
+        let handler = async move |uri: Uri| {
+            let mut log = log.lock().unwrap();
+            let (code, retry_after, body) = answers[log.len().min(answers.len() - 1)].clone();
+            log.push((uri.query().unwrap_or_default().to_owned(), begin.elapsed()));
+            let mut headers = HeaderMap::new();
+            headers.extend(retry_after.map(|seconds| (RETRY_AFTER, seconds.into())));
+            (StatusCode::from_u16(code).unwrap(), headers, body.to_string()).into_response()
+        };
+        let client = Client::new(Router::new().fallback(handler), "default");
+        (Api::namespaced(repeating_pages(client), "default"), asked)
+    }
+
+    fn page(next: &str) -> (u16, Option<u64>, Value) {
+        let list =
+            json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"continue": next}, "items": []});
+        (200, None, list)
+    }
+
+    fn refusal(code: u16, retry_after: Option<u64>) -> (u16, Option<u64>, Value) {
+        (
+            code,
+            retry_after,
+            json!({"kind": "Status", "code": code, "message": "no", "reason": "No", "status": "Failure"}),
+        )
+    }
+
+    fn second_page() -> ListParams {
+        ListParams { limit: Some(10), continue_token: Some("one".to_owned()), ..ListParams::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_page_is_requested_again_with_its_token() {
+        let (api, asked) = api(vec![refusal(503, None), refusal(429, Some(7)), page("two")]);
+        let list = api.list(&second_page()).await.unwrap();
+        assert_eq!(list.metadata.continue_.as_deref(), Some("two"));
+        let asked = asked.lock().unwrap().clone();
+        let seconds: Vec<_> = asked.iter().map(|(_, at)| at.as_secs_f32()).collect();
+        assert_eq!(seconds, [0.0, 0.5, 7.5]);
+        assert!(asked.iter().all(|(query, _)| query.contains("continue=one")), "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn page_with_an_expired_token_continues_with_the_offered_one() {
+        let mut expired = refusal(410, None);
+        expired.2["metadata"] = json!({"continue": "fresh"});
+        let (api, asked) = api(vec![expired, page("")]);
+        api.list(&second_page()).await.unwrap();
+        let queries: Vec<_> = asked.lock().unwrap().iter().map(|(query, _)| query.clone()).collect();
+        let tokens = queries.iter().map(|query| query.contains("continue=fresh")).collect::<Vec<_>>();
+        assert_eq!((tokens, queries[1].contains("limit=10")), (vec![false, true], true), "{queries:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn page_fails_after_its_deadline_or_a_final_refusal() {
+        for (answer, requests) in [(refusal(500, None), 6), (refusal(403, None), 1), (refusal(410, None), 1)]
+        {
+            let code = answer.0;
+            let (api, asked) = api(vec![answer]);
+            let Err(kube::Error::Api(status)) = api.list(&second_page()).await else { panic!("{code}") };
+            assert_eq!((status.code, asked.lock().unwrap().len()), (code, requests));
+            assert!(asked.lock().unwrap().last().unwrap().1 <= DEADLINE);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watch_is_sent_once() {
+        let (api, asked) = api(vec![refusal(503, None)]);
+        assert!(api.watch(&WatchParams::default(), "1").await.is_err());
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+}
