@@ -85,7 +85,7 @@ impl RoleAssumer {
             let base = self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
             let outcome = send_as(base.clone()).await;
             if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session)
-                && self.base.mark_rejected(&base)
+                && self.base.mark_rejected(&base, false)
             {
                 let other =
                     self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;

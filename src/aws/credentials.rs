@@ -108,6 +108,8 @@ struct State {
     is_stale: bool,
     /// The time at which AWS last rejected credentials that were then replaced.
     last_rejected: Option<SystemTime>,
+    /// The time at which AWS last accepted the cached credentials; `None` if it has not.
+    last_accepted: Option<SystemTime>,
     /// The time at which the provider returned the cached credentials again; `None` if it has not.
     returned_again: Option<SystemTime>,
     /// The last query.
@@ -229,15 +231,29 @@ impl BaseCredentials {
         extended.map(|credentials| state.with_age(credentials, now).session_at(now)).ok_or(failure)
     }
 
+    /// Records that AWS has accepted `session`.
+    pub(super) fn mark_accepted(&self, session: &Session) {
+        let now = self.now();
+        let mut state = self.state();
+        if state.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
+            state.last_accepted = Some(now);
+        }
+    }
+
     /// Has `session`, which AWS rejected, replaced by the next query. The session stays in use if the provider does not
-    /// return another one. Returns whether the next session may be a different one.
-    pub(super) fn mark_rejected(&self, session: &Session) -> bool {
+    /// return another one. Returns whether the next session may be a different one. A region that the account has not
+    /// enabled knows no key of the account (`by_region`). So a session that another region has just accepted is kept:
+    /// otherwise a resource that names such a region would have the session of all others replaced every minute.
+    pub(super) fn mark_rejected(&self, session: &Session, by_region: bool) -> bool {
         let now = self.now();
         let mut state = self.state();
         if !state.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
             return true;
         }
         let recently = |then| is_within(MIN_REPLACEMENT_INTERVAL, then, now);
+        if by_region && recently(state.last_accepted) {
+            return false;
+        }
         if recently(state.last_rejected) || recently(state.returned_again) {
             return false;
         }
@@ -387,7 +403,9 @@ impl State {
                 }
                 (self.is_stale, self.failed) = (false, None);
                 let is_known = |cached: &CachedCredentials| is_same(&cached.credentials, &credentials);
-                self.returned_again = self.cached.as_ref().is_some_and(is_known).then_some(now);
+                let returned_again = self.cached.as_ref().is_some_and(is_known);
+                self.returned_again = returned_again.then_some(now);
+                self.last_accepted = self.last_accepted.filter(|_| returned_again);
                 let fresh = self.with_age(credentials, now);
                 Ok(self.cached.insert(fresh).session_at(now))
             }

@@ -146,7 +146,7 @@ pub(super) fn config(http_client: SharedHttpClient) -> SdkConfig {
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("eu-west-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials()))
-        .retry_config(RetryConfig::standard())
+        .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(10)).build())
         .http_client(http_client)
         .build()

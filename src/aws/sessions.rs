@@ -98,15 +98,21 @@ impl Sessions {
         }
     }
 
-    /// Has `session` replaced if `error` shows that AWS rejected it. Returns whether the next session may be a different
-    /// one.
-    pub(super) async fn mark_if_rejected(
+    /// Records whether AWS accepted `session`. Has it replaced if `error` shows that AWS rejected it. Returns whether the
+    /// next session may be a different one.
+    pub(super) async fn mark_outcome(
         &self,
         principal: &Principal,
         session: &Session,
         error: Option<&AwsError>,
     ) -> bool {
-        if !error.is_some_and(AwsError::may_succeed_with_new_session) {
+        let Some(error) = error else {
+            if principal.role.is_none() {
+                self.0.base.mark_accepted(session);
+            }
+            return false;
+        };
+        if !error.may_succeed_with_new_session() {
             return false;
         }
         match &principal.role {
@@ -114,7 +120,7 @@ impl Sessions {
                 let cache = self.0.role_session_of(principal);
                 cache.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.base.mark_rejected(session),
+            None => self.0.base.mark_rejected(session, error.is_key_unknown()),
         }
     }
 

@@ -57,7 +57,7 @@ impl SignedRequestSender {
         let send = async || {
             let cached = session().await?;
             let outcome = send(cached.clone()).await;
-            if self.sessions.mark_if_rejected(principal, &cached, outcome.as_ref().err()).await {
+            if self.sessions.mark_outcome(principal, &cached, outcome.as_ref().err()).await {
                 let other = session().await?;
                 if !other.is_same(&cached) {
                     return send(other).await;
@@ -102,7 +102,7 @@ impl SignedRequestSender {
                 return Err(signer_changed(quota.operation));
             }
             let outcome = send(session.clone()).await;
-            self.sessions.mark_if_rejected(principal, &session, outcome.as_ref().err()).await;
+            self.sessions.mark_outcome(principal, &session, outcome.as_ref().err()).await;
             outcome
         };
         self.sender.send_now(quota, send).await
@@ -120,7 +120,7 @@ impl SignedRequestSender {
         let operator = Principal::operator();
         let session = self.session(operation, &operator).await?;
         let outcome = send(session.clone()).await;
-        self.sessions.mark_if_rejected(&operator, &session, outcome.as_ref().err()).await;
+        self.sessions.mark_outcome(&operator, &session, outcome.as_ref().err()).await;
         outcome
     }
 

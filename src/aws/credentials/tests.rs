@@ -354,18 +354,18 @@ async fn rejected_credentials_are_replaced_once_a_minute() {
     });
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     let first = own.session(SOON).await.unwrap();
-    assert!(own.mark_rejected(&first));
+    assert!(own.mark_rejected(&first, false));
     let second = own.session(SOON).await.unwrap();
     assert_eq!(second.credentials.access_key_id(), "ASIA1");
     // A late rejection of the first session does not affect the second one.
-    assert!(own.mark_rejected(&first));
+    assert!(own.mark_rejected(&first, false));
     for _ in 0..59 {
         seconds.pass(1);
-        assert!(!own.mark_rejected(&second));
+        assert!(!own.mark_rejected(&second, false));
         assert_eq!(key(&own).await, "ASIA1");
     }
     seconds.pass(1);
-    assert!(own.mark_rejected(&second));
+    assert!(own.mark_rejected(&second, false));
     assert_eq!(key(&own).await, "ASIA2");
     assert_eq!(made.load(Ordering::Relaxed), 3);
 }

@@ -230,17 +230,17 @@ async fn expired_role_session_is_replaced_once_a_minute() {
     let ended = Some(&ended);
     let session = async || sessions.of(DESCRIBE, &principal, Priority::Drift, SOON).await.unwrap();
     let first = session().await;
-    assert!(!sessions.mark_if_rejected(&principal, &first, None).await);
+    assert!(!sessions.mark_outcome(&principal, &first, None).await);
     let other = sessions.of(DESCRIBE, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
-    assert!(sessions.mark_if_rejected(&principal, &first, ended).await);
+    assert!(sessions.mark_outcome(&principal, &first, ended).await);
     let second = session().await;
     assert_ne!(first.credentials.access_key_id(), second.credentials.access_key_id());
     // A late rejection of the first session does not discard the second one.
-    assert!(sessions.mark_if_rejected(&principal, &first, ended).await);
-    assert!(!sessions.mark_if_rejected(&principal, &second, ended).await, "within the minute");
+    assert!(sessions.mark_outcome(&principal, &first, ended).await);
+    assert!(!sessions.mark_outcome(&principal, &second, ended).await, "within the minute");
     assert_eq!(session().await.credentials.access_key_id(), second.credentials.access_key_id());
     minutes.go_to(1);
-    assert!(sessions.mark_if_rejected(&principal, &second, ended).await);
+    assert!(sessions.mark_outcome(&principal, &second, ended).await);
     session().await;
     let unharmed = sessions.of(DESCRIBE, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
     assert_eq!(unharmed.credentials.access_key_id(), other.credentials.access_key_id());

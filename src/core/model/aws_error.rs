@@ -133,9 +133,18 @@ impl AwsError {
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn may_succeed_with_new_session(&self) -> bool {
+        self.rejection().is_some_and(CredentialsRejection::is_solved_by_new_session)
+    }
+
+    /// Returns whether AWS does not know the access key: it was deleted, or the account has not enabled the region.
+    #[must_use]
+    pub fn is_key_unknown(&self) -> bool {
+        self.rejection() == Some(CredentialsRejection::KeyUnknown)
+    }
+
+    fn rejection(&self) -> Option<CredentialsRejection> {
         let rejection = self.code.as_deref().and_then(|code| CredentialsRejection::of(code, &self.message));
-        self.kind == ErrorKind::CredentialsRejected
-            && rejection.is_some_and(CredentialsRejection::is_solved_by_new_session)
+        rejection.filter(|_| self.kind == ErrorKind::CredentialsRejected)
     }
 }
 

@@ -21,7 +21,7 @@ fn answering(answers: &[Option<u64>]) -> (BaseCredentials, Seconds, Arc<AtomicUs
 async fn rejected_session_stays_in_use_while_the_source_fails() {
     let (own, seconds, _) = answering(&[Some(0), None, None, Some(1)]);
     let first = own.session(SOON).await.unwrap();
-    assert!(own.mark_rejected(&first));
+    assert!(own.mark_rejected(&first, false));
     for _ in 0..2 {
         assert_eq!(key(&own).await, "ASIA0");
     }
@@ -39,10 +39,10 @@ async fn session_that_the_source_returns_again_is_kept_a_minute() {
     let (own, seconds, queries) = answering(&[Some(0)]);
     let first = own.session(SOON).await.unwrap();
     for minute in 1..4 {
-        assert!(own.mark_rejected(&first));
+        assert!(own.mark_rejected(&first, false));
         for _ in 0..60 {
             assert_eq!(key(&own).await, "ASIA0");
-            assert!(!own.mark_rejected(&first));
+            assert!(!own.mark_rejected(&first, false));
             seconds.pass(1);
         }
         assert_eq!(queries.load(Ordering::Relaxed), 1 + minute);
@@ -57,5 +57,34 @@ async fn rejection_after_an_unchanged_renewal_queries_nothing() {
     seconds.pass(3 * 60 * 60 - 5);
     assert_eq!(key(&own).await, "ASIA0");
     assert_eq!(queries.load(Ordering::Relaxed), 2);
-    assert!(!own.mark_rejected(&first));
+    assert!(!own.mark_rejected(&first, false));
+}
+
+#[tokio::test]
+async fn session_is_kept_while_another_region_accepts_it() {
+    let (own, seconds, queries) = answering(&[Some(0), Some(1)]);
+    let first = own.session(SOON).await.unwrap();
+    for _ in 0..10 {
+        own.mark_accepted(&first);
+        seconds.pass(30);
+        assert!(!own.mark_rejected(&first, true));
+        assert_eq!(key(&own).await, "ASIA0");
+    }
+    assert_eq!(queries.load(Ordering::Relaxed), 1);
+    seconds.pass(60);
+    assert!(own.mark_rejected(&first, true), "no region accepts it any more");
+    assert_eq!(key(&own).await, "ASIA1");
+    own.mark_accepted(&first);
+    let second = own.session(SOON).await.unwrap();
+    seconds.pass(60);
+    assert!(own.mark_rejected(&second, true), "the earlier session was accepted");
+}
+
+#[tokio::test]
+async fn accepted_session_that_expires_is_replaced_at_once() {
+    let (own, _, _) = answering(&[Some(0), Some(1)]);
+    let first = own.session(SOON).await.unwrap();
+    own.mark_accepted(&first);
+    assert!(own.mark_rejected(&first, false));
+    assert_eq!(key(&own).await, "ASIA1");
 }
