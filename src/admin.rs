@@ -22,7 +22,7 @@ mod server;
 /// The media type of `OpenMetrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The readiness of this replica: it has listed the resources, or another replica is known to lead.
+/// The readiness of this replica: it has read the lease or, without leader election, listed the resources.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 

@@ -66,7 +66,7 @@ impl LeaderElection {
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
     /// after its token is cancelled, without waiting for AWS's rate limits. This happens when the lease is
     /// lost or `end` is cancelled. It has a task of its own, so that it cannot delay a renewal. `seen` is called once
-    /// the lease was read, because the leader is then known.
+    /// the lease was read: from then on, this replica leads or waits.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -166,7 +166,8 @@ async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bo
             Err(error) => error,
             held => return held,
         };
-        // A renewal that fails takes less time, so an earlier one has succeeded.
+        // One failed renewal takes less than RENEW_INTERVAL. So this call of `changed` has renewed the lease before it failed,
+        // and the failures are counted from now.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }

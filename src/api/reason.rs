@@ -31,7 +31,7 @@ pub enum EventType {
     Normal,
     /// A user or an administrator may have to act.
     Warning,
-    /// No event: the state lasts for five seconds, between two that have one.
+    /// No event: the state lasts for at most 30 seconds, between two that have one.
     Absent,
 }
 

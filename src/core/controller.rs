@@ -8,8 +8,9 @@
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a wrong
 //! change: immediately before a call or a test record, the resource, the policies and (for a test record) the ledger
-//! are read from the API server again. If the policies or the ledger are the reason for removing the finalizer, both are
-//! read from the API server again before that, too. Every write names the version that was read.
+//! are read from the API server again. Before the finalizer is removed because the policies do not allow disabling, the
+//! policies are read again; before it is removed because of a decision, the ledger, too. Every write names the version
+//! that was read.
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -130,6 +131,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let notice = context.memory.events.take_notice(resource);
+    let record_due = last.record_due();
     let mut is_for_event = notice.must_describe && last.discard_description();
     if finalize::needs_no_disabling(resource) {
         // The finalizer of another client may keep this resource for a long time. The reconciles of the resource end here
@@ -174,6 +176,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     state.end = end.clone();
     state.finalizer_failure = finalizer_failure;
     state.is_for_event = is_for_event;
+    state.record_due = record_due;
     let decision = loop {
         let decision = (context.decide)(&state.input());
         if execute::prepare(context, &mut state, &decision).await? {

@@ -23,8 +23,8 @@ pub enum Lane {
     New,
     /// AWS is changing its stream, or it cannot be changed yet.
     InProgress,
-    /// Nothing of AWS would be due, or a check for drift, and an event of AWS reports that something has happened to its
-    /// stream or its key.
+    /// An event of AWS reports that something has happened to its stream or its key. Without the event, at most a check for
+    /// drift would be due.
     Event,
     /// Its stream was as it should be, and is described again to detect drift.
     Drift,

@@ -4,9 +4,9 @@
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
 //! queue delivers the message again. There are two exceptions, and AWS's refusal corrects a budget that lacks such calls:
-//! - a call of a stream whose ledger no resource of this operator may write. Two kinds of resources do not count as such:
-//!   one that names its stream without an ARN, until its first reconcile, and one that is being deleted without disabling
-//!   encryption first;
+//! - a call of a stream whose ledger no resource of this operator may write. These resources count as resources that may
+//!   not write it: one that names its stream without an ARN, until its first reconcile; one that is being deleted without
+//!   disabling encryption first; and one that does not match its schema;
 //! - the calls of a stream beyond the 64 that wait for a reconcile at a time, those that AWS refused first, and then the
 //!   earliest ones.
 

@@ -32,8 +32,8 @@ use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{Metrics, ReconcileResult};
 
-/// At a time, as many reconciles of one AWS limit run as the limit allows Describes per second, and this many more: while
-/// some wait for responses, others use the limit.
+/// At most so many reconciles of one AWS limit run at a time: the Describes per second that the limit allows, plus this
+/// number. While some wait for responses, others use the limit.
 const EXTRA_PLACES: usize = 4;
 
 /// A change that leads to reconciles.

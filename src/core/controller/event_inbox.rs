@@ -242,7 +242,7 @@ impl EventInbox {
     }
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
-    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, done: CallsOutcome) {
+    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
         // A resource without a noticed event may still hold calls: another resource of the stream was deleted before it
         // entered them.
         if notice.number.is_none() && notice.calls.is_empty() {
@@ -252,11 +252,11 @@ impl EventInbox {
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
         if registered.noticed == notice.number {
             registered.must_describe = false;
-            if done != CallsOutcome::NotEntered {
+            if outcome != CallsOutcome::NotEntered {
                 registered.noticed = None;
             }
         }
-        if done == CallsOutcome::NotEntered {
+        if outcome == CallsOutcome::NotEntered {
             return;
         }
         let subjects = registered.subjects.clone();
@@ -265,11 +265,11 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if done == CallsOutcome::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
+            if outcome == CallsOutcome::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };
-            calls.retain(|call| notice.calls.iter().all(|done| done.event_id != call.event_id));
+            calls.retain(|call| notice.calls.iter().all(|taken| taken.event_id != call.event_id));
             if calls.is_empty() {
                 state.calls.remove(&subject);
             }

@@ -33,7 +33,7 @@ use crate::model::service::Operation;
 
 /// Maximum time from the start of the resolve step to a write of the ledger. Usually it is a second. If it is
 /// longer, the process was paused, or several requests have used up their deadlines; in both cases the desired
-/// key may be another one by now. A reconcile that is late for this reason begins anew a second later.
+/// key may be another one by now. A reconcile that is late for this reason begins anew after the wait of a conflict.
 const MAX_TIME_TO_WRITE: Duration = Duration::from_mins(2);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the stream must be described first, and
@@ -88,9 +88,12 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let executed = match &decision.step {
         Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
-        Step::Verify if state.is_fresh() => verify(context, resource, state).await,
+        Step::Verify if state.is_fresh() && state.record_due.is_none_or(|due| due <= state.now) => {
+            verify(context, resource, state).await
+        }
         Step::RemoveFinalizer => {
-            // The ledger changes only if AWS's events have reported calls of others.
+            // The ledger may have changed: by AWS's events, by the description, or because it was rebuilt or taken over. The
+            // removal does not depend on this write.
             match save_ledger(context, resource, state).await {
                 Err(Interruption::Kubernetes(KubeError::Rejected(why))) => {
                     warn!(stream = %state.spec.stream, why, "failed to write the ledger");
@@ -155,11 +158,10 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
-        let outcome = send(context, state, target, &signer, reserved).await;
-        let kind = outcome.as_ref().map(|_| ()).map_err(|error| error.kind);
-        context.metrics.called(stream.service, target.action, kind);
-        outcome
+        send(context, state, target, &signer, reserved).await
     };
+    let kind = outcome.as_ref().map(|_| ()).map_err(|error| error.kind);
+    context.metrics.called(stream.service, target.action, kind);
     let is_unsent = outcome.as_ref().is_err_and(AwsError::is_unsent);
     match &outcome {
         Ok(_) => {

@@ -54,8 +54,8 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
     resource.metadata.deletion_timestamp.is_some() && !(is_wanted && has_finalizer(&resource.metadata))
 }
 
-/// Adds the finalizer if the spec requires it and the policies allow disabling encryption. Removes it if the spec
-/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the
+/// If the spec requires the finalizer: adds it while the policies allow disabling encryption, and removes it while they do
+/// not. Ends the reconcile if it changed anything; returns the error if the
 /// change has failed. The finalizer of a resource that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
@@ -89,42 +89,60 @@ async fn change_finalizer<A: StreamApi, R: KubeApi>(
         Ok(_) => Err(Interruption::Ended(context.clock.now())),
         Err(KubeError::Conflict) => Err(Interruption::Outdated),
         Err(error) => {
-            warn!(namespace = read.namespace, name = read.name, %error, present, "failed to change the finalizer");
-            let note = if present {
-                format!(
-                    "The finalizer cannot be added: {error}. If the resource is deleted now, the encryption of its stream stays on."
-                )
-            } else {
-                format!(
-                    "The finalizer cannot be removed: {error}. Until it is removed, a deletion of the resource does not complete."
-                )
-            };
-            let reason = FINALIZER_UPDATE_FAILED.to_owned();
-            let event = ReconcileEvent { warning: true, reason, action: "UpdateFinalizer", note };
-            context.publish_event(&resource_identity_of(read), &event).await;
+            report_failure(context, read, present, &error).await;
             Ok(error)
         }
     }
 }
 
-/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
-/// Always ends the reconcile. The removal gives the resource a new version: a status write would name the old one and be
-/// refused, and `Memory::keep` would replace the new version with the old one.
+/// Logs and publishes the error with which the finalizer could not be added or removed.
+async fn report_failure<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    read: &ObjectMeta,
+    present: bool,
+    error: &KubeError,
+) {
+    warn!(namespace = read.namespace, name = read.name, %error, present, "failed to change the finalizer");
+    let note = if present {
+        format!(
+            "The finalizer cannot be added: {error}. If the resource is deleted now, the encryption of its stream stays on."
+        )
+    } else {
+        format!(
+            "The finalizer cannot be removed: {error}. Until it is removed, a deletion of the resource does not complete."
+        )
+    };
+    let reason = FINALIZER_UPDATE_FAILED.to_owned();
+    let event = ReconcileEvent { warning: true, reason, action: "UpdateFinalizer", note };
+    context.publish_event(&resource_identity_of(read), &event).await;
+}
+
+/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not. The removal
+/// ends the reconcile: it gives the resource a new version, so a status write would name the old one and be refused, and
+/// `Memory::keep` would replace the new version with the old one. If the removal fails, the reconcile goes on to its
+/// report, and fails after it.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
-    state: &ReconcileState,
+    state: &mut ReconcileState,
     decision: &Decision,
 ) -> Result<(), Interruption> {
     ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
     state.ledger.ensure_unchanged(&context.kube).await?;
-    if decision.reason == Reason::NotPermitted {
+    let released = if decision.reason == Reason::NotPermitted {
         let why = message::ready(&state.input(), decision);
-        release_leaving_encryption(context, &resource.metadata, stream_of(resource), &why).await?;
+        release_leaving_encryption(context, &resource.metadata, stream_of(resource), &why).await
     } else {
-        release(context, &resource.metadata).await?;
+        release(context, &resource.metadata).await.map(drop)
+    };
+    match released {
+        Ok(()) => Err(end_as_released(context)),
+        Err(KubeError::Conflict) => Err(Interruption::Outdated),
+        Err(error) => {
+            state.finalizer_failure = Some(error);
+            Ok(())
+        }
     }
-    Err(end_as_released(context))
 }
 
 /// Removes the finalizer of a deleted resource whose spec is invalid. Encryption cannot be disabled for a stream
@@ -155,11 +173,13 @@ async fn release<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
 ) -> Result<bool, KubeError> {
-    let existed = set_finalizer(context, read, false).await?;
-    if existed {
-        info!(namespace = read.namespace, name = read.name, "finalizer removed");
+    let released = set_finalizer(context, read, false).await;
+    match &released {
+        Ok(true) => info!(namespace = read.namespace, name = read.name, "finalizer removed"),
+        Ok(false) | Err(KubeError::Conflict) => {}
+        Err(error) => report_failure(context, read, false, error).await,
     }
-    Ok(existed)
+    released
 }
 
 /// Adds or removes the finalizer. Returns whether the resource still existed.

@@ -110,6 +110,12 @@ pub struct Urgency {
 }
 
 impl LastReconcile {
+    /// Returns when the next test record is due; `None` if none is expected, or it is due already.
+    pub fn record_due(&self) -> Option<Timestamp> {
+        let is_expected = self.reason.is_some_and(|(reason, _)| reason == Reason::Verifying);
+        self.remembered.as_ref().filter(|_| is_expected).map(|remembered| remembered.due)
+    }
+
     /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
     pub fn discard_description(&mut self) -> bool {
         self.retry_due = None;

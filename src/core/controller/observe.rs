@@ -140,7 +140,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream
 /// that cannot be encrypted has no effect.
 fn apply_observation(state: &mut ReconcileState) {
-    let Observed::At { at, description: Some(description), observation, .. } = &state.observed else {
+    let Observed::Described { at, description: Some(description), observation, .. } = &state.observed else {
         return;
     };
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {

@@ -65,7 +65,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let is_foreign = changed_by_another(read);
     let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
-    let may_repeat = described
+    let may_write = described
         || last.unacknowledged_write.is_some()
         || is_foreign
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
@@ -78,11 +78,12 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             publish_transition(context, read, &reported, &status).await;
         }
     }
-    if stored != Some(&status) && may_repeat {
+    if stored != Some(&status) && may_write {
         match context.kube.write_status(read, &status).await {
             Ok(written) => {
                 unacknowledged_write = None;
-                version = written;
+                // If the resource is gone, the cache must not be believed.
+                version = written.or(UNKNOWN_VERSION);
                 publish_transition(context, read, &before, &status).await;
             }
             Err(error) => {

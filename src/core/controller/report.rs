@@ -89,7 +89,7 @@ pub(super) fn unanswered(state: &ReconcileState) -> u32 {
         // KMS did not answer, and the ledger holds what the description has shown.
         Observed::Failed(_) if state.answered_request.is_some() => 0,
         Observed::Failed(_) => state.last.unanswered.saturating_add(1),
-        Observed::At { .. } => 0,
+        Observed::Described { .. } => 0,
         Observed::NotYet => state.last.unanswered,
     }
 }
@@ -113,7 +113,7 @@ fn follow_change<A, R>(
     decision: &Decision,
 ) -> Option<Timestamp> {
     let is_change = |reason| matches!(reason, Reason::Enabling | Reason::Disabling);
-    let Observed::At { at, observation, fresh: true, .. } = &state.observed else {
+    let Observed::Described { at, observation, fresh: true, .. } = &state.observed else {
         return state.last.changing_at.filter(|_| is_change(decision.reason));
     };
     if is_change(decision.reason) {
@@ -136,16 +136,17 @@ fn remembered(
     decision: &Decision,
 ) -> Option<Remembered> {
     let stream = match &state.observed {
-        Observed::At { at, description, .. } => Some((*at, description.clone())),
+        Observed::Described { at, description, .. } => Some((*at, description.clone())),
         Observed::NotYet if state.spec.described_key.is_some() => None,
         Observed::NotYet | Observed::Failed(_) => return None,
     };
     // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
     // the next description.
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
-    // The time until which an earlier description is used may only become shorter: this decision needs no newer one, and a
-    // later decision may.
-    let due = earlier.map_or(decision.describe_due, |earlier| earlier.due.min(decision.describe_due));
+    // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
+    // one does not. The same applies to a test record that was not written yet.
+    let dues = [earlier.map(|earlier| earlier.due), state.record_due.filter(|due| *due > state.now)];
+    let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
     Some(Remembered {
         stream,
         key: state.spec.described_key.clone().map(Box::new),
@@ -157,7 +158,8 @@ fn remembered(
 }
 
 /// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is
-/// invalid. Returns the time of the next reconcile, or the error of an earlier change of the finalizer.
+/// invalid. Returns the time of the next reconcile, or the error of a request to Kubernetes: that of an earlier change of
+/// the finalizer included.
 pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -267,7 +269,7 @@ pub(super) fn status(
         Observed::Failed(_) => before.last_handled_retry.clone(),
         // The retry came too soon after the last Describe, and takes effect later.
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
-        Observed::NotYet | Observed::At { .. } => retry_token(resource),
+        Observed::NotYet | Observed::Described { .. } => retry_token(resource),
     };
     status_age::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
@@ -315,7 +317,7 @@ fn decided(
     status.encryption_status = match state.observed {
         // The last value applies as long as the active key has not changed.
         Observed::Failed(_) => before.encryption_status.filter(|_| before.active_key == status.active_key),
-        Observed::NotYet | Observed::At { .. } => status_fields::encryption_status(&input),
+        Observed::NotYet | Observed::Described { .. } => status_fields::encryption_status(&input),
     };
     status.encrypted_since_time = status_fields::encrypted_since_time(&input).map(next_whole_second);
     status.plaintext_since_time = status_fields::plaintext_since_time(&input).map(next_whole_second);
@@ -398,7 +400,7 @@ fn key_usable(
             &message::active_key_unusable(&input, &key, problem),
         );
     }
-    if matches!(&state.observed, Observed::At { observation: Observation::NotEncryptable(_), .. }) {
+    if matches!(&state.observed, Observed::Described { observation: Observation::NotEncryptable(_), .. }) {
         // No key can encrypt this stream.
         return None;
     }

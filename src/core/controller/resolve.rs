@@ -5,8 +5,8 @@
 //! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
 //! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
 //! other cases the operator's identity is needed first, because the word `own` in a policy without a role stands for the
-//! operator's account. The word also stands for that account in the policies of the ledger's owner, which decide whether
-//! the owner keeps the stream (`ledger_store::holds`). No request is sent about a stream or a key that is not
+//! operator's account. `ledger_store::holds` needs the same account: it reads the policies of the namespace of the ledger's
+//! owner, in which `own` stands for it, too. No request is sent about a stream or a key that is not
 //! allowed, or whose resource is suspended; an alias is resolved if the alias is allowed. After this step `stream` in the
 //! spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to quote it in messages, and to see whether it contains an ARN, in which case the
 //! status may show the account.

@@ -53,6 +53,9 @@ pub(super) struct ReconcileState {
     /// Whether the stream is described only because an event of AWS reports something. Such a Describe must not compete
     /// with changes, because somebody may be able to forge events.
     pub(super) is_for_event: bool,
+    /// When the next test record is due; `None` if none is expected, or it is due already. An event of AWS, or a write of
+    /// another replica, leads to a Describe before that time, and must not lead to a record.
+    pub(super) record_due: Option<Timestamp>,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
     /// The signer of the Describe in this reconcile; no other may sign the call after it.
@@ -81,7 +84,7 @@ pub(super) enum Observed {
     /// A request to AWS failed.
     Failed(AwsError),
     /// The stream was described.
-    At {
+    Described {
         /// When the Describe was requested.
         at: Timestamp,
         /// The response of AWS; `None` if the stream does not exist.
@@ -105,7 +108,7 @@ impl Observed {
             Observation::Missing if spec.reaches_another_account() => Observation::OtherStream,
             observation => observation,
         };
-        Self::At { at, description, observation, fresh }
+        Self::Described { at, description, observation, fresh }
     }
 }
 
@@ -142,6 +145,7 @@ impl ReconcileState {
             answered_request: None,
             description_start: Duration::ZERO,
             is_for_event: false,
+            record_due: last.record_due(),
             permit: None,
             signer: None,
             active_key,
@@ -172,7 +176,7 @@ impl ReconcileState {
             last_observation: match &self.observed {
                 Observed::NotYet => LastObservation::NotYet,
                 Observed::Failed(error) => LastObservation::Failed(error),
-                Observed::At { at, observation, .. } => LastObservation::At(*at, observation),
+                Observed::Described { at, observation, .. } => LastObservation::Described(*at, observation),
             },
             is_encryption_reported: self.is_encryption_reported,
             active_key_problem: None,
@@ -218,7 +222,7 @@ impl ReconcileState {
 
     /// Returns whether the stream was described in this reconcile, after the ledger was read.
     pub(super) fn is_fresh(&self) -> bool {
-        matches!(self.observed, Observed::At { fresh: true, .. })
+        matches!(self.observed, Observed::Described { fresh: true, .. })
     }
 
     /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
@@ -226,15 +230,15 @@ impl ReconcileState {
     /// the clock was set in between.
     pub(super) fn accepted_date(&self) -> Option<Timestamp> {
         match &self.observed {
-            Observed::At { at, fresh: true, .. } => Some((*at).min(self.now)),
-            Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
+            Observed::Described { at, fresh: true, .. } => Some((*at).min(self.now)),
+            Observed::Described { .. } | Observed::NotYet | Observed::Failed(_) => None,
         }
     }
 
     /// Returns when the stream was described; `None` if there is no description.
     pub(super) fn described_at(&self) -> Option<Timestamp> {
         match &self.observed {
-            Observed::At { at, .. } => Some(*at),
+            Observed::Described { at, .. } => Some(*at),
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }
@@ -242,7 +246,7 @@ impl ReconcileState {
     /// Returns the description of the stream; `None` if there is none, or if the stream does not exist.
     pub(super) fn description(&self) -> Option<&StreamDescription> {
         match &self.observed {
-            Observed::At { description, .. } => description.as_ref(),
+            Observed::Described { description, .. } => description.as_ref(),
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }

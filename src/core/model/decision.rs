@@ -50,7 +50,7 @@ pub enum LastObservation<'a> {
     /// The stream, or the desired key, could not be described.
     Failed(&'a AwsError),
     /// The stream was described at this time.
-    At(Timestamp, &'a Observation),
+    Described(Timestamp, &'a Observation),
 }
 
 /// Everything on which a decision depends.
@@ -150,7 +150,7 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
             return Decision { step: Step::Describe, ..poll(input, Reason::Settling, POLL_AFTER_STEP) };
         }
         LastObservation::Failed(error) => return poll(input, error.kind.reason(), POLL_AWS_ERROR),
-        LastObservation::At(_, observation) => observation,
+        LastObservation::Described(_, observation) => observation,
     };
 
     // The stream cannot be changed now.
@@ -326,7 +326,7 @@ fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decisio
 fn observed_at(input: &DecisionInput<'_>) -> Timestamp {
     match input.last_observation {
         // A clock that was set back must not extend the validity of an observation.
-        LastObservation::At(at, _) => at.min(input.now),
+        LastObservation::Described(at, _) => at.min(input.now),
         LastObservation::NotYet | LastObservation::Failed(_) => input.now,
     }
 }

@@ -61,8 +61,9 @@ enum Warning {
 /// Returns the message about the unusable active key; `None` if the active key is usable, or if the reader must
 /// not see which key is active.
 fn active_key_warning(input: &DecisionInput<'_>, reason: Reason) -> Option<Warning> {
-    let problem =
-        input.active_key_problem.filter(|_| matches!(input.last_observation, LastObservation::At(..)))?;
+    let problem = input
+        .active_key_problem
+        .filter(|_| matches!(input.last_observation, LastObservation::Described(..)))?;
     // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
     let hidden =
         reason.ledger_content() == LedgerContent::Hidden || reason.ready_state() == ReadyState::Unchanged;
@@ -405,7 +406,7 @@ fn limit_reached(input: &DecisionInput<'_>) -> String {
 fn failed_operation(input: &DecisionInput<'_>) -> &'static str {
     match input.last_observation {
         LastObservation::Failed(error) => error.operation.iam_action(),
-        LastObservation::NotYet | LastObservation::At(..) => "the encryption call",
+        LastObservation::NotYet | LastObservation::Described(..) => "the encryption call",
     }
 }
 
@@ -413,7 +414,7 @@ fn failed_operation(input: &DecisionInput<'_>) -> &'static str {
 fn code(input: &DecisionInput<'_>) -> Option<String> {
     match input.last_observation {
         LastObservation::Failed(error) => error.code.clone(),
-        LastObservation::NotYet | LastObservation::At(..) => status_fields::failure_code(input),
+        LastObservation::NotYet | LastObservation::Described(..) => status_fields::failure_code(input),
     }
 }
 
@@ -421,7 +422,7 @@ fn code(input: &DecisionInput<'_>) -> Option<String> {
 fn fault_message<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.last_observation {
         LastObservation::Failed(error) => &error.message,
-        LastObservation::NotYet | LastObservation::At(..) => "",
+        LastObservation::NotYet | LastObservation::Described(..) => "",
     }
 }
 
@@ -439,21 +440,21 @@ fn outcome_unknown(input: &DecisionInput<'_>) -> String {
 
 fn source<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.last_observation {
-        LastObservation::At(_, Observation::NotEncryptable(source)) => source,
+        LastObservation::Described(_, Observation::NotEncryptable(source)) => source,
         _ => "another service",
     }
 }
 
 fn not_operational<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.last_observation {
-        LastObservation::At(_, Observation::NotOperational(status)) => status,
+        LastObservation::Described(_, Observation::NotOperational(status)) => status,
         _ => "unknown",
     }
 }
 
 fn unrecognized<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.last_observation {
-        LastObservation::At(_, Observation::Unrecognized(state)) => state,
+        LastObservation::Described(_, Observation::Unrecognized(state)) => state,
         _ => "a state",
     }
 }

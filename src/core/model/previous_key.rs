@@ -68,7 +68,7 @@ fn may_have_been_active(
         return true;
     }
     let is_last_known = known.key.as_ref().and_then(arn).as_deref() == Some(previous);
-    let is_there = matches!(input.last_observation, LastObservation::At(_, observation) if *observation != Observation::Missing);
+    let is_there = matches!(input.last_observation, LastObservation::Described(_, observation) if *observation != Observation::Missing);
     let is_due = |until: Timestamp| until < saturating_add(input.now, retention / 2);
     is_last_known
         && is_there

@@ -20,7 +20,7 @@ use super::service::profile;
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]
 pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> {
-    let LastObservation::At(at, observation) = input.last_observation else { return None };
+    let LastObservation::Described(at, observation) = input.last_observation else { return None };
     if let Some(action) = accepted_since(input, at) {
         return Some(in_progress(action));
     }
@@ -141,7 +141,7 @@ pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
 /// being confirmed.
 #[must_use]
 pub fn unconfirmed_observation<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
-    let LastObservation::At(at, observation) = input.last_observation else { return None };
+    let LastObservation::Described(at, observation) = input.last_observation else { return None };
     let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < at);
     (looked_since && ledger::may_be_stale(input.ledger, observation, at)).then_some(observation)
 }
@@ -167,7 +167,8 @@ pub const NOT_APPLIED: &str = "NOT_APPLIED";
 /// Returns why the last attempt failed: AWS's failure type, its error code, or a code of the operator's own.
 #[must_use]
 pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
-    if let LastObservation::At(at, observation @ Observation::Failed { reason, .. }) = input.last_observation
+    if let LastObservation::Described(at, observation @ Observation::Failed { reason, .. }) =
+        input.last_observation
         && !ledger::may_be_stale(input.ledger, observation, at)
     {
         return Some(reason.clone());
@@ -176,13 +177,13 @@ pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
         Outcome::Accepted => match input.last_observation {
-            LastObservation::At(at, observation @ (Observation::Off | Observation::On(_)))
+            LastObservation::Described(at, observation @ (Observation::Off | Observation::On(_)))
                 if !ledger::may_be_stale(input.ledger, observation, at)
                     && !ledger::matches_target(observation, &last.target) =>
             {
                 Some(NOT_APPLIED.to_owned())
             }
-            LastObservation::At(..) | LastObservation::NotYet | LastObservation::Failed(_) => None,
+            LastObservation::Described(..) | LastObservation::NotYet | LastObservation::Failed(_) => None,
         },
         Outcome::Pending | Outcome::Unknown => None,
     }
@@ -211,7 +212,7 @@ pub fn is_encryption_reported(status: &StreamEncryptionStatus) -> bool {
 pub fn known_encryption_is_void(input: &DecisionInput<'_>) -> bool {
     match input.last_observation {
         LastObservation::NotYet | LastObservation::Failed(_) => !input.is_encryption_reported,
-        LastObservation::At(_, observation) => matches!(
+        LastObservation::Described(_, observation) => matches!(
             observation,
             Observation::Missing
                 | Observation::OtherStream

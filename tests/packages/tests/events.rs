@@ -151,7 +151,8 @@ fn queues_are_encrypted_and_keep_messages_as_documented() {
 #[test]
 fn every_account_and_region_sends_a_heartbeat() {
     assert!(
-        text("src/core/controller/event_inbox/arrivals.rs").contains("SILENCE: Duration = Duration::from_mins(15)")
+        text("src/core/controller/event_inbox/arrivals.rs")
+            .contains("SILENCE: Duration = Duration::from_mins(15)")
     );
     for file in ["cloudformation.yaml", "cloudformation-spoke.yaml"] {
         let resources = resources(file);

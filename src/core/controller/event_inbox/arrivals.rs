@@ -49,7 +49,8 @@ impl Arrivals {
 
     /// Records that an event of CloudTrail has arrived, whose `age` is the time since it happened.
     pub(super) fn record_trail_event(&mut self, now: Duration, age: Duration) {
-        // The age depends on both clocks, of AWS and of the operator.
+        // An event that happened up to LONGEST_SKEW before the call counts as one since the call: its age is the difference of
+        // two clocks.
         let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
         self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
     }

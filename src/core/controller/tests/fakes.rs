@@ -106,6 +106,8 @@ pub struct State {
     pub loses_status_response: bool,
     /// Whether the API server refuses each write of a status.
     pub refuses_status: bool,
+    /// Whether the response to a test record says that it was not encrypted.
+    pub is_record_plaintext: bool,
     /// Whether the rate limiter grants permits for calls.
     pub grants_permits: bool,
     pub requests: Vec<Request>,
@@ -151,6 +153,7 @@ impl World {
             refuses_calls: false,
             loses_status_response: false,
             refuses_status: false,
+            is_record_plaintext: false,
             grants_permits: true,
             requests: Vec::new(),
             events: Vec::new(),
@@ -340,8 +343,7 @@ impl StreamApi for World {
     }
 
     async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {
-        drop(self.to_aws(Request::PutRecord));
-        Ok(true)
+        Ok(!self.to_aws(Request::PutRecord).is_record_plaintext)
     }
 }
 

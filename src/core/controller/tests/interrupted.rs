@@ -6,7 +6,9 @@ use serde_json::json;
 use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::StreamLedger;
-use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_api::stream_encryption::{
+    DeletionPolicy, StreamEncryption, StreamEncryptionStatus, Verification,
+};
 
 use super::fakes::{Identity, RIVALS, Request, World, run};
 use super::{ARN, KEY, deleted, reconcile_stored, resource, woken_by};
@@ -135,6 +137,32 @@ fn failed_finalizer_is_an_error_if_the_account_is_unknown() {
     assert!(world.state().resource.clone().unwrap().status.is_some());
 }
 
+#[test]
+fn event_of_aws_leads_to_no_test_record_before_it_is_due() {
+    let mut resource = resource();
+    resource.spec.verification = Verification::PutRecord;
+    let world = World::new(resource);
+    let mut context = world.context();
+    context.config.drift_interval_with_events = Some(context.config.drift_interval);
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    world.state().is_record_plaintext = true;
+    reconcile_stored(&world, &context);
+    status_after_a_minute(&world, &context);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::PutRecord), 1);
+    // The poll interval begins with 5 seconds.
+    let describes = world.count(Request::Describe);
+    for _ in 0..4 {
+        world.state().elapsed += Duration::from_secs(1);
+        assert_eq!(woken_by(&context, Subject::Stream(ARN.parse().unwrap())), 1);
+        reconcile_stored(&world, &context);
+    }
+    assert_eq!((world.count(Request::Describe) - describes, world.count(Request::PutRecord)), (4, 1));
+    world.state().elapsed += Duration::from_secs(2);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::PutRecord), 2, "events do not delay it either");
+}
+
 /// Returns the status after another reconcile of the stored resource, a minute later.
 fn status_after_a_minute(world: &World, context: &Context<World, World>) -> StreamEncryptionStatus {
     world.state().elapsed += Duration::from_mins(1);
@@ -204,9 +232,9 @@ fn unconfirmed_removal_of_the_finalizer_is_reported_as_such() {
     world.before(Request::SetFinalizer, |_| Err(KubeError::Unavailable("no response".to_owned())));
     let cached = world.state().resource.clone().unwrap();
     assert!(run(reconcile(&world.context(), &cached)).is_err());
-    let events = world.state().events.clone();
-    let [(reason, note)] = &events[..] else { panic!("{events:?}") };
-    assert_eq!(reason, ENCRYPTION_LEFT_ON);
+    let state = world.state();
+    let [(failed, _), (left_on, note), (ready, _)] = &state.events[..] else { panic!("{:?}", state.events) };
+    assert_eq!([failed, left_on, ready], [FINALIZER_UPDATE_FAILED, ENCRYPTION_LEFT_ON, "NotPermitted"]);
     assert!(note.contains("did not confirm"), "{note}");
 }
 

@@ -81,7 +81,7 @@ fn why_unknown(input: &DecisionInput<'_>) -> String {
             "no encryption state of the stream is known yet, and the desired key could not be described"
         }
         LastObservation::Failed(_) => "the stream could not be described",
-        LastObservation::At(_, observation) => match observation {
+        LastObservation::Described(_, observation) => match observation {
             Observation::Missing => "the stream was not found",
             Observation::OtherStream => "the operator's credentials are of another account",
             Observation::Creating => "the stream is being created",

@@ -43,7 +43,7 @@ pub(super) fn rejected(code: Option<&str>, message: &str) -> &'static str {
 pub(super) fn denied(input: &DecisionInput<'_>) -> String {
     let operation = match input.last_observation {
         LastObservation::Failed(error) => error.operation,
-        LastObservation::NotYet | LastObservation::At(..) => {
+        LastObservation::NotYet | LastObservation::Described(..) => {
             let action =
                 if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
             Operation::change(input.stream.service, action)

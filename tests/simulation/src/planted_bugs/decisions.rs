@@ -33,7 +33,7 @@ pub(super) fn sharp_window(input: &DecisionInput<'_>) -> Decision {
 
 /// Treats a stream that is encrypted with one key as encrypted with the other.
 pub(super) fn enabled_is_enough(input: &DecisionInput<'_>) -> Decision {
-    let is_on = matches!(input.last_observation, LastObservation::At(_, Observation::On(_)));
+    let is_on = matches!(input.last_observation, LastObservation::Described(_, Observation::On(_)));
     if !is_on || matches!(input.desired.encryption, DesiredEncryption::Off) {
         return decide_and_record(input);
     }
