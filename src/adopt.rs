@@ -10,7 +10,8 @@
 //! | [`progress_file`] | what a survey has described so far, so that an ended one continues |
 //! | [`managed`] | the streams that a `StreamEncryption` of the cluster manages already |
 //! | [`keys`], [`plan`] | the key of each stream's manifest, or why a stream is left out |
-//! | [`names`], [`manifests`], [`policies`] | the names and the content of the manifests, the policies and the IAM policies |
+//! | [`names`], [`manifests`] | the names and the content of the manifests |
+//! | [`policies`], [`grants`], [`kustomization`] | the policies, the IAM policies and the kustomization, each extended |
 //! | [`folder`], [`files`] | what a folder has already; the layout of the files, and writing them |
 //!
 //! Nothing here changes a stream, a key or an object of the cluster: the requests to AWS only read, and the results
@@ -19,7 +20,9 @@
 pub mod files;
 pub mod folder;
 pub mod found;
+pub mod grants;
 pub mod keys;
+pub mod kustomization;
 pub mod managed;
 pub mod manifests;
 pub mod names;

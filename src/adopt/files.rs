@@ -7,9 +7,10 @@
 //! iam/ACCOUNT.json
 //! ```
 //!
-//! A file that exists with other content is never overwritten unless the person asks for it, and no file is deleted.
-//! Every manifest that the folder has stays in the kustomization and in the policies, so that a later run adds streams
-//! without taking permissions away: for example if the `StreamEncryption` was applied, or if the run covers another region.
+//! No file is deleted, and a manifest that exists is never changed: it belongs to the person, who may have changed its mode
+//! or its key. The other files are only extended, if the person asks for it: whatever they allow or list, they still allow
+//! and list afterwards. So a later run adds streams without taking permissions away, for example if it covers another
+//! region, service or namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,16 +18,16 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
-use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::arn::{Account, AwsAccount, KeyArn, StreamArn};
 
 use super::folder::{ExistingManifest, Folder};
 use super::found::FoundEncryption;
 use super::managed::Managed;
 use super::manifests::{self, Options};
-use super::names;
 use super::plan::PlannedStream;
-use super::policies::{self, AllowedStream};
+use super::policies::{self, AWS_OWNED, AllowedStream};
 use super::survey::Place;
+use super::{grants, kustomization, names};
 
 /// The files of a folder, with paths relative to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Layout {
     /// The manifest of each stream that has one.
     pub manifests: BTreeMap<StreamArn, String>,
     /// The paths of the IAM policies, by account.
-    pub iam: Vec<(String, Vec<String>)>,
+    pub iam: Vec<(AwsAccount, Vec<String>)>,
 }
 
 /// What became of a file.
@@ -52,6 +53,22 @@ pub enum Written {
     Differs,
 }
 
+impl Written {
+    /// All outcomes.
+    pub const ALL: [Self; 4] = [Self::Created, Self::Overwritten, Self::Unchanged, Self::Differs];
+
+    /// Returns the outcome in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Overwritten => "overwritten",
+            Self::Unchanged => "unchanged",
+            Self::Differs => "different",
+        }
+    }
+}
+
 /// Returns the files for a plan, given what the folder has already. `surveyed` are the places of the plan.
 pub fn layout(
     folder: &Folder,
@@ -61,54 +78,50 @@ pub fn layout(
     options: &Options,
 ) -> anyhow::Result<Layout> {
     let existing = &folder.manifests;
-    let new: Vec<&PlannedStream> = plan.iter().filter(|planned| planned.key.is_ok()).collect();
-    let unnamed: Vec<&StreamArn> = new
-        .iter()
-        .map(|planned| &planned.stream.arn)
-        .filter(|stream| !existing.contains_key(stream))
-        .collect();
+    let is_new =
+        |planned: &&PlannedStream| planned.key.is_ok() && !existing.contains_key(&planned.stream.arn);
+    let new: Vec<&PlannedStream> = plan.iter().filter(is_new).collect();
+    let unnamed: Vec<&StreamArn> = new.iter().map(|planned| &planned.stream.arn).collect();
     let names = existing.values().map(|manifest| manifest.name.as_str());
     let taken: BTreeSet<&str> = managed.names_in(&options.namespace).chain(names).collect();
     let mut new_names = names::of_resources(&unnamed, &taken).into_iter();
     let mut layout = Layout::default();
-    let mut allowed = Vec::new();
+    let mut of_namespace = Vec::new();
+    let mut of_folder = Vec::new();
     for planned in new {
         let PlannedStream { stream, place, key: Ok(key), .. } = planned else { continue };
-        let (name, path) = match existing.get(&stream.arn) {
-            Some(manifest) => (Some(manifest.name.clone()), manifest.path.clone()),
-            None => (new_names.next(), path(&stream.arn)),
-        };
-        let text =
-            manifests::stream_encryption(&name.context("a stream has no name")?, stream, key, options)?;
+        let (name, path) = (new_names.next().context("a stream has no name")?, path(&stream.arn));
+        let text = manifests::stream_encryption(&name, stream, key, options)?;
         layout.files.insert(path.clone(), text);
         layout.manifests.insert(stream.arn.clone(), path);
-        allowed.push(AllowedStream {
-            stream: stream.arn.clone(),
-            role: place.role.clone(),
-            keys: key.patterns(&stream.arn),
-            customer_keys: key.customer().cloned().into_iter().collect(),
-        });
+        let keys = key.patterns(&stream.arn);
+        of_namespace.push(AllowedStream { stream: stream.arn.clone(), role: place.role.clone(), keys });
     }
     let by_stream: BTreeMap<&StreamArn, &PlannedStream> =
         plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
-    let mut elsewhere = Vec::new();
     for (stream, manifest) in existing {
-        if layout.manifests.contains_key(stream) {
-            continue;
-        }
         layout.manifests.insert(stream.clone(), manifest.path.clone());
+        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder);
         let place = surveyed.iter().find(|place| is_of(stream, place));
-        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, place, &options.namespace);
-        if place.is_some() { allowed.push(kept) } else { elsewhere.push(kept) }
+        let is_of_namespace = manifest.namespace.as_ref() == Some(&options.namespace);
+        match place.filter(|_| is_of_namespace) {
+            Some(place) => of_namespace.push(AllowedStream { role: place.role.clone(), ..kept }),
+            None => of_folder.push(kept),
+        }
     }
     if layout.manifests.is_empty() {
         return Ok(layout);
     }
-    allowed.sort_by(|one, other| one.stream.cmp(&other.stream));
-    add_policies(&mut layout, folder, &allowed, &elsewhere, surveyed, &options.namespace)?;
+    of_namespace.sort_by(|one, other| one.stream.cmp(&other.stream));
+    let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace)?;
+    layout.files.insert("policy.yaml".to_owned(), policies.join("---\n"));
+    of_folder.extend(of_namespace);
+    of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));
+    add_iam(&mut layout, folder, &of_folder, surveyed)?;
     let resources: Vec<String> =
         std::iter::once("policy.yaml".to_owned()).chain(layout.manifests.values().cloned()).collect();
-    layout.files.insert("kustomization.yaml".to_owned(), manifests::kustomization(&resources)?);
+    let listed = kustomization::extended(folder.kustomization.as_deref(), &resources, &folder.paths)?;
+    layout.files.insert("kustomization.yaml".to_owned(), listed);
     Ok(layout)
 }
 
@@ -116,37 +129,22 @@ fn is_of(stream: &StreamArn, place: &Place) -> bool {
     stream.account == place.account.account && stream.region == place.region
 }
 
-/// Adds the policies for the streams of the surveyed places. Policies of other places stay as they are, and the IAM policy
-/// of an account is also for its streams elsewhere.
-fn add_policies(
+/// Adds the IAM policies of the surveyed accounts, for all streams of the folder.
+fn add_iam(
     layout: &mut Layout,
     folder: &Folder,
-    allowed: &[AllowedStream],
-    elsewhere: &[AllowedStream],
+    streams: &[AllowedStream],
     surveyed: &[Place],
-    namespace: &str,
 ) -> anyhow::Result<()> {
-    let is_replaced = |name: &str| surveyed.iter().any(|place| policies::is_name_of(name, namespace, place));
-    let mut documents: Vec<String> =
-        folder.other_policies(is_replaced).map(|policy| policy.text.clone()).collect();
-    for (name, spec) in policies::of_cluster(namespace, allowed) {
-        documents.push(manifests::policy(&name, &spec)?);
-    }
-    layout.files.insert("policy.yaml".to_owned(), documents.join("---\n"));
-    let is_surveyed =
-        |stream: &&AllowedStream| surveyed.iter().any(|place| place.account.account == stream.stream.account);
-    let mut of_iam: Vec<AllowedStream> =
-        allowed.iter().chain(elsewhere.iter().filter(is_surveyed)).cloned().collect();
-    of_iam.sort_by(|one, other| one.stream.cmp(&other.stream));
-    for (account, documents) in policies::of_iam(&of_iam)? {
-        let mut paths = Vec::new();
-        for (number, document) in documents.iter().enumerate() {
-            let number = if documents.len() == 1 { String::new() } else { format!("-{}", number + 1) };
-            let path = format!("iam/{account}{number}.json");
-            layout.files.insert(path.clone(), format!("{}\n", serde_json::to_string_pretty(document)?));
-            paths.push(path);
+    let accounts: BTreeMap<&Account, &AwsAccount> =
+        surveyed.iter().map(|place| (&place.account.account, &place.account)).collect();
+    for (account, with_partition) in accounts {
+        let files = grants::extended(&folder.iam, account, streams)?;
+        if !files.is_empty() {
+            let paths = files.iter().map(|file| file.path.clone()).collect();
+            layout.iam.push((with_partition.clone(), paths));
         }
-        layout.iam.push((account.to_string(), paths));
+        layout.files.extend(files.into_iter().map(|file| (file.path, file.text)));
     }
     Ok(())
 }
@@ -157,36 +155,40 @@ pub fn path(stream: &StreamArn) -> String {
     format!("streams/{}/{}/{}.yaml", stream.account, stream.region, names::of_stream(stream))
 }
 
-/// Returns a stream that has a manifest and gets no new one. It keeps the keys that the policies of its place allow
-/// already, because the manifest may name one of them by an alias; and it may have its active key.
+/// Returns a stream that has a manifest already, with the key of its manifest and its active key.
+///
+/// A manifest that names its key by an alias or an object does not tell the ARN of the key. An IAM policy that names the
+/// stream has the key already; otherwise it is one of those that the folder's policies allow the stream.
 fn kept(
     stream: &StreamArn,
     manifest: &ExistingManifest,
     planned: Option<&PlannedStream>,
     folder: &Folder,
-    place: Option<&Place>,
-    namespace: &str,
 ) -> AllowedStream {
     let active = match planned.map(|planned| &planned.stream.encryption) {
         Some(FoundEncryption::Customer(key)) => Some(key.to_string()),
         _ => None,
     };
-    let is_of_place = |name: &str| place.is_some_and(|place| policies::is_name_of(name, namespace, place));
-    let mut keys = folder.keys_of_policies(is_of_place);
-    keys.extend(manifest.keys.iter().cloned().chain(active));
-    let customer_keys = keys.iter().filter_map(|key| key.parse().ok()).collect();
-    let role = place.and_then(|place| place.role.clone());
-    AllowedStream { stream: stream.clone(), role, keys: keys.into_iter().collect(), customer_keys }
+    let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(active).collect();
+    let is_known = |key: &String| key == AWS_OWNED || key.parse::<KeyArn>().is_ok();
+    if !manifest.key.as_ref().is_some_and(is_known) && !grants::is_granted(&folder.iam, stream) {
+        let specs = folder.policies.iter().filter_map(|policy| policy.spec.as_ref());
+        let of_stream = specs.filter(|spec| spec.streams.contains(&stream.to_string()));
+        let of_customers = of_stream.flat_map(|spec| &spec.keys).filter(|key| key.parse::<KeyArn>().is_ok());
+        keys.extend(of_customers.cloned());
+    }
+    AllowedStream { stream: stream.clone(), role: None, keys: keys.into_iter().collect() }
 }
 
-/// Writes the files, and returns what became of each.
+/// Writes the files, and returns what became of each. A manifest is never overwritten.
 pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<BTreeMap<String, Written>> {
     let mut written = BTreeMap::new();
+    let manifests: BTreeSet<&String> = layout.manifests.values().collect();
     for (path, content) in &layout.files {
         let target = folder.join(path);
         let outcome = match fs::read(&target) {
             Ok(old) if old == content.as_bytes() => Written::Unchanged,
-            Ok(_) if overwrite => Written::Overwritten,
+            Ok(_) if overwrite && !manifests.contains(path) => Written::Overwritten,
             Ok(_) => Written::Differs,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Written::Created,
             Err(error) => return Err(error).with_context(|| format!("failed to read {}", target.display())),

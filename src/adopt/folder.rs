@@ -1,22 +1,31 @@
-//! What a folder has already from earlier runs: the manifests of streams, and the policies. Only reads.
+//! What a folder has already from earlier runs, and what people changed in it since. Only reads.
 //!
-//! A file that is not of `adopt`'s form is ignored. An earlier run may have covered other accounts, regions or services;
-//! what it wrote must not be lost.
+//! An earlier run may have covered other accounts, regions, services or namespaces, and a person may have edited every
+//! file. Neither may be lost, so each document is kept with its text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::StreamArn;
 
+use super::manifests;
+
 /// The content of a folder.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Folder {
     /// The manifests by stream.
     pub manifests: BTreeMap<StreamArn, ExistingManifest>,
-    /// The policies of `policy.yaml`, in order.
+    /// The documents of `policy.yaml`, in order.
     pub policies: Vec<ExistingPolicy>,
+    /// The IAM policies.
+    pub iam: Vec<ExistingIamPolicy>,
+    /// The text of `kustomization.yaml`.
+    pub kustomization: Option<String>,
+    /// The files below `streams`, whatever their content.
+    pub paths: BTreeSet<String>,
 }
 
 /// A manifest of a stream.
@@ -26,18 +35,31 @@ pub struct ExistingManifest {
     pub path: String,
     /// The name of the resource.
     pub name: String,
-    /// The patterns of keys that a policy must allow for it, as far as it names them.
-    pub keys: Vec<String>,
+    /// The namespace of the resource, if the manifest names it.
+    pub namespace: Option<String>,
+    /// The pattern of the key that a policy must allow for it, as far as the manifest names the key.
+    pub key: Option<String>,
 }
 
-/// A policy.
+/// A document of `policy.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingPolicy {
-    /// The name.
+    /// The name; empty if the document is no policy.
     pub name: String,
-    /// The patterns of keys.
-    pub keys: Vec<String>,
+    /// The policy; `None` if the document is none.
+    pub spec: Option<StreamEncryptionPolicySpec>,
     /// The document as it is.
+    pub text: String,
+}
+
+/// A file with an IAM policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExistingIamPolicy {
+    /// The path, relative to the folder.
+    pub path: String,
+    /// The policy; `None` if the file has no JSON.
+    pub document: Option<Value>,
+    /// The file as it is.
     pub text: String,
 }
 
@@ -46,31 +68,36 @@ impl Folder {
     #[must_use]
     pub fn read(folder: &Path) -> Self {
         let files = entries(&folder.join("streams")).into_iter().flat_map(|account| entries(&account));
-        let files = files.flat_map(|region| entries(&region));
-        let manifests = files.filter_map(|path| {
-            let (stream, manifest) = manifest(&fs::read_to_string(&path).ok()?)?;
-            let path = path.strip_prefix(folder).ok()?.to_str()?.to_owned();
-            Some((stream, ExistingManifest { path, ..manifest }))
-        });
-        let policies = fs::read_to_string(folder.join("policy.yaml")).unwrap_or_default();
-        Self {
-            manifests: manifests.collect(),
-            policies: policies.split("---\n").filter_map(policy).collect(),
+        let relative = |path: &Path| Some(path.strip_prefix(folder).ok()?.to_str()?.to_owned());
+        let mut read = Self::default();
+        for file in files.flat_map(|region| entries(&region)) {
+            let (Some(path), Ok(text)) = (relative(&file), fs::read_to_string(&file)) else { continue };
+            for (stream, manifest) in manifests_of(&text) {
+                read.manifests.insert(stream, ExistingManifest { path: path.clone(), ..manifest });
+            }
+            read.paths.insert(path);
         }
+        let policies = fs::read_to_string(folder.join("policy.yaml")).unwrap_or_default();
+        read.policies = documents(&policies).into_iter().map(policy).collect();
+        read.iam = entries(&folder.join("iam"))
+            .iter()
+            .filter_map(|file| {
+                let text = fs::read_to_string(file).ok()?;
+                let document = serde_json::from_str(&text).ok();
+                Some(ExistingIamPolicy { path: relative(file)?, document, text })
+            })
+            .collect();
+        read.kustomization = fs::read_to_string(folder.join("kustomization.yaml")).ok();
+        read
     }
+}
 
-    /// Returns the policies whose names `is_replaced` does not select.
-    pub fn other_policies(
-        &self,
-        is_replaced: impl Fn(&str) -> bool,
-    ) -> impl Iterator<Item = &ExistingPolicy> {
-        self.policies.iter().filter(move |policy| !is_replaced(&policy.name))
-    }
-
-    /// Returns the keys of the policies whose names `is_selected` selects.
-    pub fn keys_of_policies(&self, is_selected: impl Fn(&str) -> bool) -> BTreeSet<String> {
-        let selected = self.policies.iter().filter(|policy| is_selected(&policy.name));
-        selected.flat_map(|policy| policy.keys.iter().cloned()).collect()
+impl ExistingPolicy {
+    /// Returns whether the document has nothing but what `adopt` writes, so that `adopt` may write it anew.
+    #[must_use]
+    pub fn is_as_written(&self) -> bool {
+        let written = self.spec.as_ref().and_then(|spec| manifests::policy(&self.name, spec).ok());
+        written.is_some_and(|written| written == self.text)
     }
 }
 
@@ -82,7 +109,30 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Returns the stream and the content of a manifest; `None` if it is not one of a stream.
+/// Returns the documents of a YAML file, each with its text.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for line in text.split_inclusive('\n') {
+        if line.trim_end() == "---" {
+            documents.push(String::new());
+        } else if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+        }
+    }
+    documents.retain(|document| !document.trim().is_empty());
+    for document in &mut documents {
+        if !document.ends_with('\n') {
+            document.push('\n');
+        }
+    }
+    documents
+}
+
+/// Returns the streams and the content of the manifests of a file; none if it has none of a stream.
+fn manifests_of(text: &str) -> Vec<(StreamArn, ExistingManifest)> {
+    documents(text).iter().filter_map(|document| manifest(document)).collect()
+}
+
 fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
     let object: Value = serde_saphyr::from_str(text).ok()?;
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
@@ -91,18 +141,20 @@ fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
     let StreamArn { partition, region, account, .. } = &stream;
     let alias =
         text("/spec/key/alias").map(|alias| format!("arn:{partition}:kms:{region}:{account}:{alias}"));
-    let of_aws = text("/spec/key/type").filter(|kind| *kind == "AWS_OWNED_CMK").map(ToOwned::to_owned);
-    let keys = text("/spec/key/arn").map(ToOwned::to_owned).into_iter().chain(alias).chain(of_aws).collect();
+    let of_aws = text("/spec/key/type").filter(|kind| *kind == "AWS_OWNED_CMK");
+    let key = text("/spec/key/arn").or(of_aws).map(ToOwned::to_owned).or(alias);
     let name = text("/metadata/name")?.to_owned();
-    Some((stream, ExistingManifest { path: String::new(), name, keys }))
+    let namespace = text("/metadata/namespace").map(ToOwned::to_owned);
+    Some((stream, ExistingManifest { path: String::new(), name, namespace, key }))
 }
 
-fn policy(text: &str) -> Option<ExistingPolicy> {
-    let object: Value = serde_saphyr::from_str(text).ok()?;
-    let name = object.pointer("/metadata/name")?.as_str()?.to_owned();
-    let keys = object.pointer("/spec/keys")?.as_array()?.iter();
-    let keys = keys.filter_map(Value::as_str).map(ToOwned::to_owned).collect();
-    Some(ExistingPolicy { name, keys, text: text.to_owned() })
+fn policy(text: String) -> ExistingPolicy {
+    let object: Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let is_policy = object["kind"] == "StreamEncryptionPolicy";
+    let name = object["metadata"]["name"].as_str().filter(|_| is_policy).unwrap_or_default().to_owned();
+    let spec = object.get("spec").filter(|_| is_policy).cloned();
+    let spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
+    ExistingPolicy { name, spec, text }
 }
 
 #[cfg(test)]
@@ -113,7 +165,7 @@ mod tests {
 
     fn spec(key: &str) -> String {
         format!(
-            "apiVersion: streamencryption.dev/v1alpha1\nkind: StreamEncryption\nmetadata:\n  name: orders\nspec:\n  stream:\n    arn: {ORDERS}\n  key: {key}\n"
+            "apiVersion: streamencryption.dev/v1alpha1\nkind: StreamEncryption\nmetadata:\n  name: orders\n  namespace: data\nspec:\n  stream:\n    arn: {ORDERS}\n  key: {key}\n"
         )
     }
 
@@ -131,7 +183,8 @@ mod tests {
         ] {
             let (stream, manifest) = manifest(&spec(written)).unwrap();
             assert_eq!((stream.to_string().as_str(), manifest.name.as_str()), (ORDERS, "orders"));
-            assert_eq!(manifest.keys, [keys]);
+            assert_eq!(manifest.key.as_deref(), Some(keys));
+            assert_eq!(manifest.namespace.as_deref(), Some("data"));
         }
     }
 
@@ -141,7 +194,7 @@ mod tests {
             ["", "kind: StreamEncryption", "kind: Kustomization\nspec: {stream: {arn: x}}", "{", "- a"]
         {
             assert_eq!(manifest(other), None, "{other}");
-            assert_eq!(policy(other), None, "{other}");
+            assert_eq!(policy(other.to_owned()).spec, None, "{other}");
         }
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Folder::read(&folder.path().join("none")), Folder::default());
@@ -153,19 +206,24 @@ mod tests {
         let read = Folder::read(folder.path());
         let paths: Vec<&str> = read.manifests.values().map(|manifest| manifest.path.as_str()).collect();
         assert_eq!(paths, ["streams/111122223333/eu-west-1/orders.yaml"]);
+        assert!(read.paths.contains("streams/111122223333/eu-west-1/README.md"));
     }
 
+    /// A document that is no policy, or is edited, must survive; only a written one may be written anew.
     #[test]
-    fn policies_are_divided_by_name() {
-        let policy =
-            |name: &str, key: &str| format!("metadata:\n  name: {name}\nspec:\n  keys:\n  - {key}\n");
+    fn each_document_of_a_policy_file_is_kept() {
+        let spec =
+            StreamEncryptionPolicySpec { max_calls_per_day: 5, ..StreamEncryptionPolicySpec::own_account() };
+        let written = manifests::policy("a", &spec).unwrap();
+        let edited = written.replace("name: a", "name: b\n  labels: {team: data}");
+        let other = "kind: Namespace\nmetadata:\n  name: data\n";
         let folder = tempfile::tempdir().unwrap();
-        let text = [policy("a", "AWS_OWNED_CMK"), policy("b", "x")].join("---\n");
+        let text = [written.as_str(), &edited, other, "{\n", "# a note"].join("---\n");
         fs::write(folder.path().join("policy.yaml"), text).unwrap();
-        let read = Folder::read(folder.path());
-        let others: Vec<&str> =
-            read.other_policies(|name| name == "a").map(|policy| policy.name.as_str()).collect();
-        assert_eq!(others, ["b"]);
-        assert_eq!(read.keys_of_policies(|name| name == "a"), BTreeSet::from(["AWS_OWNED_CMK".to_owned()]));
+        let read = Folder::read(folder.path()).policies;
+        let found: Vec<_> = read.iter().map(|one| (one.name.as_str(), one.is_as_written())).collect();
+        assert_eq!(found, [("a", true), ("b", false), ("", false), ("", false), ("", false)]);
+        assert_eq!(read[1].spec, Some(spec));
+        assert_eq!(read[2].text, other);
     }
 }

@@ -54,14 +54,6 @@ struct Spec {
     deletion_policy: DeletionPolicy,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Kustomization<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    resources: &'a [String],
-}
-
 /// Returns the manifest of a stream.
 pub fn stream_encryption(
     name: &str,
@@ -89,12 +81,8 @@ pub fn policy(name: &str, spec: &StreamEncryptionPolicySpec) -> anyhow::Result<S
     yaml(&Object { api_version: API_VERSION, kind: "StreamEncryptionPolicy", metadata, spec })
 }
 
-/// Returns the kustomization of these files.
-pub fn kustomization(resources: &[String]) -> anyhow::Result<String> {
-    yaml(&Kustomization { api_version: "kustomize.config.k8s.io/v1beta1", kind: "Kustomization", resources })
-}
-
-fn yaml(object: &impl Serialize) -> anyhow::Result<String> {
+/// Returns an object as the text of a file.
+pub fn yaml(object: &impl Serialize) -> anyhow::Result<String> {
     Ok(format!("{WRITTEN_BY}{}", serde_saphyr::to_string(object)?))
 }
 

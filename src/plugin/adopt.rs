@@ -52,7 +52,7 @@ pub struct Arguments {
     /// key.
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<GivenKey>,
-    /// Overwrite files that differ.
+    /// Extend the policies, the IAM policies and the kustomization that exist already. A manifest is never overwritten.
     #[arg(long, requires = "write")]
     overwrite: bool,
     /// Describe all streams again, also those that an ended run has described in the last hour.
@@ -81,12 +81,28 @@ enum ModeName {
 struct Adoption {
     surveys: Vec<PlaceSurvey>,
     plan: Vec<PlannedStream>,
-    /// Why `StreamEncryptions` were not looked for.
-    no_cluster: Option<String>,
+    /// The account of the person's credentials, if it is known.
+    own: Option<AwsAccount>,
+    /// Where `StreamEncryptions` were not looked for; `None` if the whole cluster was searched.
+    not_searched: Option<NotSearched>,
     namespace: String,
     layout: Layout,
     written: BTreeMap<String, Written>,
     notes: Vec<String>,
+}
+
+/// A search that did not cover the whole cluster.
+struct NotSearched {
+    why: String,
+    /// Whether at least the namespace of the manifests was searched.
+    searched_namespace: bool,
+}
+
+impl Adoption {
+    /// Returns whether the namespace may have `StreamEncryptions` that this run does not know.
+    fn is_namespace_unknown(&self) -> bool {
+        self.not_searched.as_ref().is_some_and(|search| !search.searched_namespace)
+    }
 }
 
 /// Surveys the streams, prints them, and writes the files.
@@ -97,7 +113,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("your AWS account is not known: {}", described(error));
     }
     let places = arguments.places.places(own.as_ref().ok())?;
-    let (managed, no_cluster, namespace) = cluster(arguments, own.as_ref().ok()).await?;
+    let (managed, not_searched, namespace) = cluster(arguments, own.as_ref().ok()).await?;
     let mut notes = Vec::new();
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
@@ -111,7 +127,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut adoption = Adoption {
         surveys,
         plan,
-        no_cluster,
+        own: own.ok(),
+        not_searched,
         namespace,
         layout: Layout::default(),
         written: BTreeMap::new(),
@@ -136,10 +153,12 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; and the namespace of the manifests.
+///
+/// Whoever may list only those of the namespace gets at least these: their names must not be used again.
 async fn cluster(
     arguments: &Arguments,
     own: Option<&AwsAccount>,
-) -> anyhow::Result<(Managed, Option<String>, String)> {
+) -> anyhow::Result<(Managed, Option<NotSearched>, String)> {
     let given = arguments.cluster.namespace.clone();
     let mut managed = Managed::default();
     let cluster = match arguments.cluster.connect().await {
@@ -147,21 +166,25 @@ async fn cluster(
         // A kubeconfig that the person names must be usable.
         Err(error) if arguments.cluster.names_a_cluster() => return Err(error),
         Err(error) => {
-            let why = error_chain(error.as_ref());
-            return Ok((managed, Some(why), given.unwrap_or_else(|| "default".to_owned())));
+            let search = NotSearched { why: error_chain(error.as_ref()), searched_namespace: false };
+            return Ok((managed, Some(search), given.unwrap_or_else(|| "default".to_owned())));
         }
     };
     let namespace = cluster.namespace.clone();
-    match cluster.resources(&Scope { namespace: None, selector: None }).await {
-        Ok(resources) => {
-            for found in resources {
-                let resource = found.resource.as_deref().ok();
-                managed.add(&found.namespace, &found.name, resource, own, arguments.places.regions());
-            }
-            Ok((managed, None, namespace))
+    let list = async |namespace| cluster.resources(&Scope { namespace, selector: None }).await;
+    let (found, not_searched) = match list(None).await {
+        Ok(found) => (found, None),
+        Err(error) => {
+            let of_namespace = list(Some(namespace.clone())).await;
+            let (why, searched_namespace) = (error_chain(error.as_ref()), of_namespace.is_ok());
+            (of_namespace.unwrap_or_default(), Some(NotSearched { why, searched_namespace }))
         }
-        Err(error) => Ok((managed, Some(error_chain(error.as_ref())), namespace)),
+    };
+    for found in found {
+        let resource = found.resource.as_deref().ok();
+        managed.add(&found.namespace, &found.name, resource, own, arguments.places.regions());
     }
+    Ok((managed, not_searched, namespace))
 }
 
 fn progress(

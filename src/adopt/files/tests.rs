@@ -100,13 +100,51 @@ fn second_run_changes_nothing() {
 fn file_that_differs_is_overwritten_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     written(&folder, &[clicks()], &Managed::default(), false);
+    let old = fs::read_to_string(folder.path().join("policy.yaml")).unwrap();
+    let both = [clicks(), orders()];
+    assert_eq!(written(&folder, &both, &Managed::default(), false)["policy.yaml"], Written::Differs);
+    assert_eq!(fs::read_to_string(folder.path().join("policy.yaml")).unwrap(), old);
+    assert_eq!(written(&folder, &both, &Managed::default(), true)["policy.yaml"], Written::Overwritten);
+    assert_eq!(written(&folder, &both, &Managed::default(), true)["policy.yaml"], Written::Unchanged);
+}
+
+/// The cluster may be out of reach, so that the stream of an applied and edited manifest counts as unmanaged.
+#[test]
+fn edited_manifest_stays_if_the_cluster_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks()], &Managed::default(), false);
     let path = path(&clicks().stream.arn);
-    let changed = fs::read_to_string(folder.path().join(&path)).unwrap().replace("Observe", "Enforce");
-    fs::write(folder.path().join(&path), &changed).unwrap();
-    assert_eq!(written(&folder, &[clicks()], &Managed::default(), false)[&path], Written::Differs);
-    assert_eq!(fs::read_to_string(folder.path().join(&path)).unwrap(), changed);
-    assert_eq!(written(&folder, &[clicks()], &Managed::default(), true)[&path], Written::Overwritten);
-    assert_eq!(written(&folder, &[clicks()], &Managed::default(), true)[&path], Written::Unchanged);
+    let edited = fs::read_to_string(folder.path().join(&path)).unwrap().replace("Observe", "Enforce");
+    fs::write(folder.path().join(&path), &edited).unwrap();
+    written(&folder, &[clicks(), orders()], &Managed::default(), true);
+    assert_eq!(fs::read_to_string(folder.path().join(&path)).unwrap(), edited);
+    // The same for a file that is no manifest of the stream any more.
+    fs::write(folder.path().join(&path), "# Moved to the team's own repository.\n").unwrap();
+    let made = written(&folder, &[clicks()], &Managed::default(), true);
+    assert_eq!(made[&path], Written::Differs);
+}
+
+#[test]
+fn manifest_of_another_namespace_gives_this_one_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_team_a = planned(
+        "arn:aws:firehose:eu-west-1:111122223333:deliverystream/audit",
+        Ok(ManifestKey::Arn(KEY.parse().unwrap())),
+    );
+    written(&folder, std::slice::from_ref(&of_team_a), &Managed::default(), false);
+    let before = read(&folder, "policy.yaml").remove(0);
+    let plan = [of_team_a, orders()];
+    let surveyed = [orders().place];
+    let team_b = Options { namespace: "team-b".to_owned(), mode: Mode::Observe };
+    let made = layout(&Folder::read(folder.path()), &plan, &surveyed, &Managed::default(), &team_b).unwrap();
+    write(folder.path(), &made, true).unwrap();
+    let policies = read(&folder, "policy.yaml");
+    assert_eq!(policies[0], before);
+    assert_eq!(policies[1]["metadata"]["name"], "adopted-team-b-111122223333-eu-west-1");
+    assert_eq!(policies[1]["spec"]["streams"], json!([orders().stream.arn.to_string()]));
+    assert_eq!(policies[1]["spec"]["keys"], json!(["AWS_OWNED_CMK"]));
+    let iam = fs::read_to_string(folder.path().join("iam/111122223333.json")).unwrap();
+    assert!(iam.contains(KEY) && iam.contains("/Orders"), "{iam}");
 }
 
 #[test]
@@ -168,6 +206,44 @@ fn alias_of_an_applied_stream_keeps_its_key() {
     written(&folder, &[planned(arn, Err("it is managed".to_owned()))], &Managed::default(), true);
     let keys = &read(&folder, "policy.yaml")[0]["spec"]["keys"];
     assert_eq!(*keys, json!(["arn:aws:kms:eu-west-1:111122223333:alias/orders", KEY]));
+}
+
+/// The manifest names the key by its alias only, and a survey of another region does not describe it.
+#[test]
+fn alias_of_another_region_keeps_its_key_in_iam() {
+    let folder = tempfile::tempdir().unwrap();
+    let alias = || Ok(ManifestKey::Alias("alias/orders".to_owned(), KEY.parse().unwrap()));
+    let firehose = planned("arn:aws:firehose:eu-west-1:111122223333:deliverystream/audit", alias());
+    let kinesis = planned("arn:aws:kinesis:eu-west-1:111122223333:stream/clicks", alias());
+    written(&folder, &[firehose, kinesis], &Managed::default(), false);
+    let path = folder.path().join("iam/111122223333.json");
+    let elsewhere =
+        planned("arn:aws:firehose:eu-central-1:111122223333:deliverystream/x", Ok(ManifestKey::AwsOwned));
+    for is_lost in [false, true] {
+        if is_lost {
+            fs::remove_file(&path).unwrap();
+        }
+        written(&folder, std::slice::from_ref(&elsewhere), &Managed::default(), true);
+        let iam = fs::read_to_string(&path).unwrap();
+        assert!(iam.contains(KEY) && iam.contains("eu-central-1") && !iam.contains("key/*"), "{iam}");
+    }
+}
+
+/// A key of one stream is none of another one of its account and region.
+#[test]
+fn key_of_a_stream_is_not_given_to_a_kept_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinesis = planned(
+        "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks",
+        Ok(ManifestKey::Arn(KEY.parse().unwrap())),
+    );
+    let plan = [kinesis, orders()];
+    written(&folder, &plan, &Managed::default(), false);
+    assert!(
+        written(&folder, &plan, &Managed::default(), true).values().all(|one| *one == Written::Unchanged)
+    );
+    let iam = fs::read_to_string(folder.path().join("iam/111122223333.json")).unwrap();
+    assert!(!iam.contains("key/*"), "{iam}");
 }
 
 #[test]

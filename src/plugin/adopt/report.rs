@@ -11,7 +11,7 @@ use stream_encryption_core::model::service::profile;
 use super::super::output::{
     Cell, Columns, Format, NONE, Table, Tone, ValueFormat, stdout, write_rows, write_value,
 };
-use super::{Adoption, Arguments, steps};
+use super::{Adoption, Arguments, NotSearched, steps};
 use crate::adopt::owners::Owner;
 use crate::adopt::plan::PlannedStream;
 use crate::adopt::survey::PlaceSurvey;
@@ -89,8 +89,12 @@ struct Report<'a> {
     summary: &'a [Summary],
     /// What could not be read.
     problems: &'a [String],
-    /// Whether the cluster was searched for resources that manage a stream.
+    /// Whether the whole cluster was searched for resources that manage a stream.
     searched_cluster: bool,
+    /// Whether at least the namespace of the manifests was.
+    searched_namespace: bool,
+    /// What became of each file of --write: created, overwritten, unchanged or different.
+    files: BTreeMap<&'a str, &'static str>,
 }
 
 /// Prints the report: on the standard output the result, on the standard error what went wrong.
@@ -103,7 +107,9 @@ pub(super) fn print(adoption: &Adoption, arguments: &Arguments) -> anyhow::Resul
         streams: &rows,
         summary: &summary,
         problems: &problems,
-        searched_cluster: adoption.no_cluster.is_none(),
+        searched_cluster: adoption.not_searched.is_none(),
+        searched_namespace: !adoption.is_namespace_unknown(),
+        files: adoption.written.iter().map(|(path, written)| (path.as_str(), written.word())).collect(),
     };
     match arguments.output {
         Format::Json => {
@@ -125,8 +131,15 @@ pub(super) fn print(adoption: &Adoption, arguments: &Arguments) -> anyhow::Resul
         }
     }
     out.flush()?;
-    if let Some(why) = &adoption.no_cluster {
-        eprintln!("Did not look for StreamEncryptions: {why}.");
+    if !matches!(arguments.output, Format::Table | Format::Wide) {
+        eprint!("{}", steps::differing(adoption));
+    }
+    match &adoption.not_searched {
+        Some(NotSearched { why, searched_namespace: true }) => {
+            eprintln!("Looked for StreamEncryptions in namespace {} only: {why}.", adoption.namespace);
+        }
+        Some(NotSearched { why, .. }) => eprintln!("Did not look for StreamEncryptions: {why}."),
+        None => {}
     }
     let reused: usize = adoption.surveys.iter().map(|survey| survey.reused).sum();
     if reused > 0 {

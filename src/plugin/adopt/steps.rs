@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use stream_encryption_core::model::arn::RoleArn;
+use stream_encryption_core::model::arn::{AwsAccount, RoleArn};
 
 use super::{Adoption, Arguments, ModeName};
 use crate::adopt::files::Written;
@@ -23,21 +23,14 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
         }
         return text;
     };
+    let files = files(adoption);
     if to_adopt == 0 {
-        return "\nNo stream is left to adopt.\n".to_owned();
+        return format!("\nNo stream is left to adopt.{files}\n{}", differing(adoption));
     }
-    let folder = folder.display();
-    let _ =
-        writeln!(text, "\nManifests for {} are in {folder}. Files: {}.", streams(to_adopt), counts(adoption));
-    let differing: Vec<&str> = with(adoption, Written::Differs).collect();
-    if !differing.is_empty() {
-        text.push_str(
-            "These files exist with other content and were left as they are; --overwrite replaces them:\n",
-        );
-        for path in differing {
-            let _ = writeln!(text, "  {path}");
-        }
-    }
+    let given = folder.display().to_string();
+    let folder = quoted(&given);
+    let _ = writeln!(text, "\nManifests for {} are in {given}.{files}", streams(to_adopt));
+    text.push_str(&differing(adoption));
     text.push_str("\nNext:\n");
     let namespace = &adoption.namespace;
     let _ = writeln!(text, "1. Review the files, and allow the operator's role these streams and keys:");
@@ -45,28 +38,31 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
         if paths.len() > MAX_POLICIES_OF_ROLE {
             let _ = writeln!(
                 text,
-                "     # {account} has {} policies in {folder}/iam, and IAM allows {MAX_POLICIES_OF_ROLE} for a role by default. To name streams by",
+                "     # {} has {} policies in {given}/iam, and IAM allows {MAX_POLICIES_OF_ROLE} for a role by default. To name streams by",
+                account.account,
                 paths.len()
             );
             text.push_str("     # pattern instead: stream-encryption-operator iam policy --help\n");
             continue;
         }
-        for (number, path) in paths.iter().enumerate() {
-            let number = if paths.len() == 1 { String::new() } else { format!("-{}", number + 1) };
-            let role = role(arguments, account);
-            let _ = writeln!(
-                text,
-                "     aws iam create-policy --policy-name stream-encryption-{account}{number} --policy-document file://{folder}/{path}"
-            );
-            let _ = writeln!(
-                text,
-                "     aws iam attach-role-policy --role-name {role} --policy-arn arn:aws:iam::{account}:policy/stream-encryption-{account}{number}"
-            );
+        for path in paths {
+            text.push_str(&iam_commands(adoption, arguments, account, path));
         }
     }
     let _ = writeln!(text, "2. Commit the files, or apply them to namespace {namespace}:");
     let _ = writeln!(text, "     kubectl apply -k {folder}");
     let _ = writeln!(text, "     kubectl get strenc -n {namespace}");
+    if adoption.is_namespace_unknown() {
+        text.push_str("   adopt could not search the cluster. A StreamEncryption of the same name would get the content of the file. Compare first:\n");
+        let _ = writeln!(text, "     kubectl diff -k {folder}");
+    }
+    if let Some(account) = adoption.own.as_ref().filter(|own| has_role(arguments, own)) {
+        let _ = writeln!(
+            text,
+            "   The policies name a role for account {}, which is that of your credentials. If the operator runs in it, the chart's default policy allows its streams without a role, and the operator reports ConflictingPolicyRoles. Survey this account without --role-arn, or set defaultPolicy.enabled=false.",
+            account.account
+        );
+    }
     let has_tool =
         |planned: &&PlannedStream| planned.stream.owners.as_ref().is_some_and(|owners| !owners.is_empty());
     let of_tools = adoption.plan.iter().filter(|planned| planned.key.is_ok()).filter(has_tool).count();
@@ -93,6 +89,59 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
     text
 }
 
+/// Returns the commands that give the operator's role an IAM policy: a new one, or a new version of an existing one.
+fn iam_commands(adoption: &Adoption, arguments: &Arguments, account: &AwsAccount, path: &str) -> String {
+    let AwsAccount { account, partition } = account;
+    let stem = path.rsplit('/').next().and_then(|file| file.strip_suffix(".json")).unwrap_or_default();
+    let name = format!("stream-encryption-{stem}");
+    let arn = format!("arn:{partition}:iam::{account}:policy/{name}");
+    let folder = arguments.write.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default();
+    let document = quoted(&format!("file://{folder}/{path}"));
+    if adoption.written.get(path) == Some(&Written::Overwritten) {
+        return format!(
+            "     aws iam create-policy-version --policy-arn {arn} --policy-document {document} --set-as-default\n"
+        );
+    }
+    format!(
+        "     aws iam create-policy --policy-name {name} --policy-document {document}\n     \
+         aws iam attach-role-policy --role-name {} --policy-arn {arn}\n",
+        role(arguments, account.as_str())
+    )
+}
+
+/// Returns a word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Returns the text about files that were not written, if there are any.
+pub(super) fn differing(adoption: &Adoption) -> String {
+    let is_manifest = |path: &str| adoption.layout.manifests.values().any(|manifest| manifest == path);
+    let mut text = String::new();
+    for (of_manifests, words) in [
+        (false, "These files exist with other content and were left as they are; --overwrite extends them:"),
+        (
+            true,
+            "These files exist with other content; adopt never overwrites a manifest. Rename or remove them:",
+        ),
+    ] {
+        let paths: Vec<&str> =
+            with(adoption, Written::Differs).filter(|path| is_manifest(path) == of_manifests).collect();
+        if !paths.is_empty() {
+            let _ = writeln!(text, "{words}\n  {}", paths.join("\n  "));
+        }
+    }
+    text
+}
+
+fn has_role(arguments: &Arguments, account: &AwsAccount) -> bool {
+    arguments.places.roles().iter().any(|role| role.account == account.account)
+}
+
 /// Returns the name of the operator's role in an account.
 fn role(arguments: &Arguments, account: &str) -> String {
     let of_account = |role: &&RoleArn| role.account.as_str() == account;
@@ -112,26 +161,22 @@ fn with(adoption: &Adoption, what: Written) -> impl Iterator<Item = &str> {
     adoption.written.iter().filter(move |(_, written)| **written == what).map(|(path, _)| path.as_str())
 }
 
-fn counts(adoption: &Adoption) -> String {
-    let words = [
-        (Written::Created, "created"),
-        (Written::Overwritten, "overwritten"),
-        (Written::Unchanged, "unchanged"),
-        (Written::Differs, "different"),
-    ];
-    let counts: Vec<String> = words
+/// Returns a sentence about the files, with a space before it.
+fn files(adoption: &Adoption) -> String {
+    let counts: Vec<String> = Written::ALL
         .iter()
-        .map(|(what, word)| (with(adoption, *what).count(), word))
+        .map(|what| (with(adoption, *what).count(), what.word()))
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    counts.join(", ")
+    if counts.is_empty() { String::new() } else { format!(" Files: {}.", counts.join(", ")) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::NotSearched;
     use super::super::tests::{own, parse};
     use super::*;
     use crate::adopt::files::Layout;
@@ -140,7 +185,7 @@ mod tests {
     use crate::adopt::owners::Owner;
     use crate::adopt::survey::Place;
 
-    fn text(flags: &[&str], iam: usize, written: Written) -> String {
+    fn adoption(iam: usize) -> Adoption {
         let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
         let stream = FoundStream {
             arn: arn.parse().unwrap(),
@@ -149,17 +194,26 @@ mod tests {
         };
         let place = Place { account: own(), region: "eu-west-1".parse().unwrap(), role: None };
         let key = Ok(ManifestKey::AwsOwned);
-        let paths = (1..=iam).map(|number| format!("iam/{number}.json")).collect();
-        let adoption = Adoption {
+        let paths = (1..=iam).map(|number| format!("iam/111122223333-{number}.json")).collect();
+        Adoption {
             surveys: Vec::new(),
             plan: vec![PlannedStream { stream, place, managed_by: None, key }],
-            no_cluster: None,
+            own: Some(own()),
+            not_searched: None,
             namespace: "data".to_owned(),
-            layout: Layout { iam: vec![("111122223333".to_owned(), paths)], ..Layout::default() },
-            written: BTreeMap::from([("policy.yaml".to_owned(), written)]),
+            layout: Layout { iam: vec![(own(), paths)], ..Layout::default() },
+            written: BTreeMap::new(),
             notes: Vec::new(),
-        };
-        next(&adoption, &parse(&[&["--region", "eu-west-1"], flags].concat()).unwrap())
+        }
+    }
+
+    fn next_of(adoption: &Adoption, flags: &[&str]) -> String {
+        next(adoption, &parse(&[&["--region", "eu-west-1"], flags].concat()).unwrap())
+    }
+
+    fn text(flags: &[&str], iam: usize, written: Written) -> String {
+        let written = BTreeMap::from([("policy.yaml".to_owned(), written)]);
+        next_of(&Adoption { written, ..adoption(iam) }, flags)
     }
 
     #[test]
@@ -171,8 +225,7 @@ mod tests {
     fn file_that_differs_is_named_with_its_flag() {
         let text = text(&["--write", "out"], 1, Written::Differs);
         assert!(
-            text.contains("Files: 1 different.")
-                && text.contains("--overwrite replaces them:\n  policy.yaml"),
+            text.contains("Files: 1 different.") && text.contains("--overwrite extends them:\n  policy.yaml"),
             "{text}"
         );
     }
@@ -195,5 +248,68 @@ mod tests {
             !eleven.contains("attach-role-policy") && eleven.contains("IAM allows 10 for a role"),
             "{eleven}"
         );
+    }
+
+    #[test]
+    fn outdated_files_are_named_if_no_stream_is_new() {
+        let mut adoption = adoption(1);
+        adoption.plan.clear();
+        adoption.written = BTreeMap::from([("policy.yaml".to_owned(), Written::Differs)]);
+        let text = next_of(&adoption, &["--write", "out"]);
+        assert!(text.contains("No stream is left to adopt. Files: 1 different."), "{text}");
+        assert!(text.contains("--overwrite extends them:\n  policy.yaml\n"), "{text}");
+    }
+
+    #[test]
+    fn manifest_that_differs_is_never_to_be_overwritten() {
+        let mut adoption = adoption(1);
+        let path = "streams/x.yaml".to_owned();
+        adoption.layout.manifests.insert(adoption.plan[0].stream.arn.clone(), path.clone());
+        adoption.written = BTreeMap::from([(path, Written::Differs)]);
+        let text = differing(&adoption);
+        assert!(text.contains("never overwrites a manifest") && !text.contains("--overwrite"), "{text}");
+    }
+
+    #[test]
+    fn commands_have_the_partition_and_a_quoted_folder() {
+        let mut adoption = adoption(0);
+        let china = AwsAccount::of(&"arn:aws-cn:kinesis:cn-north-1:111122223333:stream/x".parse().unwrap());
+        adoption.layout.iam = vec![(china, vec!["iam/111122223333-2.json".to_owned()])];
+        let flags = ["--write", "it's my folder"];
+        let text = next_of(&adoption, &flags);
+        assert!(
+            text.contains("arn:aws-cn:iam::111122223333:policy/stream-encryption-111122223333-2\n"),
+            "{text}"
+        );
+        assert!(text.contains(r"'file://it'\''s my folder/iam/111122223333-2.json'"), "{text}");
+        assert!(text.contains(r"kubectl apply -k 'it'\''s my folder'"), "{text}");
+        adoption.written = BTreeMap::from([("iam/111122223333-2.json".to_owned(), Written::Overwritten)]);
+        let text = next_of(&adoption, &flags);
+        assert!(
+            text.contains("create-policy-version --policy-arn arn:aws-cn:iam::111122223333:policy/"),
+            "{text}"
+        );
+        assert!(!text.contains("attach-role-policy"), "{text}");
+    }
+
+    #[test]
+    fn unsearched_cluster_is_compared_before_it_changes() {
+        let mut adoption = adoption(1);
+        assert!(!next_of(&adoption, &["--write", "out"]).contains("kubectl diff"));
+        for (namespace, is_compared) in [(false, true), (true, false)] {
+            let why = "no cluster is configured".to_owned();
+            adoption.not_searched = Some(NotSearched { why, searched_namespace: namespace });
+            let text = next_of(&adoption, &["--write", "out"]);
+            assert_eq!(text.contains("kubectl diff -k out"), is_compared, "{text}");
+        }
+    }
+
+    #[test]
+    fn role_of_the_own_account_is_a_conflict() {
+        for (account, is_conflict) in [("111122223333", true), ("444455556666", false)] {
+            let role = format!("arn:aws:iam::{account}:role/spoke");
+            let text = next_of(&adoption(1), &["--write", "out", "--role-arn", &role]);
+            assert_eq!(text.contains("ConflictingPolicyRoles"), is_conflict, "{text}");
+        }
     }
 }

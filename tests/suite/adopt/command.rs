@@ -195,7 +195,7 @@ async fn files_are_accepted_and_lead_to_no_call() {
     assert!(printed.contains(&format!("StreamEncryption {namespace}/orders")), "{printed}");
     assert!(!machine.path("adopted/streams/222233334444/eu-west-1/firehose-orders.yaml").exists());
     let again = machine.adopt(&flags).await;
-    assert!(text(&again.stdout).contains("Files: 7 unchanged."), "{}", text(&again.stdout));
+    assert!(text(&again.stdout).contains("Files: 3 unchanged."), "{}", text(&again.stdout));
     let dry_run = machine.run("kubectl apply -k adopted --dry-run=server --validate=strict").await;
     assert!(dry_run.status.success(), "{}", text(&dry_run.stderr));
     let applied = machine.run("kubectl apply -k adopted").await;
@@ -298,6 +298,49 @@ async fn given_key_is_checked_before_it_is_written() {
     let streams = report["streams"].as_array().expect("streams").iter();
     let left_out: Vec<&str> = streams.filter_map(|stream| stream["leftOut"].as_str()).collect();
     assert_eq!(left_out, ["alias/orders cannot encrypt streams in eu-west-1: KeyDisabled"]);
+}
+
+/// Whoever may read one namespace only, as most members of teams, must not lose what the team has changed in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_own_namespace_are_known_to_a_tenant() {
+    let place = Place { aws: aws_of("333344445555").await, ..Place::new().await };
+    let namespace = &place.namespace;
+    for line in [
+        "create serviceaccount member",
+        "create role member --verb=get,list --resource=streamencryptions.streamencryption.dev",
+        &format!("create rolebinding member --role=member --serviceaccount={namespace}:member"),
+    ] {
+        let words: Vec<&str> = line.split(' ').chain(["-n", namespace]).collect();
+        place.cluster.kubectl(&words).await.expect("created");
+    }
+    let kubeconfig = place.cluster.service_account_kubeconfig(namespace, "member").await.expect("a token");
+    let clicks = "arn:aws:kinesis:eu-west-1:333344445555:stream/clicks";
+    apply(place.cluster, namespace, "kinesis-clicks", &json!({"stream": {"arn": clicks}})).await;
+    let machine = Machine { kubeconfig: Some(kubeconfig), ..Machine::new(&place.aws) };
+    let output = machine.adopt(&format!("--region eu-west-1 -n {namespace} -o json")).await;
+    let report = json_of(&output);
+    assert_eq!((&report["searchedCluster"], &report["searchedNamespace"]), (&json!(false), &json!(true)));
+    assert_eq!(report["summary"][0]["managed"], 1);
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains(&format!("Looked for StreamEncryptions in namespace {namespace} only")),
+        "{errors}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_reports_the_files_that_differ() {
+    let aws = aws().await;
+    let machine = Machine::new(&aws);
+    let flags = "--region eu-west-1 --write adopted -o json";
+    let report = json_of(&machine.adopt(&format!("{flags} --service Kinesis")).await);
+    assert_eq!(report["files"]["policy.yaml"], "created");
+    let output = machine.adopt(flags).await;
+    let report = json_of(&output);
+    assert_eq!(report["files"]["policy.yaml"], "different");
+    assert_eq!(report["files"]["streams/111122223333/eu-west-1/firehose-audit.yaml"], "created");
+    let errors = text(&output.stderr);
+    assert!(errors.contains("--overwrite extends them:") && errors.contains("\n  policy.yaml\n"), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,195 @@
+//! The IAM policies of the operator's role for streams that are taken over. Pure.
+//!
+//! They name each stream and each key, and allow only what encryption needs. A file that the folder has already is only
+//! extended: it keeps its path and all that it allows. A file in another form than `adopt`'s, for example with a
+//! condition that a person added, is not touched, and the rest goes into a file of its own. Each file is short enough
+//! for a managed policy.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::arn::{Account, KeyArn, Region, StreamArn};
+
+use super::folder::ExistingIamPolicy;
+use super::policies::{AWS_OWNED, AllowedStream, free_name, is_numbered};
+use crate::iam::document::{LONGEST_MANAGED_POLICY, PolicyDocument, characters};
+use crate::iam::scope::{Scope, ScopeError};
+use crate::iam::{self, Feature};
+
+/// A file with its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IamFile {
+    /// The path, relative to the folder.
+    pub path: String,
+    /// The content.
+    pub text: String,
+}
+
+/// What a policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Grant {
+    streams: BTreeSet<String>,
+    /// The customer managed keys.
+    keys: BTreeSet<String>,
+    /// The regions in which Kinesis streams may use `alias/aws/kinesis`, whose ARN differs in each account and region.
+    aws_keys: BTreeSet<Region>,
+}
+
+struct Draft {
+    path: String,
+    grant: Grant,
+    /// The file as it is; `None` if it is new or has changed.
+    text: Option<String>,
+    is_as_written: bool,
+}
+
+/// Returns the files of an account: the existing ones, extended so that the operator may encrypt these streams with their
+/// keys.
+pub fn extended(
+    existing: &[ExistingIamPolicy],
+    account: &Account,
+    streams: &[AllowedStream],
+) -> anyhow::Result<Vec<IamFile>> {
+    let base = format!("iam/{account}");
+    let mut drafts: Vec<Draft> =
+        existing.iter().filter(|file| is_of(&file.path, &base)).map(Draft::of).collect();
+    drafts.sort_by_key(|draft| (draft.path.len(), draft.path.clone()));
+    for allowed in streams.iter().filter(|allowed| allowed.stream.account == *account) {
+        add(&mut drafts, &base, allowed)?;
+    }
+    drafts.into_iter().map(Draft::file).collect()
+}
+
+/// Returns whether a file of the folder allows this stream to be encrypted already, with any key.
+#[must_use]
+pub fn is_granted(existing: &[ExistingIamPolicy], stream: &StreamArn) -> bool {
+    let base = format!("iam/{}", stream.account);
+    existing.iter().filter(|file| is_of(&file.path, &base)).any(|file| Grant::read(file).has_stream(stream))
+}
+
+fn is_of(path: &str, base: &str) -> bool {
+    path.strip_suffix(".json").is_some_and(|path| is_numbered(path, base))
+}
+
+fn add(drafts: &mut Vec<Draft>, base: &str, allowed: &AllowedStream) -> Result<(), ScopeError> {
+    let stream = &allowed.stream;
+    let of_stream: Vec<&Grant> =
+        drafts.iter().map(|draft| &draft.grant).filter(|grant| grant.has_stream(stream)).collect();
+    let keys = allowed.keys.iter().filter(|key| !key.contains('*') && is_key_for(key, stream));
+    let keys: BTreeSet<String> =
+        keys.filter(|key| !of_stream.iter().any(|grant| grant.keys.contains(*key))).cloned().collect();
+    let uses_aws_key = stream.service == Service::Kinesis && allowed.keys.iter().any(|key| key == AWS_OWNED);
+    let aws_keys: BTreeSet<Region> = Some(stream.region.clone())
+        .filter(|region| uses_aws_key && !of_stream.iter().any(|grant| grant.aws_keys.contains(region)))
+        .into_iter()
+        .collect();
+    if !of_stream.is_empty() && keys.is_empty() && aws_keys.is_empty() {
+        return Ok(());
+    }
+    place(drafts, base, &Grant { streams: BTreeSet::from([stream.to_string()]), keys, aws_keys })
+}
+
+/// Returns whether a pattern is the ARN of a key of the stream's region.
+fn is_key_for(key: &str, stream: &StreamArn) -> bool {
+    key.parse::<KeyArn>().is_ok_and(|key| key.region == stream.region)
+}
+
+/// Adds a grant to a policy that has room, or to a new one.
+fn place(drafts: &mut Vec<Draft>, base: &str, grant: &Grant) -> Result<(), ScopeError> {
+    let last = drafts.len().saturating_sub(1);
+    for (number, draft) in drafts.iter_mut().enumerate() {
+        let names_it = !draft.grant.streams.is_disjoint(&grant.streams);
+        if !draft.is_as_written || !(names_it || number == last) {
+            continue;
+        }
+        let whole = draft.grant.with(grant);
+        if characters(&whole.document()?) <= LONGEST_MANAGED_POLICY {
+            (draft.grant, draft.text) = (whole, None);
+            return Ok(());
+        }
+    }
+    if grant.keys.len() > 1 && characters(&grant.document()?) > LONGEST_MANAGED_POLICY {
+        for is_first in [true, false] {
+            let half = grant.keys.len() / 2;
+            let keys = grant.keys.iter().enumerate().filter(|(number, _)| (*number < half) == is_first);
+            let keys = keys.map(|(_, key)| key.clone()).collect();
+            let aws_keys = if is_first { grant.aws_keys.clone() } else { BTreeSet::new() };
+            place(drafts, base, &Grant { streams: grant.streams.clone(), keys, aws_keys })?;
+        }
+        return Ok(());
+    }
+    let is_taken = |name: &str| drafts.iter().any(|draft| draft.path.strip_suffix(".json") == Some(name));
+    let path = format!("{}.json", free_name(base, is_taken));
+    drafts.push(Draft { path, grant: grant.clone(), text: None, is_as_written: true });
+    Ok(())
+}
+
+impl Grant {
+    /// Reads what a policy allows. A stream or a key counts wherever an `Allow` names it.
+    fn read(file: &ExistingIamPolicy) -> Self {
+        let mut grant = Self::default();
+        let statements =
+            file.document.as_ref().map(|document| list(&document["Statement"])).unwrap_or_default();
+        for statement in statements.into_iter().filter(|statement| statement["Effect"] == "Allow") {
+            for resource in list(&statement["Resource"]).into_iter().filter_map(Value::as_str) {
+                if let Some(any) = resource.strip_suffix("key/*") {
+                    grant.aws_keys.extend(any.split(':').nth(3).and_then(|region| region.parse().ok()));
+                } else if resource.parse::<KeyArn>().is_ok() {
+                    grant.keys.insert(resource.to_owned());
+                } else if resource.contains("stream/") {
+                    grant.streams.insert(resource.to_owned());
+                }
+            }
+        }
+        grant
+    }
+
+    fn has_stream(&self, stream: &StreamArn) -> bool {
+        self.streams.contains(&stream.to_string())
+    }
+
+    fn with(&self, other: &Self) -> Self {
+        Self {
+            streams: &self.streams | &other.streams,
+            keys: &self.keys | &other.keys,
+            aws_keys: &self.aws_keys | &other.aws_keys,
+        }
+    }
+
+    fn document(&self) -> Result<PolicyDocument, ScopeError> {
+        let streams = self.streams.iter().map(|stream| stream.parse()).collect::<Result<_, _>>()?;
+        let keys = self.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
+        let scope = Scope::new(streams, keys, Vec::new())?.with_unknown_kinesis_keys(self.aws_keys.clone());
+        Ok(iam::policy(&scope, &[Feature::Encrypt]))
+    }
+}
+
+impl Draft {
+    fn of(file: &ExistingIamPolicy) -> Self {
+        let grant = Grant::read(file);
+        let written = grant.document().ok().and_then(|document| serde_json::to_value(document).ok());
+        let is_as_written = written.is_some() && written == file.document;
+        Self { path: file.path.clone(), grant, text: Some(file.text.clone()), is_as_written }
+    }
+
+    fn file(self) -> anyhow::Result<IamFile> {
+        let text = match self.text {
+            Some(text) => text,
+            None => format!("{}\n", serde_json::to_string_pretty(&self.grant.document()?)?),
+        };
+        Ok(IamFile { path: self.path, text })
+    }
+}
+
+/// Returns the items of a list, which IAM also accepts as one item.
+fn list(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Null => Vec::new(),
+        one => vec![one],
+    }
+}
+
+#[cfg(test)]
+mod tests;
