@@ -2,8 +2,8 @@
 //!
 //! Each line is one stream with the time of its description, and is written before the next stream is described. A line
 //! that is older than an hour, that is cut off or that another version wrote counts as absent. A stream that was
-//! changing is not written, so that it is described again. The file holds names, keys and tools, no tag and no secret.
-//! It is a help only: if it cannot be written, the survey goes on without it.
+//! changing, or about which a permission was missing, is not written, so that it is described again. The file holds
+//! names, keys and tools, no tag and no secret. It is a help only: if it cannot be written, the survey goes on without it.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -79,7 +79,7 @@ impl ProgressFile {
 
     /// Adds a stream that was described at this time.
     pub fn add(&self, stream: &FoundStream, time: Timestamp) {
-        if matches!(stream.encryption, FoundEncryption::Unsettled(_)) {
+        if !is_final(stream) {
             return;
         }
         let mut file = self.file();
@@ -112,6 +112,14 @@ impl ProgressFile {
     fn file(&self) -> MutexGuard<'_, Result<Option<File>, String>> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns whether another description would have the same result. Without tags or an identified key it may not: the person
+/// may have granted a permission since.
+fn is_final(stream: &FoundStream) -> bool {
+    let is_clear =
+        !matches!(stream.encryption, FoundEncryption::Unsettled(_) | FoundEncryption::UnknownKey(_));
+    is_clear && stream.owners.is_some()
 }
 
 fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStream>> {
@@ -169,6 +177,17 @@ mod tests {
         assert_eq!(third.problem(), None);
         third.delete().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn answers_that_lack_a_permission_are_not_kept() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let first = ProgressFile::open(&path, now(), false).unwrap();
+        let without_tags = FoundStream { owners: None, ..found("orders", FoundEncryption::AwsOwned) };
+        first.add(&without_tags, now());
+        first.add(&found("audit", FoundEncryption::UnknownKey("alias/x".to_owned())), now());
+        assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 0);
     }
 
     #[test]
