@@ -3,6 +3,8 @@
 //! [`ReadOnly`] is the operator's own adapter without the requests that change something: these return an error, and are
 //! never sent. The person may be unable to assume the roles of policies, and can then use their own credentials.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
+use super::progress;
 use crate::aws::{Aws, AwsConfig, CredentialsReport, QueueState, QueueUrl};
 
 /// The flags of every verb that reads from AWS.
@@ -38,7 +41,12 @@ pub(super) struct AwsArguments {
 pub(super) struct ReadOnly {
     aws: Aws,
     own_credentials: bool,
+    account_note: AccountNote,
 }
+
+/// Whether the person was told in which account the plan resolves names.
+#[derive(Default)]
+struct AccountNote(AtomicBool);
 
 impl AwsArguments {
     /// Returns the region: of the flag, of the operator, or of the environment.
@@ -65,7 +73,8 @@ impl AwsArguments {
             ..AwsConfig::of(region)
         };
         let aws = Aws::new(config).await.context("AWS's configuration cannot be used")?;
-        Ok(ReadOnly { aws, own_credentials: self.own_credentials })
+        let account_note = AccountNote::default();
+        Ok(ReadOnly { aws, own_credentials: self.own_credentials, account_note })
     }
 }
 
@@ -90,6 +99,18 @@ impl ReadOnly {
     }
 }
 
+impl AccountNote {
+    /// Returns the note, the first time. The operator resolves names in its own account, which this process cannot know.
+    fn first(&self, own: &AwsAccount) -> Option<String> {
+        let account = &own.account;
+        (!self.0.swap(true, Ordering::Relaxed)).then(|| {
+            format!(
+                "Planned for account {account}, that of your credentials: streams without an ARN, and \"own\" in policies, refer to it. If the operator runs in another account, use credentials of that account."
+            )
+        })
+    }
+}
+
 /// Returns the error of a request that is never sent.
 fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
     AwsError {
@@ -103,7 +124,11 @@ fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
 
 impl StreamApi for ReadOnly {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
-        self.aws.identity().await
+        let own = self.aws.identity().await?;
+        if let Some(note) = self.account_note.first(&own) {
+            progress::note(&note);
+        }
+        Ok(own)
     }
 
     async fn verify_clock(&self) -> Result<(), AwsError> {
@@ -163,5 +188,18 @@ impl StreamApi for ReadOnly {
         _: &Signer,
     ) -> Result<bool, AwsError> {
         Err(not_sent(stream, Action::Start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_of_the_plan_is_named_once() {
+        let own = AwsAccount::of(&"arn:aws:kinesis:eu-west-1:111122223333:stream/x".parse().unwrap());
+        let note = AccountNote::default();
+        assert!(note.first(&own).unwrap().contains("account 111122223333"));
+        assert_eq!(note.first(&own), None);
     }
 }

@@ -1,6 +1,11 @@
 //! A progress bar on the standard error, for a verb that takes longer than a moment. Only on a terminal.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// The bar that is drawn now. A program runs one verb.
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// A progress bar.
 pub(super) struct Progress(ProgressBar);
@@ -13,6 +18,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
+        *drawn() = Some(bar.clone());
         Self(bar)
     }
 
@@ -23,6 +29,20 @@ impl Progress {
 
     /// Removes the bar.
     pub(super) fn end(&self) {
+        *drawn() = None;
         self.0.finish_and_clear();
     }
+}
+
+/// Prints a line on the standard error, above the bar if there is one.
+pub(super) fn note(line: &str) {
+    let bar = drawn().clone();
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
+}
+
+fn drawn() -> MutexGuard<'static, Option<ProgressBar>> {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
