@@ -4,6 +4,7 @@
 //! reads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use stream_encryption_api::stream_encryption::{KeyReference, KeyType};
@@ -25,6 +26,12 @@ impl FromStr for GivenKey {
         } else {
             text.parse().map(KmsKeyId::Arn).map(Self)
         }
+    }
+}
+
+impl fmt::Display for GivenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -112,6 +119,20 @@ impl PlaintextKeys {
     }
 }
 
+/// Returns a given key that no region would use, if there is one.
+#[must_use]
+pub fn unused<'a>(given: &'a [GivenKey], regions: &[Region]) -> Option<&'a GivenKey> {
+    given.iter().find(|key| !regions.iter().any(|region| key_for(given, region) == Some(key)))
+}
+
+/// Returns the key for a region: the first one that is an ARN of the region, or an alias.
+fn key_for<'a>(given: &'a [GivenKey], region: &Region) -> Option<&'a GivenKey> {
+    given.iter().find(|GivenKey(key)| match key {
+        KmsKeyId::Arn(arn) => arn.region == *region,
+        KmsKeyId::Alias(_) => true,
+    })
+}
+
 async fn key_of_place(
     aws: &Aws,
     given: &[GivenKey],
@@ -119,11 +140,7 @@ async fn key_of_place(
     one_of: &StreamArn,
 ) -> Result<ManifestKey, String> {
     let region = &place.region;
-    let fits = |GivenKey(key): &&GivenKey| match key {
-        KmsKeyId::Arn(arn) => arn.region == *region,
-        KmsKeyId::Alias(_) => true,
-    };
-    let GivenKey(key) = given.iter().find(fits).ok_or_else(|| format!("no given key is in {region}"))?;
+    let GivenKey(key) = key_for(given, region).ok_or_else(|| format!("no given key is in {region}"))?;
     let metadata = aws.describe_key(one_of, key, &place.principal(), Priority::Drift).await;
     let metadata =
         metadata.map_err(|error| format!("{key} cannot be checked in {region}: {}", described(&error)))?;
@@ -152,6 +169,24 @@ mod tests {
             ["", "orders", "alias/aws/kinesis", "AWS_OWNED_CMK", "arn:aws:kms:eu-west-1:111122223333:alias/x"]
         {
             assert!(bad.parse::<GivenKey>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn key_that_no_region_uses_is_found() {
+        let keys = |keys: &[&str]| -> Vec<GivenKey> { keys.iter().map(|key| key.parse().unwrap()).collect() };
+        let regions = ["eu-west-1", "eu-central-1"].map(|region| region.parse().unwrap());
+        let (other, elsewhere) = (KEY.replace("1234abcd", "abcd1234"), KEY.replace("eu-west-1", "us-east-1"));
+        for (given, wrong) in [
+            (&[KEY, "alias/orders"][..], None),
+            (&[KEY, KEY], None),
+            (&["alias/orders", KEY], Some(KEY)),
+            (&["alias/orders", "alias/other"], Some("alias/other")),
+            (&[KEY, &other], Some(&other)),
+            (&[KEY, &elsewhere], Some(&elsewhere)),
+        ] {
+            let found = unused(&keys(given), &regions).map(ToString::to_string);
+            assert_eq!(found.as_deref(), wrong, "{given:?}");
         }
     }
 

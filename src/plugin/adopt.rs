@@ -26,7 +26,7 @@ use super::places::PlaceArguments;
 use crate::adopt::files::{self, Layout, Written};
 use crate::adopt::folder::Folder;
 use crate::adopt::found::FoundEncryption;
-use crate::adopt::keys::{GivenKey, PlaintextKeys};
+use crate::adopt::keys::{self, GivenKey, PlaintextKeys};
 use crate::adopt::managed::Managed;
 use crate::adopt::manifests::Options;
 use crate::adopt::plan::{PlannedStream, plan};
@@ -46,7 +46,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
     /// The mode of the manifests.
-    #[arg(long, value_enum, ignore_case = true, default_value = "Observe")]
+    #[arg(long, value_enum, ignore_case = true, default_value = "Observe", requires = "write")]
     mode: ModeName,
     /// The customer managed key for streams in plaintext: an ARN (one for each region), or an alias. Default: the AWS-owned
     /// key.
@@ -107,6 +107,11 @@ impl Adoption {
 
 /// Surveys the streams, prints them, and writes the files.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if let Some(key) = keys::unused(&arguments.keys, arguments.places.regions()) {
+        return Err(super::usage(&format!(
+            "--key {key} has no effect: each region uses the first key that is an ARN of the region, or an alias"
+        )));
+    }
     let aws = arguments.places.connect().await?;
     let own = aws.identity().await;
     if let (Err(error), []) = (&own, arguments.places.roles()) {
@@ -271,6 +276,7 @@ mod tests {
             (&["--region", "eu-west-1", "--key", "orders"], "arn:aws:kms:REGION:ACCOUNT:key/ID"),
             (&["--region", "eu-west-1", "--overwrite"], "--write"),
             (&["--region", "eu-west-1", "--mode", "Report"], "Observe"),
+            (&["--region", "eu-west-1", "--mode", "Enforce"], "--write"),
         ] {
             let error = parse(flags).unwrap_err().to_string();
             assert!(error.contains(words), "{flags:?}: {error}");
@@ -297,6 +303,19 @@ mod tests {
         assert_eq!((own.len(), &own[0].role), (1, &None));
     }
 
+    #[tokio::test]
+    async fn flags_without_an_effect_are_rejected() {
+        let roles = "arn:aws:iam::444455556666:role/a,arn:aws:iam::444455556666:role/b";
+        for (flags, words) in [
+            (&["--role-arn", roles][..], "are roles of one account"),
+            (&["--key", "alias/a", "--key", "alias/b"], "--key alias/b has no effect"),
+        ] {
+            let arguments = parse(&[&["--region", "eu-west-1"], flags].concat()).unwrap();
+            let error = run(&arguments).await.unwrap_err();
+            assert!(error.is::<super::super::UsageError>() && error.to_string().contains(words), "{error}");
+        }
+    }
+
     #[test]
     fn region_of_another_partition_is_rejected() {
         let arguments = parse(&["--region", "cn-north-1"]).unwrap();
@@ -307,7 +326,8 @@ mod tests {
     #[test]
     fn names_of_flags_ignore_case() {
         let arguments =
-            parse(&["--region", "eu-west-1", "--service", "kinesis", "--mode", "enforce"]).unwrap();
+            parse(&["--region", "eu-west-1", "--service", "kinesis", "--mode", "enforce", "--write", "out"])
+                .unwrap();
         assert_eq!(
             (arguments.places.services(), Mode::from(arguments.mode)),
             (vec![Service::Kinesis], Mode::Enforce)

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
 use stream_encryption_core::model::principal::{ExternalId, Role};
 
@@ -16,10 +17,10 @@ pub(super) struct PlaceArguments {
     /// The regions, repeated or separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "REGION")]
     region: Vec<Region>,
-    /// The roles to assume, one in each account, repeated or separated by commas. Default: your own account.
+    /// The roles to assume, one for each account, repeated or separated by commas. Default: your own account.
     #[arg(long, value_delimiter = ',', value_name = "ARN")]
     role_arn: Vec<RoleArn>,
-    /// The external id that the roles require.
+    /// The external id that all these roles require. For roles with different ones, run the command once for each.
     #[arg(long, requires = "role_arn", value_name = "ID")]
     external_id: Option<ExternalId>,
     /// Survey the streams of this service only.
@@ -45,11 +46,41 @@ enum ServiceName {
 }
 
 impl PlaceArguments {
-    /// Creates the adapter; sends no request yet.
+    /// Creates the adapter. The account and the roles are asked for in the first region that answers, because the
+    /// person's account may not have enabled each region of the roles.
     pub(super) async fn connect(&self) -> anyhow::Result<Aws> {
-        let Some(region) = self.region.first() else {
-            return Err(super::usage("name the regions: --region eu-west-1"));
-        };
+        self.check()?;
+        let of_environment = std::env::var("AWS_REGION").ok().and_then(|region| region.parse().ok());
+        let candidates = candidates(&self.region, of_environment.as_ref());
+        Box::pin(self.connect_in_one(&candidates)).await
+    }
+
+    /// Returns the adapter in the first region where STS answers; otherwise in the first one.
+    async fn connect_in_one(&self, candidates: &[Region]) -> anyhow::Result<Aws> {
+        for region in candidates.iter().filter(|_| candidates.len() > 1) {
+            let aws = self.connect_in(region).await?;
+            if aws.identity().await.is_ok() {
+                return Ok(aws);
+            }
+        }
+        // The caller reports its error.
+        self.connect_in(candidates.first().ok_or_else(no_region)?).await
+    }
+
+    /// Returns an error if flags do not belong together.
+    fn check(&self) -> anyhow::Result<()> {
+        for (number, role) in self.role_arn.iter().enumerate() {
+            let mut others = self.role_arn[..number].iter();
+            if let Some(other) = others.find(|other| other.account == role.account && *other != role) {
+                return Err(super::usage(&format!(
+                    "{other} and {role} are roles of one account, which is surveyed with one role only: name one of them"
+                )));
+            }
+        }
+        if self.region.is_empty() { Err(no_region()) } else { Ok(()) }
+    }
+
+    async fn connect_in(&self, region: &Region) -> anyhow::Result<Aws> {
         let config = AwsConfig {
             endpoint_url: self.aws_endpoint_url.clone(),
             rate_percent: self.aws_rate_percent,
@@ -112,6 +143,44 @@ impl PlaceArguments {
             Some(ServiceName::Firehose) => vec![Service::Firehose],
             Some(ServiceName::Kinesis) => vec![Service::Kinesis],
             None => vec![Service::Firehose, Service::Kinesis],
+        }
+    }
+}
+
+fn no_region() -> anyhow::Error {
+    super::usage("name the regions: --region eu-west-1")
+}
+
+/// Returns the regions in which to ask for the account, in order and each once: those of the survey, then the one of the
+/// environment, unless it is of another partition.
+fn candidates(surveyed: &[Region], of_environment: Option<&Region>) -> Vec<Region> {
+    let mut regions: Vec<Region> = Vec::new();
+    for region in surveyed.iter().chain(of_environment) {
+        let is_of_partition = surveyed.first().is_some_and(|first| first.partition() == region.partition());
+        if is_of_partition && !regions.contains(region) {
+            regions.push(region.clone());
+        }
+    }
+    regions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn region_of_the_environment_is_asked_last() {
+        let region = |name: &str| -> Region { name.parse().unwrap() };
+        let surveyed = ["me-south-1", "eu-west-1", "me-south-1"].map(region);
+        let names = |of_environment: Option<&str>| -> Vec<String> {
+            candidates(&surveyed, of_environment.map(region).as_ref())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(names(Some("us-east-1")), ["me-south-1", "eu-west-1", "us-east-1"]);
+        for other in [None, Some("eu-west-1"), Some("cn-north-1")] {
+            assert_eq!(names(other), ["me-south-1", "eu-west-1"], "{other:?}");
         }
     }
 }

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    Calls as _, KeyState, PlantedKey, PlantedRole, PlantedStream, Service, Settings, Snapshot, Source,
-    StreamKey, World,
+    Calls as _, Fault, KeyState, PlantedKey, PlantedRole, PlantedStream, Rule, Service, Settings, Snapshot,
+    Source, StreamKey, World,
 };
 use simulated_aws::{Clock, SimulatedAws};
 
@@ -341,6 +341,28 @@ async fn every_format_reports_the_files_that_differ() {
     assert_eq!(report["files"]["streams/111122223333/eu-west-1/firehose-audit.yaml"], "created");
     let errors = text(&output.stderr);
     assert!(errors.contains("--overwrite extends them:") && errors.contains("\n  policy.yaml\n"), "{errors}");
+}
+
+/// An account need not have enabled the first region, for example if only those of the roles have.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_region_without_sts_hides_no_other() {
+    let aws = aws().await;
+    let refused = Rule {
+        operation: Some("GetCallerIdentity".to_owned()),
+        times: Some(1),
+        ..Rule::always(Fault::AccessDenied)
+    };
+    aws.world().script(refused);
+    let machine = Machine::new(&aws);
+    let report = json_of(&machine.adopt("--region eu-central-1,eu-west-1 -o json").await);
+    assert_eq!(report["summary"][1]["streams"], 5);
+    aws.world().script(Rule {
+        operation: Some("GetCallerIdentity".to_owned()),
+        ..Rule::always(Fault::AccessDenied)
+    });
+    let output = machine.adopt("--region eu-central-1,eu-west-1 -o json").await;
+    let errors = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && errors.contains("your AWS account is not known"), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
