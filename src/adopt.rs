@@ -12,11 +12,13 @@
 //! | [`keys`], [`plan`] | the key of each stream's manifest, or why a stream is left out |
 //! | [`names`], [`manifests`] | the names and the content of the manifests |
 //! | [`policies`], [`grants`], [`kustomization`] | the policies, the IAM policies and the kustomization, each extended |
-//! | [`folder`], [`files`] | what a folder has already; the layout of the files, and writing them |
+//! | [`folder`], [`aliases`] | what a folder has already, and the keys behind the aliases of its manifests |
+//! | [`files`] | the layout of the files, and writing them |
 //!
 //! Nothing here changes a stream, a key or an object of the cluster: the requests to AWS only read, and the results
 //! are files that a person reviews.
 
+pub mod aliases;
 pub mod files;
 pub mod folder;
 pub mod found;

@@ -157,8 +157,9 @@ pub fn path(stream: &StreamArn) -> String {
 
 /// Returns a stream that has a manifest already, with the key of its manifest and its active key.
 ///
-/// A manifest that names its key by an alias or an object does not tell the ARN of the key. An IAM policy that names the
-/// stream has the key already; otherwise it is one of those that the folder's policies allow the stream.
+/// A manifest that names its key by an alias or an object does not tell the ARN of the key. If KMS was not asked, an IAM
+/// policy that names the stream has the key already; otherwise it is one of those that the folder's policies allow the
+/// stream.
 fn kept(
     stream: &StreamArn,
     manifest: &ExistingManifest,
@@ -169,9 +170,11 @@ fn kept(
         Some(FoundEncryption::Customer(key)) => Some(key.to_string()),
         _ => None,
     };
-    let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(active).collect();
-    let is_known = |key: &String| key == AWS_OWNED || key.parse::<KeyArn>().is_ok();
-    if !manifest.key.as_ref().is_some_and(is_known) && !grants::is_granted(&folder.iam, stream) {
+    let resolved = manifest.resolved.iter().map(ToString::to_string);
+    let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(resolved).chain(active).collect();
+    let is_exact = |key: &String| key == AWS_OWNED || key.parse::<KeyArn>().is_ok();
+    let is_known = manifest.resolved.is_some() || manifest.key.as_ref().is_some_and(is_exact);
+    if !is_known && !grants::is_granted(&folder.iam, stream) {
         let specs = folder.policies.iter().filter_map(|policy| policy.spec.as_ref());
         let of_stream = specs.filter(|spec| spec.streams.contains(&stream.to_string()));
         let of_customers = of_stream.flat_map(|spec| &spec.keys).filter(|key| key.parse::<KeyArn>().is_ok());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::arn::{KeyArn, StreamArn};
 
 use super::manifests;
 
@@ -39,6 +39,8 @@ pub struct ExistingManifest {
     pub namespace: Option<String>,
     /// The pattern of the key that a policy must allow for it, as far as the manifest names the key.
     pub key: Option<String>,
+    /// The key behind an alias that the manifest names, if KMS was asked.
+    pub resolved: Option<KeyArn>,
 }
 
 /// A document of `policy.yaml`.
@@ -89,6 +91,14 @@ impl Folder {
             .collect();
         read.kustomization = fs::read_to_string(folder.join("kustomization.yaml")).ok();
         read
+    }
+}
+
+impl ExistingManifest {
+    /// Returns the alias that the manifest names, if it names one.
+    #[must_use]
+    pub fn alias(&self) -> Option<String> {
+        self.key.as_deref()?.split_once(":alias/").map(|(_, name)| format!("alias/{name}"))
     }
 }
 
@@ -145,7 +155,7 @@ fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
     let key = text("/spec/key/arn").or(of_aws).map(ToOwned::to_owned).or(alias);
     let name = text("/metadata/name")?.to_owned();
     let namespace = text("/metadata/namespace").map(ToOwned::to_owned);
-    Some((stream, ExistingManifest { path: String::new(), name, namespace, key }))
+    Some((stream, ExistingManifest { path: String::new(), name, namespace, key, resolved: None }))
 }
 
 fn policy(text: String) -> ExistingPolicy {

@@ -23,6 +23,7 @@ use super::bars::Bars;
 use super::cluster::{ClusterArguments, Scope};
 use super::output::Format;
 use super::places::PlaceArguments;
+use crate::adopt::aliases;
 use crate::adopt::files::{self, Layout, Written};
 use crate::adopt::folder::Folder;
 use crate::adopt::found::FoundEncryption;
@@ -141,7 +142,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     if let Some(folder) = &arguments.write {
         let options = Options { namespace: adoption.namespace.clone(), mode: arguments.mode.into() };
-        adoption.layout = files::layout(&Folder::read(folder), &adoption.plan, &places, &managed, &options)?;
+        let mut existing = Folder::read(folder);
+        adoption.notes.extend(aliases::resolve(&aws, &mut existing, &places).await);
+        adoption.layout = files::layout(&existing, &adoption.plan, &places, &managed, &options)?;
         adoption.written = files::write(folder, &adoption.layout, arguments.overwrite)?;
     }
     let problems: usize = adoption.surveys.iter().map(|survey| survey.problems.len()).sum();

@@ -343,6 +343,29 @@ async fn every_format_reports_the_files_that_differ() {
     assert!(errors.contains("--overwrite extends them:") && errors.contains("\n  policy.yaml\n"), "{errors}");
 }
 
+/// A person may write another key into a manifest; the next run allows it without touching the manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn alias_that_a_person_wrote_is_allowed_with_its_key() {
+    let aws = aws().await;
+    let machine = Machine::new(&aws);
+    let flags = "--region eu-west-1 --service Firehose --write adopted -o json";
+    json_of(&machine.adopt(flags).await);
+    let path = machine.path("adopted/streams/111122223333/eu-west-1/firehose-audit.yaml");
+    let written = fs::read_to_string(&path).expect("the manifest");
+    let edited = written
+        .replace("type: AWS_OWNED_CMK", "type: CUSTOMER_MANAGED_CMK\n    alias: alias/orders")
+        .replace("Observe", "Enforce");
+    fs::write(&path, &edited).expect("written");
+    json_of(&machine.adopt(&format!("{flags} --overwrite")).await);
+    assert_eq!(fs::read_to_string(&path).expect("the manifest"), edited);
+    let policy = fs::read_to_string(machine.path("adopted/policy.yaml")).expect("the policy");
+    let iam = fs::read_to_string(machine.path("adopted/iam/111122223333.json")).expect("the IAM policy");
+    assert!(policy.contains(":alias/orders") && policy.contains(KEY) && iam.contains(KEY), "{policy}{iam}");
+    fs::write(&path, edited.replace("alias/orders", "alias/gone")).expect("written");
+    let output = machine.adopt(flags).await;
+    assert!(text(&output.stderr).contains(":alias/gone does not exist"), "{}", text(&output.stderr));
+}
+
 /// An account need not have enabled the first region, for example if only those of the roles have.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_region_without_sts_hides_no_other() {
