@@ -99,9 +99,10 @@ pub fn layout(
     }
     let by_stream: BTreeMap<&StreamArn, &PlannedStream> =
         plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
+    let granted = grants::granted_streams(&folder.iam);
     for (stream, manifest) in existing {
         layout.manifests.insert(stream.clone(), manifest.path.clone());
-        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder);
+        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, &granted);
         let place = surveyed.iter().find(|place| is_of(stream, place));
         let is_of_namespace = manifest.namespace.as_ref() == Some(&options.namespace);
         match place.filter(|_| is_of_namespace) {
@@ -165,6 +166,7 @@ fn kept(
     manifest: &ExistingManifest,
     planned: Option<&PlannedStream>,
     folder: &Folder,
+    granted: &BTreeSet<String>,
 ) -> AllowedStream {
     let active = match planned.map(|planned| &planned.stream.encryption) {
         Some(FoundEncryption::Customer(key)) => Some(key.to_string()),
@@ -174,7 +176,7 @@ fn kept(
     let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(resolved).chain(active).collect();
     let is_exact = |key: &String| key == AWS_OWNED || key.parse::<KeyArn>().is_ok();
     let is_known = manifest.resolved.is_some() || manifest.key.as_ref().is_some_and(is_exact);
-    if !is_known && !grants::is_granted(&folder.iam, stream) {
+    if !is_known && !granted.contains(&stream.to_string()) {
         let specs = folder.policies.iter().filter_map(|policy| policy.spec.as_ref());
         let of_stream = specs.filter(|spec| spec.streams.contains(&stream.to_string()));
         let of_customers = of_stream.flat_map(|spec| &spec.keys).filter(|key| key.parse::<KeyArn>().is_ok());

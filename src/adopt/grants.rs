@@ -61,11 +61,10 @@ pub fn extended(
     drafts.into_iter().map(Draft::file).collect()
 }
 
-/// Returns whether a file of the folder allows this stream to be encrypted already, with any key.
+/// Returns the ARNs of the streams that the files allow to be encrypted, with any key.
 #[must_use]
-pub fn is_granted(existing: &[ExistingIamPolicy], stream: &StreamArn) -> bool {
-    let base = format!("iam/{}", stream.account);
-    existing.iter().filter(|file| is_of(&file.path, &base)).any(|file| Grant::read(file).has_stream(stream))
+pub fn granted_streams(existing: &[ExistingIamPolicy]) -> BTreeSet<String> {
+    existing.iter().flat_map(|file| Grant::read(file).streams).collect()
 }
 
 fn is_of(path: &str, base: &str) -> bool {

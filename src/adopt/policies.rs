@@ -102,19 +102,22 @@ fn place(
     keys: &[String],
 ) {
     let extend = |spec: &StreamEncryptionPolicySpec| {
-        let mut spec = spec.clone();
-        insert(&mut spec.streams, &stream.to_string());
-        for key in keys {
-            insert(&mut spec.keys, key);
-        }
-        (spec.streams.len() <= MAX_ITEMS && spec.keys.len() <= MAX_ITEMS).then_some(spec)
+        let text = stream.to_string();
+        let streams = spec.streams.len() + usize::from(!spec.streams.contains(&text));
+        let new_keys = keys.iter().filter(|key| !spec.keys.contains(key)).count();
+        (streams <= MAX_ITEMS && spec.keys.len() + new_keys <= MAX_ITEMS).then(|| {
+            let mut spec = spec.clone();
+            insert(&mut spec.streams, &text);
+            for key in keys {
+                insert(&mut spec.keys, key);
+            }
+            spec
+        })
     };
     let may_change = |draft: &&mut Draft| draft.is_as_written && is_numbered(&draft.name, base);
     for draft in drafts.iter_mut().filter(may_change) {
-        let same = |spec: &&StreamEncryptionPolicySpec| {
-            StreamEncryptionPolicySpec { streams: Vec::new(), keys: Vec::new(), ..(*spec).clone() } == *empty
-        };
-        if let Some(spec) = draft.spec.as_ref().filter(same).and_then(extend) {
+        let spec = draft.spec.as_ref().filter(|spec| has_same_settings(spec, empty));
+        if let Some(spec) = spec.and_then(extend) {
             (draft.spec, draft.text) = (Some(spec), None);
             return;
         }
@@ -127,6 +130,15 @@ fn place(
     let (first, second) = keys.split_at(keys.len() / 2);
     place(drafts, base, empty, stream, first);
     place(drafts, base, empty, stream, second);
+}
+
+/// Returns whether two policies differ in their streams and keys only.
+fn has_same_settings(one: &StreamEncryptionPolicySpec, other: &StreamEncryptionPolicySpec) -> bool {
+    let StreamEncryptionPolicySpec { namespace_selector, role, allow_disable, max_calls_per_day, .. } = one;
+    *namespace_selector == other.namespace_selector
+        && *role == other.role
+        && *allow_disable == other.allow_disable
+        && *max_calls_per_day == other.max_calls_per_day
 }
 
 /// Inserts an item into a list, in order.
@@ -156,6 +168,12 @@ fn name(namespace: &str, account: &Account, region: &Region) -> String {
 
 /// Returns the policy if it allows the stream, whoever the operator is.
 fn allows(spec: &StreamEncryptionPolicySpec, stream: &StreamArn) -> Option<EffectivePolicy> {
+    // Most policies name other streams: parsing each of them for each stream would take minutes for 10,000 streams.
+    let text = stream.to_string();
+    let may_match = |pattern: &String| *pattern == text || pattern.contains('*') || pattern.contains(":own:");
+    if !spec.streams.iter().any(may_match) {
+        return None;
+    }
     let account = AwsAccount::of(stream);
     let policy = Policy::read(spec).0?;
     (policy.applies_to(stream, &account) && !policy.depends_on_operator(stream))
