@@ -30,7 +30,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Iam { document } => {
             let policy = document.policy()?;
             if let Some(advice) = document.advice(&policy) {
-                eprintln!("{advice}");
+                let _ = writeln!(io::stderr(), "{advice}");
             }
             println!("{}", serde_json::to_string_pretty(&policy)?);
         }
@@ -83,7 +83,8 @@ pub fn plugin_main() -> ExitCode {
 fn plugin_exit_code(command: plugin::Command) -> ExitCode {
     match run_plugin(command) {
         Ok(code) => code,
-        // The reader has seen enough: `head`, or a pager that was left.
+        // The reader of a watch or of a script has seen enough. Every other verb prints until its end, and returns what it
+        // has found.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);

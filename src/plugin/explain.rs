@@ -20,7 +20,7 @@ use super::age::relative;
 use super::cluster::{Cluster, ClusterArguments};
 use super::fleet::{Entry, State};
 use super::ledger_calls::{LedgerCall, is_owner, of_ledger};
-use super::output::{Cell, NONE, Table, Tone, ValueFormat, stdout, write_value};
+use super::output::{Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
 use crate::telemetry::error_chain;
 
 /// The flags of `explain`.
@@ -60,7 +60,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let calls = match calls(&cluster, &entry).await {
         Ok(calls) => Some(calls),
         Err(error) => {
-            eprintln!("Calls are not shown: {}.", error_chain(error.as_ref()));
+            notice(format_args!("Calls are not shown: {}.", error_chain(error.as_ref())));
             None
         }
     };

@@ -3,6 +3,7 @@
 //! Colours are written only to a terminal, and never if `NO_COLOR` is set. The machine-readable formats hold the same
 //! rows, with all fields and with times in RFC 3339.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use anstream::AutoStream;
@@ -163,9 +164,59 @@ pub(super) fn write_row(out: &mut impl Write, row: &[Cell], widths: &[usize]) ->
     writeln!(out)
 }
 
-/// Returns the standard output: with colours on a terminal, without them elsewhere.
-pub(super) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
+/// Returns the standard output: with colours on a terminal, without them elsewhere. A reader that leaves early, such as
+/// `head`, is no error, and does not change the exit code of what was found.
+pub(super) fn stdout() -> UntilClosed<AutoStream<io::StdoutLock<'static>>> {
+    UntilClosed::of(watched_stdout())
+}
+
+/// Returns the standard output for a verb that ends when its reader leaves.
+pub(super) fn watched_stdout() -> AutoStream<io::StdoutLock<'static>> {
     AutoStream::auto(io::stdout().lock())
+}
+
+/// Prints a sentence to the standard error. If nobody reads it, it is lost.
+pub(super) fn notice(sentence: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{sentence}");
+}
+
+/// A writer that discards everything once its reader has left.
+pub(super) struct UntilClosed<W> {
+    out: W,
+    is_closed: bool,
+}
+
+impl<W: Write> UntilClosed<W> {
+    fn of(out: W) -> Self {
+        Self { out, is_closed: false }
+    }
+
+    fn unless_closed<T>(
+        &mut self,
+        discarded: T,
+        write: impl FnOnce(&mut W) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.is_closed {
+            return Ok(discarded);
+        }
+        match write(&mut self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(discarded)
+            }
+            result => result,
+        }
+    }
+}
+
+impl<W: Write> Write for UntilClosed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_closed(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_closed((), W::flush)
+    }
 }
 
 /// Writes rows in a machine-readable format. Returns `false` for the formats that are tables.
@@ -269,6 +320,28 @@ mod tests {
         let mut out = Vec::new();
         write_rows(&mut out, Format::Csv, &rows()).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "name,calls\n'=cmd(),\n\"a,\"\"b\"\"\",3\n");
+    }
+
+    #[test]
+    fn output_without_a_reader_is_discarded() {
+        struct Closing(Vec<u8>);
+        impl Write for Closing {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if !self.0.is_empty() {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                self.0.extend(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = UntilClosed::of(Closing(Vec::new()));
+        for line in ["first", "second", "third"] {
+            out.write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(out.out.0, b"first");
     }
 
     #[test]

@@ -16,7 +16,9 @@ use super::Outcome;
 use super::age::{relative, short};
 use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
-use super::output::{self, Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
+use super::output::{
+    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_row, write_rows,
+};
 use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::telemetry::error_chain;
 
@@ -126,7 +128,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         config.label_selector.clone_from(&scope.selector);
         let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
         let mut errors = std::io::stderr();
-        print_changes(changes, &scope, &entries, arguments, &mut stdout(), &mut errors).await?;
+        print_changes(changes, &scope, &entries, arguments, &mut watched_stdout(), &mut errors).await?;
     }
     Ok(if fails { Outcome::Found } else { Outcome::Done })
 }
@@ -156,8 +158,10 @@ fn print_entries(
 fn print_nothing(scope: &Scope, arguments: &Arguments) {
     let what = if arguments.only.is_empty() { "StreamEncryption" } else { "stream with these findings" };
     match &scope.namespace {
-        Some(namespace) => eprintln!("Found no {what} in namespace {namespace}; use -A for all namespaces."),
-        None => eprintln!("Found no {what}."),
+        Some(namespace) => {
+            notice(format_args!("Found no {what} in namespace {namespace}; use -A for all namespaces."));
+        }
+        None => notice(format_args!("Found no {what}.")),
     }
 }
 
