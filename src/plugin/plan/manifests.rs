@@ -6,10 +6,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kube::ResourceExt as _;
 use kube::core::DynamicObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_core::model::permission::Policy;
 
 /// The objects that a plan is made for.
 #[derive(Debug, Default)]
@@ -17,11 +20,29 @@ pub(super) struct Manifests {
     /// The `StreamEncryptions`, as given, in their order.
     pub(super) resources: Vec<DynamicObject>,
     /// The policies.
-    pub(super) policies: Vec<StreamEncryptionPolicy>,
-    /// The labels of the namespaces.
-    pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) policies: Vec<PolicyFile>,
+    /// The namespaces, as given, by name.
+    pub(super) namespaces: BTreeMap<String, DynamicObject>,
     /// Number of objects of other kinds.
     pub(super) others: usize,
+}
+
+/// A `StreamEncryptionPolicy`, as given, and as the operator would read it.
+#[derive(Debug)]
+pub(super) struct PolicyFile {
+    pub(super) given: DynamicObject,
+    pub(super) policy: StreamEncryptionPolicy,
+}
+
+/// Reads an object, and refuses fields that are not known: with a typo in a selector, a policy would select every
+/// namespace.
+pub(super) fn strictly<T: DeserializeOwned>(object: Value) -> anyhow::Result<T> {
+    let mut unknown = Vec::new();
+    let read = serde_ignored::deserialize(object, |field| unknown.push(field.to_string()))?;
+    // Every object has these two, which its type stands for.
+    unknown.retain(|field| field != "apiVersion" && field != "kind");
+    ensure!(unknown.is_empty(), "unknown field {}", unknown.join(", ").replace(".?", ""));
+    Ok(read)
 }
 
 impl Manifests {
@@ -63,14 +84,24 @@ impl Manifests {
 
     /// Adds the objects of a text with one or more YAML documents, or JSON.
     fn add(&mut self, text: &str) -> anyhow::Result<()> {
-        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(text)?;
+        // The files are the person's own, and a fleet has thousands of documents. What guards against a small file that
+        // expands to a large one, such as by aliases, stays.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_documents: usize::MAX,
+                max_events: usize::MAX,
+                max_nodes: usize::MAX,
+                max_total_scalar_bytes: usize::MAX,
+            },
+        };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)?;
         documents
             .into_iter()
             .filter(|document| !document.is_null())
             .try_for_each(|document| self.object(document))
     }
 
-    fn object(&mut self, object: serde_json::Value) -> anyhow::Result<()> {
+    fn object(&mut self, object: Value) -> anyhow::Result<()> {
         let word =
             |name: &str| object.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         let (version, kind) = (word("apiVersion"), word("kind"));
@@ -80,20 +111,25 @@ impl Manifests {
         match (version.as_str(), kind.as_str()) {
             ("v1", "List") => {
                 let mut object = object;
-                let items = object.get_mut("items").map(serde_json::Value::take);
-                let items: Vec<serde_json::Value> = serde_json::from_value(items.unwrap_or_default())?;
+                let items = object.get_mut("items").map(Value::take);
+                let items: Vec<Value> = serde_json::from_value(items.unwrap_or_default())?;
                 items.into_iter().try_for_each(|item| self.object(item))?;
             }
             ("streamencryption.dev/v1alpha1", "StreamEncryption") => {
                 self.resources.push(serde_json::from_value(object)?);
             }
             ("streamencryption.dev/v1alpha1", "StreamEncryptionPolicy") => {
-                self.policies
-                    .push(serde_json::from_value(object).context("a StreamEncryptionPolicy is invalid")?);
+                let given: DynamicObject = serde_json::from_value(object.clone())?;
+                let invalid = || format!("StreamEncryptionPolicy {} is invalid", given.name_any());
+                let policy: StreamEncryptionPolicy = strictly(object).with_context(invalid)?;
+                if let Some(error) = Policy::read(&policy.spec).1.into_iter().next() {
+                    return Err(error).with_context(invalid);
+                }
+                self.policies.push(PolicyFile { given, policy });
             }
             ("v1", "Namespace") => {
                 let namespace: DynamicObject = serde_json::from_value(object)?;
-                self.namespaces.insert(namespace.name_any(), namespace.labels().clone());
+                self.namespaces.insert(namespace.name_any(), namespace);
             }
             (version, "StreamEncryption" | "StreamEncryptionPolicy")
                 if version.starts_with("streamencryption.dev/") =>
@@ -152,8 +188,41 @@ metadata: {name: data, labels: {team: data}}
         manifests.add(text).unwrap();
         let names: Vec<_> = manifests.resources.iter().map(kube::ResourceExt::name_any).collect();
         assert_eq!(names, ["one", "two"]);
-        assert_eq!(manifests.namespaces["data"]["team"], "data");
+        assert_eq!(manifests.namespaces["data"].labels()["team"], "data");
         assert_eq!(manifests.others, 1);
+    }
+
+    #[test]
+    fn file_may_have_more_documents_than_the_parser_allows() {
+        let one =
+            "apiVersion: streamencryption.dev/v1alpha1\nkind: StreamEncryption\nmetadata: {name: x}\n---\n";
+        let mut manifests = Manifests::default();
+        manifests.add(&one.repeat(1_500)).unwrap();
+        assert_eq!(manifests.resources.len(), 1_500);
+        // A list of a cluster has many fields in one document.
+        let item = r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"a":"1","b":"2","c":"3"}}"#;
+        let items = vec![item; 20_000].join(",");
+        manifests.add(&format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#)).unwrap();
+        assert_eq!(manifests.others, 20_000);
+    }
+
+    #[test]
+    fn policy_with_an_unknown_field_or_pattern_is_an_error() {
+        let policy = |spec: &str| {
+            format!(
+                "{{apiVersion: streamencryption.dev/v1alpha1, kind: StreamEncryptionPolicy, metadata: {{name: team}}, spec: {spec}}}"
+            )
+        };
+        let add = |spec: &str| Manifests::default().add(&policy(spec));
+        add("{namespaceSelector: {matchLabels: {team: data}}, streams: [], keys: [AWS_OWNED_CMK]}").unwrap();
+        for (spec, words) in [
+            ("{namespaceSelector: {matchlabels: {team: data}}, streams: [], keys: []}", "matchlabels"),
+            ("{namespaceSelector: {}, streams: [], keys: [], allowDisabel: true}", "allowDisabel"),
+            ("{namespaceSelector: {}, streams: [orders], keys: []}", "team is invalid"),
+        ] {
+            let error = format!("{:#}", add(spec).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

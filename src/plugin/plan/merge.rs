@@ -1,0 +1,192 @@
+//! What `kubectl apply` makes of a stored object: the three-way merge of the object, of the configuration that was applied
+//! last, and of a person's file. Pure.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+
+/// The annotation in which `kubectl apply` records what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The prefix of the annotations that the operator reads.
+const OWN_ANNOTATIONS: &str = "streamencryption.dev/";
+
+/// Who applied an object last, as the stored object records it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum LastApply {
+    /// `kubectl apply`, with this configuration.
+    Client(Value),
+    /// A server-side apply of this field manager, such as Flux or Argo CD.
+    Server(String),
+    /// Nobody, or several field managers. It is not known which fields the next apply removes.
+    Unknown,
+}
+
+impl LastApply {
+    /// Reads who applied a stored object last.
+    pub(super) fn of(stored: &Value) -> Self {
+        let recorded = stored["metadata"]["annotations"][LAST_APPLIED].as_str();
+        if let Some(last) = recorded.and_then(|text| serde_json::from_str(text).ok()) {
+            return Self::Client(last);
+        }
+        let managers: BTreeSet<&str> = stored["metadata"]["managedFields"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|fields| fields["operation"] == "Apply" && fields["subresource"].is_null())
+            .filter_map(|fields| fields["manager"].as_str())
+            .collect();
+        match managers.first() {
+            Some(manager) if managers.len() == 1 => Self::Server((*manager).to_owned()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Returns the object that `kubectl apply` sends for a stored one: a field that `last` has and the file does not have is
+/// removed, a field that the file has is set, and every other field stays.
+pub(super) fn merged(stored: &Value, last: &Value, given: &Value) -> Value {
+    let mut given = applicable(given);
+    // kubectl records itself in an annotation, so what it applies always has annotations.
+    if given["metadata"]["annotations"].is_null() {
+        given["metadata"]["annotations"] = Value::Object(Map::new());
+    }
+    let mut object = stored.clone();
+    merge(&mut object, &applicable(last), &given);
+    object
+}
+
+/// Returns a file without the fields that an apply of it does not set.
+fn applicable(file: &Value) -> Value {
+    let mut file = file.clone();
+    if let Some(fields) = file.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(annotations) = file.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    file
+}
+
+fn merge(target: &mut Value, last: &Value, given: &Value) {
+    let Some(given) = given.as_object() else {
+        *target = given.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(fields) = target.as_object_mut() else { return };
+    let removed = last.as_object().into_iter().flatten().map(|(name, _)| name);
+    for name in removed.filter(|name| !given.contains_key(*name)) {
+        fields.remove(name);
+    }
+    for (name, value) in given {
+        if value.is_null() {
+            fields.remove(name);
+        } else {
+            merge(fields.entry(name.clone()).or_insert(Value::Null), &last[name], value);
+        }
+    }
+}
+
+/// Returns the fields of the spec, and the operator's annotations, that an object would have after an apply although
+/// the file does not have them.
+pub(super) fn kept(given: &Value, accepted: &Value) -> Vec<String> {
+    // With the defaults, which the file need not have.
+    let spec = |object: &Value| {
+        let resource: StreamEncryption = serde_json::from_value(object.clone()).ok()?;
+        serde_json::to_value(resource.spec).ok()
+    };
+    let (Some(of_file), Some(of_object)) = (spec(given), spec(accepted)) else { return Vec::new() };
+    let fields = [&of_file, &of_object].into_iter().filter_map(Value::as_object).flatten();
+    let names: BTreeSet<&String> = fields.map(|(name, _)| name).collect();
+    let differs = |name: &String| of_file[name] != of_object[name];
+    let mut kept: Vec<String> =
+        names.into_iter().filter(|name| differs(name)).map(|name| format!("spec.{name}")).collect();
+    let annotations = accepted["metadata"]["annotations"].as_object().into_iter().flatten();
+    let is_of_file = |name: &String| !given["metadata"]["annotations"][name].is_null();
+    kept.extend(
+        annotations
+            .map(|(name, _)| name)
+            .filter(|name| name.starts_with(OWN_ANNOTATIONS) && !is_of_file(name))
+            .map(|name| format!("the annotation {name}")),
+    );
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(annotations: &Value, spec: &Value) -> Value {
+        let mut whole = json!({"service": "Kinesis", "name": "orders"});
+        whole = json!({"stream": whole});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "annotations": annotations}, "spec": whole})
+    }
+
+    #[test]
+    fn field_that_left_the_file_is_removed() {
+        let suspended = object(&json!({"streamencryption.dev/suspend": "true"}), &json!({"suspend": true}));
+        let file = object(&json!({}), &json!({}));
+        assert_eq!(merged(&suspended, &suspended, &file), file);
+        // Those of others stay, also if the file has no annotations any more.
+        let mut without = file;
+        without["metadata"].as_object_mut().unwrap().remove("annotations");
+        let mut stored = suspended.clone();
+        stored["metadata"]["annotations"]["other"] = json!("x");
+        let result = merged(&stored, &suspended, &without);
+        assert_eq!(result["metadata"]["annotations"], json!({"other": "x"}));
+    }
+
+    #[test]
+    fn field_that_others_set_stays_and_is_named() {
+        let file = object(&json!({}), &json!({"mode": "Observe"}));
+        let stored = object(
+            &json!({"streamencryption.dev/suspend": "true", "other": "x"}),
+            &json!({"mode": "Observe", "suspend": true}),
+        );
+        let result = merged(&stored, &file, &file);
+        assert_eq!(result, stored);
+        assert_eq!(kept(&file, &result), ["spec.suspend", "the annotation streamencryption.dev/suspend"]);
+    }
+
+    #[test]
+    fn field_of_the_file_wins_and_defaults_are_not_kept() {
+        let stored = object(&json!({}), &json!({"mode": "Enforce", "suspend": false}));
+        let file = object(&json!({}), &json!({"mode": "Observe"}));
+        let result = merged(&stored, &Value::Null, &file);
+        assert_eq!(result["spec"]["mode"], "Observe");
+        assert_eq!(kept(&file, &result), [""; 0]);
+    }
+
+    #[test]
+    fn null_and_status_of_a_file_are_not_stored() {
+        let stored = object(&json!({}), &json!({"mode": "Enforce"}));
+        let mut file = object(&json!({}), &json!({"mode": null}));
+        file["status"] = json!({"x": 1});
+        file["metadata"]["creationTimestamp"] = Value::Null;
+        let result = merged(&stored, &Value::Null, &file);
+        assert_eq!((&result["spec"]["mode"], &result["status"]), (&Value::Null, &Value::Null));
+        assert!(!result["metadata"].as_object().unwrap().contains_key("creationTimestamp"));
+    }
+
+    #[test]
+    fn last_apply_is_of_kubectl_or_of_one_manager() {
+        let last = json!({"spec": {}});
+        let client = json!({"metadata": {"annotations": {LAST_APPLIED: last.to_string()}}});
+        assert_eq!(LastApply::of(&client), LastApply::Client(last));
+        let manager = |name: &str, operation: &str, subresource: Option<&str>| json!({"manager": name, "operation": operation, "subresource": subresource});
+        let of = |managers: &[Value]| LastApply::of(&json!({"metadata": {"managedFields": managers}}));
+        let flux = manager("flux", "Apply", None);
+        let patch = manager("kubectl-patch", "Update", None);
+        let status = manager("operator", "Apply", Some("status"));
+        assert_eq!(of(&[patch.clone(), flux.clone(), status]), LastApply::Server("flux".to_owned()));
+        assert_eq!(of(&[flux, manager("argocd", "Apply", None)]), LastApply::Unknown);
+        assert_eq!(of(&[patch]), LastApply::Unknown);
+    }
+}

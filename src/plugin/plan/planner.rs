@@ -1,0 +1,212 @@
+//! The planner: the dry run of an object, and then the operator's own code about what would be stored.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt as _;
+use kube::api::{Api, ApiResource, DynamicObject};
+use serde_json::{Value, json};
+use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::preview::{self, PreviewError};
+use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
+use stream_encryption_core::model::decision::decide;
+
+use super::dry_run::{Accepted, Change, NotAccepted, Target};
+use super::manifests::{self, Manifests, PolicyFile};
+use super::merge::{self, LastApply};
+use super::planned_cluster::PlannedCluster;
+use super::recorded::{Failures, Recorded};
+use super::row::Row;
+use crate::kubernetes::{self, Planned};
+use crate::plugin::aws::ReadOnly;
+use crate::plugin::cluster::{Cluster, readable};
+use crate::plugin::operator_settings::Watched;
+use crate::plugin::output::notice;
+
+/// The label of the name that the API server gives every namespace.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// An operator that plans: with the settings of the one in the cluster, and unable to change anything.
+pub(super) struct Planner<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) manifests: &'a Manifests,
+    pub(super) aws: Arc<ReadOnly>,
+    pub(super) access: kubernetes::Cluster,
+    /// Whether the person may read ledgers.
+    pub(super) reads_ledgers: bool,
+    pub(super) config: Config,
+    pub(super) watched: Watched,
+}
+
+impl Planner<'_> {
+    /// Plans one object.
+    pub(super) async fn plan(&self, given: &DynamicObject) -> Row {
+        let namespace = given.namespace().unwrap_or_else(|| self.cluster.namespace.clone());
+        let name = given.name_any();
+        let refused = |message| Row::refused(&namespace, &name, message);
+        let unplanned = |message| Row::unplanned(&namespace, &name, message);
+        let kind = ApiResource::erase::<StreamEncryption>(&());
+        let target = Target { client: &self.cluster.client, kind: &kind, namespace: Some(&namespace) };
+        let accepted = match target.apply(given).await {
+            Ok(accepted) => accepted,
+            Err(NotAccepted::NoNamespace(_)) if self.manifests.namespaces.contains_key(&namespace) => {
+                match in_new_namespace(given, &namespace) {
+                    Ok(accepted) => accepted,
+                    Err(error) => return refused(format!("The object is invalid: {error:#}.")),
+                }
+            }
+            Err(NotAccepted::Unanswered(words)) => return unplanned(words),
+            Err(
+                NotAccepted::Refused(words) | NotAccepted::NoNamespace(words) | NotAccepted::Forbidden(words),
+            ) => return refused(words),
+        };
+        if let Some(words) = self.watched.excludes(&namespace, accepted.object.labels()) {
+            return refused(words);
+        }
+        let resource: StreamEncryption = match accepted.object.try_parse() {
+            Ok(resource) => resource,
+            Err(error) => return refused(format!("The operator cannot read it: {error}.")),
+        };
+        let failures = Failures::default();
+        let plan = match Box::pin(preview::preview(&self.operator(&failures), &resource)).await {
+            Ok(plan) => plan,
+            Err(error @ (PreviewError::Kubernetes(_) | PreviewError::Changed)) => {
+                return unplanned(format!("The plan failed: {error}."));
+            }
+        };
+        match plan.reason.and_then(|reason| failures.explain(reason)) {
+            Some(words) => unplanned(words),
+            None => Row::planned(&namespace, &resource, accepted.change, accepted.note, plan),
+        }
+    }
+
+    /// Creates the operator for one object, so that its failures are not those of another one.
+    fn operator(&self, failures: &Failures) -> Context<Recorded<ReadOnly>, PlannedCluster> {
+        Context {
+            aws: Recorded { aws: self.aws.clone(), failures: failures.clone() },
+            kube: PlannedCluster { cluster: self.access.clone(), reads_ledgers: self.reads_ledgers },
+            clock: Clock::system(),
+            decide,
+            config: self.config.clone(),
+            memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
+        }
+    }
+}
+
+/// Returns an object of a namespace that the files create. The API server cannot check it before the namespace exists.
+fn in_new_namespace(given: &DynamicObject, namespace: &str) -> anyhow::Result<Accepted> {
+    let mut object = given.clone();
+    object.metadata.namespace = Some(namespace.to_owned());
+    manifests::strictly::<StreamEncryption>(serde_json::to_value(&object)?)?;
+    let note = "The namespace does not exist yet, so the API server has not checked the object.".to_owned();
+    Ok(Accepted { object, change: Change::Created, note })
+}
+
+/// Returns the policies and namespaces of the files as the API server would store them.
+pub(super) async fn applied(cluster: &Cluster, manifests: &Manifests) -> anyhow::Result<Planned> {
+    let mut planned = Planned::default();
+    let mut unchecked = None;
+    for file in &manifests.policies {
+        planned.policies.push(match applied_policy(cluster, file).await {
+            Ok(policy) => policy,
+            Err(NotAccepted::Refused(words) | NotAccepted::NoNamespace(words)) => {
+                bail!("StreamEncryptionPolicy {}: {words}", file.given.name_any())
+            }
+            Err(NotAccepted::Forbidden(words) | NotAccepted::Unanswered(words)) => {
+                unchecked.get_or_insert(words);
+                file.policy.clone()
+            }
+        });
+    }
+    if let Some(words) = unchecked {
+        notice(format_args!(
+            "The API server has not checked the StreamEncryptionPolicies of the files; they count as they are. {words}"
+        ));
+    }
+    for (name, given) in &manifests.namespaces {
+        let api: Api<Namespace> = Api::all(cluster.client.clone());
+        let stored = match api.get_metadata(name).await {
+            Ok(stored) => serde_json::to_value(stored)?,
+            Err(kube::Error::Api(status)) if status.code == 404 => json!({}),
+            // The operator's code then reads the namespace, and fails if it needs the labels.
+            Err(error) => {
+                notice(format_args!(
+                    "The labels of namespace {name} could not be read, so those of the files do not count: {:#}.",
+                    readable(error)
+                ));
+                continue;
+            }
+        };
+        planned.namespaces.insert(name.clone(), labels(name, &stored, &serde_json::to_value(given)?));
+    }
+    Ok(planned)
+}
+
+async fn applied_policy(cluster: &Cluster, file: &PolicyFile) -> Result<StreamEncryptionPolicy, NotAccepted> {
+    let kind = ApiResource::erase::<StreamEncryptionPolicy>(&());
+    let target = Target { client: &cluster.client, kind: &kind, namespace: None };
+    let accepted = target.apply(&file.given).await?;
+    accepted.object.try_parse().map_err(|error| NotAccepted::Refused(format!("It cannot be read: {error}.")))
+}
+
+/// Returns the labels that a namespace would have, with the one that the API server sets.
+fn labels(name: &str, stored: &Value, given: &Value) -> std::collections::BTreeMap<String, String> {
+    let last = match LastApply::of(stored) {
+        LastApply::Client(last) => last,
+        LastApply::Server(_) | LastApply::Unknown => Value::Null,
+    };
+    let merged = merge::merged(stored, &last, given);
+    let labels = merged["metadata"]["labels"].as_object().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut labels: std::collections::BTreeMap<String, String> =
+        labels.map(|(key, value)| (key.clone(), text(value))).collect();
+    labels.insert(NAME_LABEL.to_owned(), name.to_owned());
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(labels: &Value) -> Value {
+        json!({"metadata": {"name": "data", "labels": labels}})
+    }
+
+    #[test]
+    fn namespace_of_the_files_has_the_label_of_its_name() {
+        let of = |stored: &Value, given: &Value| labels("data", stored, given);
+        let name = (NAME_LABEL.to_owned(), "data".to_owned());
+        let new = of(&json!({}), &json!({"metadata": {"name": "data"}}));
+        assert_eq!(new.into_iter().collect::<Vec<_>>(), std::slice::from_ref(&name));
+        let stored = namespace(&json!({"team": "data", "stage": "test"}));
+        let both = of(&stored, &namespace(&json!({"stage": "live"})));
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            both.into_iter().collect::<Vec<_>>(),
+            [name, pair("stage", "live"), pair("team", "data")],
+            "those of others stay"
+        );
+    }
+
+    #[test]
+    fn object_of_a_new_namespace_must_be_valid() {
+        let object = |spec: &Value| -> DynamicObject {
+            serde_json::from_value(
+                json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "orders"}, "spec": spec}),
+            )
+            .unwrap()
+        };
+        let stream = json!({"service": "Kinesis", "name": "orders"});
+        let accepted = in_new_namespace(&object(&json!({"stream": stream})), "new").unwrap();
+        assert_eq!(accepted.object.metadata.namespace.as_deref(), Some("new"));
+        assert!(accepted.note.contains("has not checked"), "{}", accepted.note);
+        for invalid in [json!({"stream": stream, "mod": "Enforce"}), json!({"mode": "Enforce"})] {
+            assert!(in_new_namespace(&object(&invalid), "new").is_err(), "{invalid}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The plan of one object, as a row of every format. Pure.
+
+use std::io::Write;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use serde::Serialize;
+use stream_encryption_api::condition::{ReadyState, Reason, Remedy};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::preview::{PlannedStep, Preview};
+use stream_encryption_core::model::service::Operation;
+
+use super::Finding;
+use super::dry_run::Change;
+use crate::plugin::age::relative;
+use crate::plugin::fleet::key;
+use crate::plugin::output::{Columns, NONE, Tone};
+
+/// The operation of a test record.
+const PUT_RECORD: &str = "PutRecord";
+
+/// The plan of one object.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Row {
+    pub(super) namespace: String,
+    pub(super) resource: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stream: Option<String>,
+    /// Absent if the API server refuses the object, or if the object was not planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
+    /// The operation, such as `StartDeliveryStreamEncryption` or `PutRecord`; absent if nothing would be called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active_key: Option<String>,
+    /// Whether the API server, a policy or the operator refuses it.
+    pub(super) refused: bool,
+    /// Whether the operator would make no call before somebody has acted.
+    waiting: bool,
+    /// Whether there is no plan, because the cluster or AWS could not be read.
+    pub(super) unplanned: bool,
+    /// The reason that the operator would report; absent if it would report none, if the API server refuses the object,
+    /// or if the object was not planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    message: String,
+    /// What the plan assumes about the apply.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    note: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_used: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_time: Option<Timestamp>,
+}
+
+impl Columns for Row {
+    fn columns() -> Vec<&'static str> {
+        vec![
+            "namespace",
+            "resource",
+            "stream",
+            "change",
+            "call",
+            "callKey",
+            "activeKey",
+            "refused",
+            "waiting",
+            "unplanned",
+            "reason",
+            "callsUsed",
+            "callsLimit",
+            "nextAttemptTime",
+            "message",
+            "note",
+        ]
+    }
+}
+
+/// What the plan of an object comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Result {
+    Call,
+    NoCall,
+    Waiting,
+    Refused,
+    Unplanned,
+}
+
+impl Row {
+    /// Returns the row of an object that would be refused.
+    pub(super) fn refused(namespace: &str, name: &str, message: String) -> Self {
+        Self { refused: true, ..Self::without_plan(namespace, name, message) }
+    }
+
+    /// Returns the row of an object without a plan, because the cluster or AWS could not be read.
+    pub(super) fn unplanned(namespace: &str, name: &str, message: String) -> Self {
+        Self { unplanned: true, ..Self::without_plan(namespace, name, message) }
+    }
+
+    fn without_plan(namespace: &str, name: &str, message: String) -> Self {
+        Self { namespace: namespace.to_owned(), resource: name.to_owned(), message, ..Self::default() }
+    }
+
+    /// Returns the row of a planned object.
+    pub(super) fn planned(
+        namespace: &str,
+        resource: &StreamEncryption,
+        change: Change,
+        note: String,
+        plan: Preview,
+    ) -> Self {
+        let service = plan.stream.as_ref().map(|stream| stream.service);
+        let (call, call_key) = match (&plan.step, service) {
+            (PlannedStep::Call(target), Some(service)) => {
+                (Some(Operation::change(service, target.action).name()), target.key.as_ref().map(key))
+            }
+            (PlannedStep::TestRecord, Some(_)) => (Some(PUT_RECORD), None),
+            (
+                PlannedStep::Call(_)
+                | PlannedStep::TestRecord
+                | PlannedStep::RemoveFinalizer
+                | PlannedStep::Nothing,
+                _,
+            ) => (None, None),
+        };
+        let refused = plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled);
+        Self {
+            waiting: !refused
+                && call.is_none()
+                && plan.reason.is_some_and(|reason| reason.remedy() == Remedy::Person),
+            refused,
+            unplanned: false,
+            namespace: namespace.to_owned(),
+            resource: resource.name_any(),
+            stream: plan.stream.map(|stream| stream.to_string()),
+            change: Some(change),
+            call,
+            call_key,
+            active_key: plan.active_key.as_ref().map(key),
+            reason: plan.reason.map(Reason::as_str),
+            message: plan.message,
+            note,
+            calls_used: plan.calls.map(|calls| calls.used),
+            calls_limit: plan.calls.map(|calls| calls.limit),
+            next_attempt_time: plan.next_attempt,
+        }
+    }
+
+    /// Returns whether the row has what a pipeline fails on. A test record is no encryption call.
+    pub(super) fn has(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Calls => self.call.is_some_and(|call| call != PUT_RECORD),
+            Finding::Refused => self.refused,
+            Finding::Waiting => self.waiting,
+        }
+    }
+
+    fn result(&self) -> Result {
+        match self {
+            _ if self.unplanned => Result::Unplanned,
+            _ if self.refused => Result::Refused,
+            _ if self.waiting => Result::Waiting,
+            _ if self.has(Finding::Calls) => Result::Call,
+            _ => Result::NoCall,
+        }
+    }
+}
+
+impl Result {
+    /// Returns the sign of the row, and its meaning.
+    fn sign(self) -> (&'static str, Tone) {
+        match self {
+            Self::Call => (">", Tone::Notice),
+            Self::NoCall => ("=", Tone::Good),
+            Self::Waiting => ("?", Tone::Bad),
+            Self::Refused => ("!", Tone::Bad),
+            Self::Unplanned => ("x", Tone::Bad),
+        }
+    }
+}
+
+/// Returns a number with its noun.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writes the plan of each object, and a sum.
+pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> anyhow::Result<()> {
+    for row in rows {
+        let result = row.result();
+        let (sign, tone) = result.sign();
+        let style = tone.style();
+        let change = match row.change {
+            Some(Change::Created) => "new",
+            Some(Change::Changed) => "changed",
+            Some(Change::Unchanged) => "unchanged",
+            None if row.unplanned => "not planned",
+            None => "refused",
+        };
+        let stream = row.stream.as_deref().unwrap_or(NONE);
+        writeln!(out, "{style}{sign}{style:#} {}/{} ({change})  {stream}", row.namespace, row.resource)?;
+        let next = row.next_attempt_time.map(|at| format!(" ({})", relative(at, now))).unwrap_or_default();
+        match (result, row.call) {
+            (Result::NoCall, Some(_)) => {
+                writeln!(out, "    write a test record (PutRecord), no encryption call")?
+            }
+            (Result::NoCall | Result::Waiting, _) => writeln!(out, "    no call: {}{next}", row.message)?,
+            (Result::Call | Result::Refused | Result::Unplanned, _) => writeln!(out, "    {}", row.message)?,
+        }
+        if !row.note.is_empty() {
+            writeln!(out, "    {}", row.note)?;
+        }
+    }
+    let count = |result| rows.iter().filter(|row| row.result() == result).count();
+    let unplanned = match count(Result::Unplanned) {
+        0 => String::new(),
+        count => format!(", {count} not planned"),
+    };
+    writeln!(
+        out,
+        "\nPlan for {}: {}, {} without a call, {} waiting for somebody, {} refused{unplanned}.",
+        counted(rows.len(), "object"),
+        counted(count(Result::Call), "encryption call"),
+        count(Result::NoCall),
+        count(Result::Waiting),
+        count(Result::Refused),
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(call: Option<&'static str>) -> Row {
+        Row { call, change: Some(Change::Changed), message: "why".to_owned(), ..Row::default() }
+    }
+
+    fn text(rows: &[Row]) -> String {
+        let mut out = anstream::StripStream::new(Vec::new());
+        write_text(&mut out, rows, Timestamp::UNIX_EPOCH).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn test_record_is_no_encryption_call() {
+        let record = row(Some(PUT_RECORD));
+        assert!(!record.has(Finding::Calls) && row(Some("StartStreamEncryption")).has(Finding::Calls));
+        let text = text(&[record]);
+        assert!(text.starts_with("= ") && text.contains(": 0 encryption calls, 1 without a call,"), "{text}");
+    }
+
+    #[test]
+    fn object_without_a_plan_promises_nothing() {
+        let unplanned = Row::unplanned("data", "orders", "AWS did not answer.".to_owned());
+        for finding in [Finding::Calls, Finding::Refused, Finding::Waiting] {
+            assert!(!unplanned.has(finding), "{finding:?}");
+        }
+        let text = text(&[unplanned, row(None)]);
+        assert!(text.starts_with("x data/orders (not planned)  -\n    AWS did not answer.\n"), "{text}");
+        assert!(
+            text.contains("1 without a call, 0 waiting for somebody, 0 refused, 1 not planned."),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn columns_are_exactly_the_fields() {
+        let filled = Row {
+            stream: Some("s".to_owned()),
+            call_key: Some("k".to_owned()),
+            active_key: Some("k".to_owned()),
+            reason: Some("r"),
+            note: "n".to_owned(),
+            calls_used: Some(1),
+            calls_limit: Some(2),
+            next_attempt_time: Some(Timestamp::UNIX_EPOCH),
+            ..row(Some(PUT_RECORD))
+        };
+        let row = serde_json::to_value(filled).unwrap();
+        let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut columns = Row::columns();
+        fields.sort_unstable();
+        columns.sort_unstable();
+        assert_eq!(columns, fields);
+    }
+}

@@ -1,0 +1,156 @@
+//! A plan has the result of the apply that follows, on a real API server, and promises nothing where it could not read.
+
+use serde_json::{Value, json};
+use simulated_aws::{Clock, SimulatedAws, samples};
+
+use super::Shell;
+use crate::harness::own_cluster;
+use crate::process::own_account;
+
+/// A resource for a plaintext stream of the samples.
+fn clicks(metadata: &Value, spec: &Value) -> Value {
+    let mut object = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "clicks", "namespace": "data"},
+        "spec": {"stream": {"service": "Firehose", "name": "clicks"}, "key": {"type": "AWS_OWNED_CMK"}}});
+    for (path, more) in [("metadata", metadata), ("spec", spec)] {
+        object[path].as_object_mut().expect("fields").extend(more.as_object().expect("fields").clone());
+    }
+    object
+}
+
+struct Plans<'a> {
+    shell: &'a Shell,
+    policy: String,
+}
+
+impl Plans<'_> {
+    /// Plans objects, and returns the exit code, the rows, and the errors.
+    async fn run(&self, objects: &[Value], flags: &str) -> (i32, Value, String) {
+        self.write(objects);
+        let plan = format!("kubectl streamencryption plan -f plan.yaml --region eu-west-1 -o json {flags}");
+        let (code, output, errors) = self.shell.run(&plan).await;
+        let rows = serde_json::from_str(&output).unwrap_or(Value::Null);
+        (code, rows, errors)
+    }
+
+    /// Plans one object under the default policy.
+    async fn row(&self, object: &Value) -> Value {
+        let flags = format!("--default-policy '{}'", self.policy);
+        let (code, rows, errors) = self.run(std::slice::from_ref(object), &flags).await;
+        assert_eq!(code, 0, "{rows}{errors}");
+        rows[0].clone()
+    }
+
+    fn write(&self, objects: &[Value]) {
+        let text: Vec<String> = objects.iter().map(Value::to_string).collect();
+        std::fs::write(self.shell.folder().join("plan.yaml"), text.join("\n---\n")).expect("a file");
+    }
+
+    async fn apply(&self, object: &Value, flags: &str) {
+        self.write(std::slice::from_ref(object));
+        self.shell.output(&format!("kubectl apply -f plan.yaml {flags}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_is_what_the_apply_would_do() {
+    let (cluster, _account) = own_cluster(&["data"]).await;
+    let aws = SimulatedAws::start(samples::world(), Clock::Real).await.expect("a simulated AWS");
+    let shell = Shell::new(&cluster, &aws);
+    let plans = Plans { shell: &shell, policy: own_account() };
+    let none = json!({});
+    let plain = clicks(&none, &none);
+    let row = plans.row(&plain).await;
+    assert_eq!(
+        (&row["change"], &row["call"]),
+        (&json!("Created"), &json!("StartDeliveryStreamEncryption")),
+        "{row}"
+    );
+
+    // kubectl removes what was in the file that it applied last.
+    let suspend = json!({"annotations": {"streamencryption.dev/suspend": "true"}});
+    plans.apply(&clicks(&suspend, &none), "").await;
+    let row = plans.row(&plain).await;
+    assert_eq!(
+        (&row["change"], &row["call"]),
+        (&json!("Changed"), &json!("StartDeliveryStreamEncryption")),
+        "{row}"
+    );
+
+    // It keeps what others have set.
+    shell.output("kubectl patch strenc clicks -n data --type=merge -p '{\"spec\":{\"suspend\":true}}'").await;
+    let row = plans.row(&plain).await;
+    assert_eq!((&row["reason"], &row["call"]), (&json!("Suspended"), &Value::Null), "{row}");
+    assert!(row["note"].as_str().is_some_and(|note| note.contains("spec.suspend")), "{row}");
+
+    // A server-side apply removes what its own field manager has set.
+    shell.output("kubectl delete strenc clicks -n data").await;
+    plans.apply(&clicks(&none, &json!({"suspend": true})), "--server-side --field-manager flux").await;
+    let row = plans.row(&plain).await;
+    assert_eq!(row["call"], "StartDeliveryStreamEncryption", "{row}");
+    assert!(row["note"].as_str().is_some_and(|note| note.contains("flux")), "{row}");
+
+    refusals(&plans, &plain).await;
+    namespaces(&plans).await;
+    unread(&plans, &plain).await;
+    let stored = shell.json("kubectl get strenc,strencpol,ns -A -o json").await;
+    let items = stored["items"].as_array().expect("items");
+    assert!(
+        items
+            .iter()
+            .all(|item| item["metadata"]["name"] != "new" && item["kind"] != "StreamEncryptionPolicy")
+    );
+    let calls = aws.world().calls().iter().filter(|call| call.operation.starts_with("Start")).count();
+    assert_eq!(calls, 0, "a plan calls nothing");
+}
+
+/// Fields that the API server does not know are refused, as `kubectl apply` refuses them.
+async fn refusals(plans: &Plans<'_>, plain: &Value) {
+    let row = plans.row(&clicks(&json!({}), &json!({"mod": "Enforce"}))).await;
+    assert!(
+        row["refused"] == true && row["message"].as_str().is_some_and(|words| words.contains("spec.mod")),
+        "{row}"
+    );
+    let policy = |spec: Value| {
+        json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+            "metadata": {"name": "team"}, "spec": spec})
+    };
+    let keys: Vec<String> =
+        (0..101).map(|key| format!("arn:aws:kms:eu-west-1:111122223333:alias/{key}")).collect();
+    for (spec, words) in [
+        (json!({"namespaceSelector": {"matchlabels": {"a": "b"}}, "streams": [], "keys": []}), "matchlabels"),
+        (
+            json!({"namespaceSelector": {}, "streams": ["arn:*:firehose:*:own:deliverystream/*"], "keys": keys}),
+            "100",
+        ),
+    ] {
+        let (code, _, errors) = plans.run(&[policy(spec), plain.clone()], "").await;
+        assert!(code == 1 && errors.contains(words), "{code}: {errors}");
+    }
+}
+
+/// A namespace of the files has the labels that it would have once it is applied, and need not exist.
+async fn namespaces(plans: &Plans<'_>) {
+    for name in ["data", "new"] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let policy = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+            "metadata": {"name": "team"}, "spec": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+                "streams": ["arn:*:firehose:*:own:deliverystream/*"], "keys": ["AWS_OWNED_CMK"]}});
+        let object = clicks(&json!({"namespace": name, "name": "other"}), &json!({}));
+        let (code, rows, errors) = plans.run(&[namespace, policy, object], "--fail-on refused").await;
+        assert_eq!(code, 0, "{name}: {rows}{errors}");
+        assert_eq!(rows[0]["call"], "StartDeliveryStreamEncryption", "{name}: {rows}");
+        let is_unchecked = rows[0]["note"].as_str().is_some_and(|note| note.contains("has not checked"));
+        assert_eq!(is_unchecked, name == "new", "{rows}");
+    }
+}
+
+/// Without AWS, there is no plan.
+async fn unread(plans: &Plans<'_>, plain: &Value) {
+    let flags = format!("--default-policy '{}' --fail-on calls,waiting,refused", plans.policy);
+    // Nothing listens there.
+    let nowhere = "--aws-endpoint-url http://127.0.0.1:9";
+    let (code, rows, errors) = plans.run(std::slice::from_ref(plain), &format!("{flags} {nowhere}")).await;
+    assert_eq!((code, &rows[0]["unplanned"]), (1, &json!(true)), "{rows}{errors}");
+    assert!(errors.contains("1 of 1 objects could not be planned"), "{errors}");
+}
