@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::DeserializeGuard;
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -62,6 +62,8 @@ pub(super) struct Cluster {
     pub(super) namespace: String,
     /// The namespace of the operator.
     pub(super) operator_namespace: String,
+    /// The flags that name this cluster, for commands to copy; empty if the person gave none.
+    flags: String,
 }
 
 /// The resources that a verb reads.
@@ -79,8 +81,16 @@ pub(super) struct Found {
     pub(super) namespace: String,
     /// The name.
     pub(super) name: String,
-    /// The resource, or the error.
-    pub(super) resource: Result<Box<StreamEncryption>, String>,
+    /// The resource, or the object that cannot be read.
+    pub(super) resource: Result<Box<StreamEncryption>, Unreadable>,
+}
+
+/// An object that this program cannot read, for example because a newer operator has written it.
+pub(super) struct Unreadable {
+    /// Why not.
+    pub(super) error: String,
+    /// The object, as the API server has it.
+    pub(super) object: Box<DynamicObject>,
 }
 
 impl ClusterArguments {
@@ -95,7 +105,16 @@ impl ClusterArguments {
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Cluster { client, server, namespace, operator_namespace: self.operator_namespace.clone() })
+        let flags = self.flags();
+        Ok(Cluster { client, server, namespace, operator_namespace: self.operator_namespace.clone(), flags })
+    }
+
+    /// Returns the flags that name the cluster, as they are typed.
+    fn flags(&self) -> String {
+        let kubeconfig = self.kubeconfig.as_ref().map(|path| ("--kubeconfig", path.display().to_string()));
+        let context = self.context.as_ref().map(|context| ("--context", context.clone()));
+        let given = [kubeconfig, context].into_iter().flatten();
+        given.map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect()
     }
 }
 
@@ -106,6 +125,13 @@ impl ScopeArguments {
             namespace: (!self.all_namespaces).then(|| cluster.namespace.clone()),
             selector: self.selector.clone(),
         }
+    }
+}
+
+impl Scope {
+    /// Returns whether the scope has every resource of the cluster.
+    pub(super) fn is_everything(&self) -> bool {
+        self.namespace.is_none() && self.selector.is_none()
     }
 }
 
@@ -120,11 +146,17 @@ impl fmt::Display for Scope {
 }
 
 impl Cluster {
+    /// Returns a sentence whose kubectl commands are about this cluster, also if it is not that of the current context.
+    pub(super) fn with_flags(&self, sentence: &str) -> String {
+        with_flags(sentence, &self.flags)
+    }
+
     /// Returns the access to the `StreamEncryptions` of a scope, except for its labels.
-    pub(super) fn api(&self, scope: &Scope) -> Api<DeserializeGuard<StreamEncryption>> {
+    pub(super) fn api(&self, scope: &Scope) -> Api<DynamicObject> {
+        let kind = ApiResource::erase::<StreamEncryption>(&());
         match &scope.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
+            None => Api::all_with(self.client.clone(), &kind),
         }
     }
 
@@ -140,10 +172,9 @@ impl Cluster {
 
     /// Returns one `StreamEncryption` of the namespace.
     pub(super) async fn resource(&self, name: &str) -> anyhow::Result<Found> {
-        let api: Api<DeserializeGuard<StreamEncryption>> =
-            Api::namespaced(self.client.clone(), &self.namespace);
+        let api = self.api(&Scope { namespace: Some(self.namespace.clone()), selector: None });
         let wanted = || format!("failed to read StreamEncryption {name} in namespace {}", self.namespace);
-        let found = api.get_opt(name).await.map_err(readable).with_context(wanted)?;
+        let found = none_if_missing(api.get(name).await).map_err(readable).with_context(wanted)?;
         let found = found.with_context(|| {
             format!(
                 "StreamEncryption {name} does not exist in namespace {}; use -n NAMESPACE",
@@ -157,7 +188,7 @@ impl Cluster {
     pub(super) async fn ledger(&self, name: &str) -> anyhow::Result<Option<StreamLedger>> {
         let api: Api<StreamLedger> = Api::namespaced(self.client.clone(), &self.operator_namespace);
         let wanted = || format!("failed to read the StreamLedger in namespace {}", self.operator_namespace);
-        api.get_opt(name).await.map_err(readable).with_context(wanted)
+        none_if_missing(api.get(name).await).map_err(readable).with_context(wanted)
     }
 
     /// Returns the error of [`ledgers`](Self::ledgers), if there is one, without reading all of them.
@@ -185,13 +216,49 @@ impl Cluster {
 
 impl Found {
     /// Takes an object of a list or of a watch.
-    pub(super) fn of(delivered: DeserializeGuard<StreamEncryption>) -> Self {
-        let meta = delivered.meta();
-        let (namespace, name) =
-            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        let resource = delivered.0.map(Box::new).map_err(|invalid| invalid.error);
+    pub(super) fn of(delivered: DynamicObject) -> Self {
+        let (namespace, name) = (delivered.namespace().unwrap_or_default(), delivered.name_any());
+        let resource = match delivered.clone().try_parse::<StreamEncryption>() {
+            Ok(resource) => Ok(Box::new(resource)),
+            Err(error) => Err(Unreadable { error: error_chain(&error), object: Box::new(delivered) }),
+        };
         Self { namespace, name, resource }
     }
+}
+
+/// Returns `None` for an object that does not exist. If its definition does not exist, that is an error.
+fn none_if_missing<K>(answer: kube::Result<K>) -> kube::Result<Option<K>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns a word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Adds flags at the end of each kubectl command of a sentence, before a pipe or the next part of the sentence.
+fn with_flags(sentence: &str, flags: &str) -> String {
+    let mut parts = sentence.split("kubectl ");
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let ends = [" | ", "; ", ", "].iter().filter_map(|end| part.find(end)).min();
+        let command = &part[..ends.unwrap_or(part.len())];
+        let command = command.trim_end_matches('.');
+        result.push_str("kubectl ");
+        result.push_str(command);
+        result.push_str(flags);
+        result.push_str(&part[command.len()..]);
+    }
+    result
 }
 
 /// Lists all objects, page by page.
@@ -219,5 +286,51 @@ pub(super) fn readable(error: kube::Error) -> anyhow::Error {
         ),
         kube::Error::Api(status) => anyhow::anyhow!("the API server refused the request: {}", status.message),
         other => anyhow::anyhow!("{}", error_chain(&other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn arguments(kubeconfig: Option<&str>, context: Option<&str>) -> ClusterArguments {
+        ClusterArguments {
+            kubeconfig: kubeconfig.map(PathBuf::from),
+            context: context.map(str::to_owned),
+            namespace: None,
+            operator_namespace: String::new(),
+        }
+    }
+
+    #[test]
+    fn command_to_copy_names_the_cluster_of_the_flags() {
+        let flags = arguments(Some("my configs/prod"), Some("prod")).flags();
+        assert_eq!(flags, " --kubeconfig 'my configs/prod' --context prod");
+        for (sentence, expected) in [
+            ("See:  kubectl get strencpol", "See:  kubectl get strencpol --context prod"),
+            ("kubectl get strenc -A | grep x", "kubectl get strenc -A --context prod | grep x"),
+            (
+                "See: kubectl get pods,events -n N; docs/x.md.",
+                "See: kubectl get pods,events -n N --context prod; docs/x.md.",
+            ),
+            ("Run kubectl streamencryption doctor.", "Run kubectl streamencryption doctor --context prod."),
+            ("aws kms enable-key", "aws kms enable-key"),
+        ] {
+            assert_eq!(with_flags(sentence, " --context prod"), expected);
+            assert_eq!(with_flags(sentence, &arguments(None, None).flags()), sentence);
+        }
+    }
+
+    #[test]
+    fn missing_definition_is_not_a_missing_object() {
+        let answer = |reason: &str| {
+            let status = Status::failure("404 page not found", reason).with_code(404).boxed();
+            none_if_missing::<()>(Err(kube::Error::Api(status)))
+        };
+        assert!(matches!(answer("NotFound"), Ok(None)));
+        let error = readable(answer("Failed to parse error data").unwrap_err()).to_string();
+        assert!(error.contains("not installed"), "{error}");
     }
 }

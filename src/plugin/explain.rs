@@ -65,8 +65,11 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
     };
     let explanation = Explanation {
-        next: next::of(&entry, resource, now),
-        actions: actions::of(&entry, resource),
+        next: cluster.with_flags(&next::of(&entry, resource, now)),
+        actions: actions::of(&entry, resource, &cluster.operator_namespace)
+            .iter()
+            .map(|action| cluster.with_flags(action))
+            .collect(),
         calls,
         entry,
     };
@@ -244,7 +247,7 @@ mod tests {
         let now = "2026-01-01T00:00:05Z".parse().unwrap();
         let explanation = Explanation {
             next: next::of(&entry, Some(&resource), now),
-            actions: actions::of(&entry, Some(&resource)),
+            actions: actions::of(&entry, Some(&resource), "system"),
             calls: None,
             entry,
         };

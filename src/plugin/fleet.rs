@@ -4,14 +4,15 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, Remedy, find};
+use serde_json::Value;
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, LedgerContent, Reason, Remedy, find};
 use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
 };
 use stream_encryption_core::controller::annotations::is_suspended;
 use stream_encryption_core::model::arn::StreamArn;
 
-use super::cluster::Found;
+use super::cluster::{Found, Unreadable};
 use super::output::Columns;
 
 /// Calls left at which a budget is about to run out; the alert `StreamEncryptionFewCallsLeft` has the same number.
@@ -20,6 +21,9 @@ pub(super) const FEW_CALLS: u32 = 3;
 /// How a key without an ARN is named, as in the spec.
 const AWS_OWNED: &str = "AWS_OWNED_CMK";
 const CUSTOMER_MANAGED: &str = "CUSTOMER_MANAGED_CMK";
+
+/// The reason of a resource that this program cannot read. The operator reports no such reason.
+const UNREADABLE: &str = "UnreadableByPlugin";
 
 /// Whether the records of a stream are encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -174,13 +178,51 @@ impl Entry {
     pub(super) fn of(found: &Found) -> Self {
         match &found.resource {
             Ok(resource) => Self::of_resource(found, resource),
-            Err(error) => Self {
-                reason: Some(Reason::SpecInvalid.as_str().to_owned()),
-                message: Some(format!("Invalid spec: {error}.")),
-                stalled: true,
-                ready: ConditionStatus::False.as_str(),
-                ..Self::empty(&found.namespace, &found.name)
+            Err(unreadable) => Self::of_unreadable(found, unreadable),
+        }
+    }
+
+    /// Describes a resource that this program cannot read. The operator may be newer, so what it reports is quoted, and
+    /// nothing is derived from it.
+    fn of_unreadable(found: &Found, unreadable: &Unreadable) -> Self {
+        let (spec, status) = (&unreadable.object.data["spec"], &unreadable.object.data["status"]);
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let conditions: Vec<Condition> =
+            conditions.filter_map(|one| serde_json::from_value(one.clone()).ok()).collect();
+        let is_true =
+            |kind| find(&conditions, kind).is_some_and(|one| one.status == ConditionStatus::True.as_str());
+        let ready = find(&conditions, ConditionType::Ready);
+        let reported =
+            ready.map(|ready| format!(" The operator reports {}: {}", ready.reason, ready.message));
+        let field = |name: &str| {
+            let of = |object: &Value| object["stream"][name].as_str().map(str::to_owned);
+            of(status).or_else(|| of(spec))
+        };
+        let arn: Option<StreamArn> = field("arn").and_then(|arn| arn.parse().ok());
+        let service = field("service").and_then(|service| serde_json::from_value(service.into()).ok());
+        let named = match &arn {
+            Some(arn) => Self::unmanaged(arn),
+            None => Self {
+                service,
+                region: field("region"),
+                account: field("account"),
+                name: field("name").unwrap_or_default(),
+                ..Self::default()
             },
+        };
+        Self {
+            namespace: found.namespace.clone(),
+            resource: found.name.clone(),
+            ready: ready.map_or(ConditionStatus::Unknown.as_str(), |ready| status_word(&ready.status)),
+            reconciling: is_true(ConditionType::Reconciling),
+            stalled: is_true(ConditionType::Stalled),
+            reason: Some(UNREADABLE.to_owned()),
+            message: Some(format!(
+                "This version of the plugin cannot read the resource: {}. If the operator is newer, update the plugin; otherwise, correct the resource.{}",
+                unreadable.error,
+                reported.unwrap_or_default()
+            )),
+            ..named
         }
     }
 
@@ -265,6 +307,25 @@ impl Entry {
         }
     }
 
+    /// Sets the stream of a resource that names it by service and name.
+    pub(super) fn set_arn(&mut self, arn: &StreamArn) {
+        let named = Self::unmanaged(arn);
+        self.stream = named.stream;
+        self.account = named.account;
+        self.region = named.region;
+    }
+
+    /// Returns whether this program cannot read the resource.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.reason.as_deref() == Some(UNREADABLE)
+    }
+
+    /// Returns whether the resource may manage its stream: the operator reports nothing that excludes it.
+    pub(super) fn may_own_its_stream(&self) -> bool {
+        let reason = self.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
+        reason.is_none_or(|reason| reason.ledger_content() == LedgerContent::Shown)
+    }
+
     /// Returns the calls left of the stream's 24 hours; `None` if they are not known.
     pub(super) fn calls_left(&self) -> Option<u32> {
         Some(self.calls_limit?.saturating_sub(self.calls_used?))
@@ -289,6 +350,7 @@ impl Entry {
             Finding::Attention => {
                 let reason = self.reason.as_ref().map(|reason| reason.parse::<Reason>());
                 self.stalled
+                    || self.is_unreadable()
                     || reason
                         .is_some_and(|reason| reason.is_ok_and(|reason| reason.remedy() == Remedy::Person))
             }
@@ -333,149 +395,4 @@ pub(super) fn key(identity: &KeyIdentity) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn entry(status: &Value) -> Entry {
-        let resource = json!({
-            "apiVersion": "streamencryption.dev/v1alpha1",
-            "kind": "StreamEncryption",
-            "metadata": {"name": "orders", "namespace": "data"},
-            "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
-            "status": status,
-        });
-        Entry::of(&Found {
-            namespace: "data".to_owned(),
-            name: "orders".to_owned(),
-            resource: Ok(Box::new(serde_json::from_value(resource).unwrap())),
-        })
-    }
-
-    fn condition(kind: &str, status: &str, reason: &str) -> Value {
-        json!({"type": kind, "status": status, "reason": reason, "message": "why",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"})
-    }
-
-    #[test]
-    fn state_follows_the_condition_and_the_change() {
-        for (encrypted, aws, state) in [
-            ("True", "ENABLED", State::Encrypted),
-            // A key change: records stay encrypted with the old key.
-            ("True", "ENABLING", State::Encrypted),
-            ("True", "ENABLING_FAILED", State::Encrypted),
-            ("True", "DISABLING", State::Changing),
-            ("False", "ENABLING", State::Changing),
-            ("False", "DISABLED", State::Plaintext),
-            ("False", "ENABLING_FAILED", State::Plaintext),
-            ("Unknown", "ENABLED", State::Unknown),
-        ] {
-            let status =
-                json!({"encryptionStatus": aws, "conditions": [condition("Encrypted", encrypted, "X")]});
-            assert_eq!(entry(&status).state, state, "{encrypted} {aws}");
-        }
-        let other = condition("Ready", "False", "SourceNotDirectPut");
-        assert_eq!(entry(&json!({"conditions": [other]})).state, State::NotEncryptable);
-        assert_eq!(entry(&json!({"observedGeneration": -1})).state, State::Unknown);
-    }
-
-    /// An auditor reads the column, and whoever retires a key counts by it.
-    #[test]
-    fn key_without_arn_is_named_by_its_type() {
-        for kind in ["AWS_OWNED_CMK", "CUSTOMER_MANAGED_CMK"] {
-            let key = json!({"type": kind});
-            let entry = entry(&json!({"activeKey": key, "desiredKey": key}));
-            assert_eq!((entry.active_key.as_deref(), entry.desired_key.as_deref()), (Some(kind), Some(kind)));
-        }
-    }
-
-    #[test]
-    fn stream_is_known_before_the_first_reconcile() {
-        let entry = entry(&Value::Null);
-        assert_eq!(entry.name, "Orders");
-        assert_eq!(entry.account.as_deref(), Some("111122223333"));
-        assert_eq!((entry.service, entry.reason.clone()), (Some(Service::Kinesis), None));
-        assert!(
-            entry.has(Finding::NotReady) && entry.has(Finding::Unknown) && !entry.has(Finding::Plaintext)
-        );
-    }
-
-    #[test]
-    fn invalid_resource_is_stalled_and_listed() {
-        let found = Found {
-            namespace: "data".to_owned(),
-            name: "orders".to_owned(),
-            resource: Err("missing field `stream`".to_owned()),
-        };
-        let entry = Entry::of(&found);
-        assert!(entry.has(Finding::Stalled) && !entry.has(Finding::Reconciling));
-        assert_eq!(entry.reason.as_deref(), Some("SpecInvalid"));
-    }
-
-    #[test]
-    fn plugin_page_lists_each_finding() {
-        let page = include_str!("../../docs/kubectl-plugin.md");
-        let (_, table) = page.split_once("| finding | the stream or its resource |\n|---|---|\n").unwrap();
-        let rows = table.lines().take_while(|line| line.starts_with('|'));
-        let listed: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
-        let values = Finding::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let values: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
-        assert_eq!(listed, values, "left: docs/kubectl-plugin.md; right: the code");
-    }
-
-    /// Each runbook lists the streams of its alert by one of these findings.
-    #[test]
-    fn findings_tell_desired_key_from_active_key_and_reconciling_from_changing() {
-        let findings =
-            [Finding::KeyUnusable, Finding::ActiveKeyUnusable, Finding::Reconciling, Finding::Changing];
-        let found = |status: &Value| findings.map(|finding| entry(status).has(finding));
-        let conditions = |usable: &str, more: &[&str]| {
-            let mut conditions = vec![
-                condition("Ready", "False", "KeyDisabled"),
-                condition("KeyUsable", usable, "KeyDisabled"),
-            ];
-            conditions.extend(more.iter().map(|kind| condition(kind, "True", "KeyDisabled")));
-            conditions
-        };
-        let waits =
-            json!({"encryptionStatus": "DISABLED", "conditions": conditions("False", &["Reconciling"])});
-        assert_eq!(found(&waits), [true, false, true, false]);
-        // The operator changes the stream to a usable key.
-        let lost = json!({"encryptionStatus": "ENABLING", "activeKeyUnusableSinceTime": "2026-01-01T00:00:00Z",
-            "conditions": conditions("False", &["Reconciling"])});
-        assert_eq!(found(&lost), [true, true, true, true]);
-        for usable in ["True", "Unknown"] {
-            let stalled = json!({"conditions": conditions(usable, &["Stalled"])});
-            assert_eq!(found(&stalled), [false; 4], "{usable}");
-        }
-        let new = json!({"observedGeneration": UNSEEN});
-        assert_eq!(found(&new), [false, false, true, false]);
-        let good =
-            json!({"encryptionStatus": "ENABLED", "conditions": [condition("Ready", "True", "Encrypted")]});
-        assert_eq!(found(&good), [false; 4]);
-    }
-
-    /// A script that reads the CSV would miss a field, or find an empty column.
-    #[test]
-    fn columns_are_exactly_the_fields() {
-        let time = "2026-01-01T00:00:00Z";
-        let key = json!({"type": "AWS_OWNED_CMK"});
-        let full = entry(&json!({
-            "encryptionStatus": "ENABLED",
-            "stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders", "service": "Kinesis",
-                "account": "111122223333", "region": "eu-west-1", "name": "Orders", "source": "DirectPut"},
-            "activeKey": key, "desiredKey": key,
-            "encryptedSinceTime": time, "plaintextSinceTime": time, "activeKeyUnusableSinceTime": time,
-            "lastDescribeTime": time, "verifiedTime": time, "nextAttemptTime": time,
-            "calls": {"used": 1, "external": 1, "limit": 21, "nextAvailableTime": time},
-            "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
-        }));
-        let row = serde_json::to_value(full).unwrap();
-        let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut columns = Entry::columns();
-        fields.sort_unstable();
-        columns.sort_unstable();
-        assert_eq!(columns, fields);
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use super::cluster::{Cluster, readable};
 use crate::settings::RunArguments;
 
 /// The label of everything that the chart and `config/` install.
-const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
+pub(super) const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
 /// The variables that decide a plan or a check.
 const DECISIVE: [&str; 7] = [
     "AWS_REGION",

@@ -256,18 +256,28 @@ pub(super) trait Columns: Serialize {
 
 /// Writes CSV, with a line of headings. A cell that a spreadsheet would take for a formula begins with an apostrophe.
 fn write_csv<T: Columns>(out: &mut impl Write, rows: &[T]) -> anyhow::Result<()> {
-    let columns = T::columns();
     let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(&columns)?;
-    for row in rows {
-        let row = serde_json::to_value(row)?;
-        writer.write_record(columns.iter().map(|column| match &row[column] {
-            serde_json::Value::Null => String::new(),
-            serde_json::Value::String(text) => without_formula(text),
-            other => other.to_string(),
-        }))?;
-    }
+    writer.write_record(T::columns())?;
+    rows.iter().try_for_each(|row| write_record(&mut writer, row))?;
     writer.flush()?;
+    Ok(())
+}
+
+/// Writes a row of CSV after others, without the headings.
+pub(super) fn write_csv_row<T: Columns>(out: &mut impl Write, row: &T) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    write_record(&mut writer, row)?;
+    writer.flush()?;
+    Ok(())
+}
+
+fn write_record<T: Columns>(writer: &mut csv::Writer<impl Write>, row: &T) -> anyhow::Result<()> {
+    let row = serde_json::to_value(row)?;
+    writer.write_record(T::columns().iter().map(|column| match &row[column] {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => without_formula(text),
+        other => other.to_string(),
+    }))?;
     Ok(())
 }
 
@@ -320,6 +330,9 @@ mod tests {
         let mut out = Vec::new();
         write_rows(&mut out, Format::Csv, &rows()).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "name,calls\n'=cmd(),\n\"a,\"\"b\"\"\",3\n");
+        let mut later = Vec::new();
+        write_csv_row(&mut later, &rows()[1]).unwrap();
+        assert_eq!(String::from_utf8(later).unwrap(), "\"a,\"\"b\"\"\",3\n");
     }
 
     #[test]

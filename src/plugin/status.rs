@@ -7,17 +7,18 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
+use kube::api::DynamicObject;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
-use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
+use stream_encryption_api::stream_encryption::Service;
 
 use super::Outcome;
 use super::age::{relative, short};
 use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{
-    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_row, write_rows,
+    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_csv_row, write_row,
+    write_rows,
 };
 use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::telemetry::error_chain;
@@ -341,7 +342,7 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
 /// Prints the row of each stream whose state changes, and of each new one. Reports a failure of the watch to `errors` and
 /// goes on: the watch connects again.
 async fn print_changes(
-    changes: impl Stream<Item = watcher::Result<DeserializeGuard<StreamEncryption>>>,
+    changes: impl Stream<Item = watcher::Result<DynamicObject>>,
     scope: &Scope,
     seen: &[Entry],
     arguments: &Arguments,
@@ -375,9 +376,9 @@ async fn print_changes(
                 write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
             }
             Format::Json => writeln!(out, "{}", serde_json::to_string(&entry)?)?,
-            Format::Yaml | Format::Csv => {
-                write_rows(out, arguments.output, &[entry])?;
-            }
+            Format::Yaml => drop(write_rows(out, arguments.output, &[entry])?),
+            // The first rows have the headings.
+            Format::Csv => write_csv_row(out, &entry)?,
         }
         out.flush()?;
     }
@@ -405,7 +406,7 @@ mod tests {
         arguments: Arguments,
     }
 
-    fn changed(reason: &str) -> DeserializeGuard<StreamEncryption> {
+    fn changed(reason: &str) -> DynamicObject {
         let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "why",
             "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",

@@ -5,9 +5,14 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
 use crate::plugin::fleet::Entry;
+use crate::plugin::operator_settings::LABEL;
 
-/// Returns the actions for a resource, the most useful first. `resource` is `None` if its spec is invalid.
-pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
+/// Returns the actions for a resource, the most useful first. `resource` is `None` if it cannot be read.
+pub(super) fn of(
+    entry: &Entry,
+    resource: Option<&StreamEncryption>,
+    operator_namespace: &str,
+) -> Vec<String> {
     let Some(reason) = entry.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok()) else {
         return Vec::new();
     };
@@ -39,14 +44,14 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<Stri
         Reason::CallLimitReached if entry.calls_left() == Some(0) => {
             vec!["See the limits of the policies:  kubectl get strencpol".to_owned()]
         }
-        Reason::LedgerInvalid => vec![
-            "Read the log:  kubectl logs -n stream-encryption-system deploy/stream-encryption-operator --all-pods"
-                .to_owned(),
-        ],
+        // The name of the Deployment depends on the installation; its label does not.
+        Reason::LedgerInvalid => {
+            vec![format!("Read the log:  kubectl logs -n {operator_namespace} -l {LABEL} --prefix --tail=-1")]
+        }
         Reason::SourceNotDirectPut => vec![format!("Delete the resource:  kubectl delete strenc {name}")],
         _ => Vec::new(),
     };
-    actions.extend(key_command(entry, reason));
+    actions.extend(key_commands(entry, reason));
     if actions.is_empty() && reason.remedy() == Remedy::Person {
         actions.push(format!("Read what to do about {reason}:  docs/conditions.md#reasons"));
     }
@@ -68,17 +73,23 @@ fn resume(name: &str, resource: Option<&StreamEncryption>) -> Vec<String> {
     actions
 }
 
-/// Returns the AWS command that makes the unusable key usable: the active one if that is lost, otherwise the desired one.
-fn key_command(entry: &Entry, reason: Reason) -> Option<String> {
+/// Returns the AWS commands that make the unusable key usable: the active one if that is lost, otherwise the desired one.
+fn key_commands(entry: &Entry, reason: Reason) -> Vec<String> {
     let lost = entry.active_key.as_ref().filter(|_| entry.active_key_unusable_since_time.is_some());
-    let key = lost.or(entry.desired_key.as_ref())?;
-    let region = key.split(':').nth(3)?;
-    let command = match reason {
-        Reason::KeyDisabled => "enable-key",
-        Reason::KeyPendingDeletion => "cancel-key-deletion",
-        _ => return None,
+    let Some(key) = lost.or(entry.desired_key.as_ref()) else { return Vec::new() };
+    let Some(region) = key.split(':').nth(3) else { return Vec::new() };
+    let commands: &[_] = match reason {
+        Reason::KeyDisabled => &[("Make the key usable", "enable-key")],
+        // KMS leaves the key disabled.
+        Reason::KeyPendingDeletion => {
+            &[("Keep the key", "cancel-key-deletion"), ("Then make it usable", "enable-key")]
+        }
+        _ => &[],
     };
-    Some(format!("Make the key usable:  aws kms {command} --key-id {key} --region {region}"))
+    let words = |(what, command): &(&str, &str)| {
+        format!("{what}:  aws kms {command} --key-id {key} --region {region}")
+    };
+    commands.iter().map(words).collect()
 }
 
 #[cfg(test)]
@@ -106,7 +117,7 @@ mod tests {
             name: "orders".to_owned(),
             resource: Ok(Box::new(resource.clone())),
         };
-        of(&Entry::of(&found), Some(&resource))
+        of(&Entry::of(&found), Some(&resource), "encryption")
     }
 
     #[test]
@@ -157,6 +168,22 @@ mod tests {
         let mut lost = keys;
         lost["activeKeyUnusableSinceTime"] = json!("2026-01-01T00:00:00Z");
         assert!(explained(&json!({}), "KeyDisabled", &lost)[0].contains("key/old"));
+    }
+
+    #[test]
+    fn key_that_is_kept_is_enabled_too() {
+        let key = json!({"desiredKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": "arn:aws:kms:eu-west-1:111122223333:key/k"}});
+        let actions = explained(&json!({}), "KeyPendingDeletion", &key);
+        assert!(
+            actions[0].contains("cancel-key-deletion") && actions[1].contains("enable-key"),
+            "{actions:?}"
+        );
+    }
+
+    #[test]
+    fn log_is_that_of_the_operator_of_the_flags() {
+        let actions = explained(&json!({}), "LedgerInvalid", &json!({}));
+        assert!(actions[0].contains("-n encryption -l app.kubernetes.io/name="), "{actions:?}");
     }
 
     /// A page without the reason would be a dead end.

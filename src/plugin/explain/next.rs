@@ -1,18 +1,30 @@
 //! What the operator does next about a resource, as a sentence, by the reason of Ready. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ReadyState, Reason};
 use stream_encryption_api::stream_encryption::{Mode, StreamEncryption};
 
 use crate::plugin::age::relative;
 use crate::plugin::fleet::Entry;
 
-/// Returns what the operator does next. `resource` is `None` if its spec is invalid.
+/// Time after which a call that was due and is not in the status is worth a look.
+const LATE: SignedDuration = SignedDuration::from_mins(1);
+
+/// Returns what the operator does next. `resource` is `None` if it cannot be read.
 pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> String {
+    if entry.is_unreadable() {
+        return "This version of the plugin does not know what the operator does next.".to_owned();
+    }
     let reason: Option<Reason> = entry.reason.as_ref().and_then(|reason| reason.parse().ok());
     let Some(reason) = reason else {
         return "The operator has not reconciled this resource yet. If that lasts longer than a minute, check that the operator runs and watches this namespace.".to_owned();
     };
+    if let Some(at) = entry.next_attempt_time.filter(|at| now.duration_since(*at) > LATE) {
+        return format!(
+            "The operator was to make the next encryption call at {at} ({}), and the status has not changed since. Check that the operator runs: kubectl streamencryption doctor.",
+            relative(at, now)
+        );
+    }
     if let Some(at) = entry.next_attempt_time {
         return format!(
             "The operator makes the next encryption call at {at} ({}), if it is still needed.",
@@ -133,6 +145,16 @@ mod tests {
         let key = json!({"desiredKey": {"type": "AWS_OWNED_CMK"}});
         let with = explained(&json!({}), Reason::ActiveKeyUnknown, &key);
         assert!(with.contains("retry"), "{with}");
+    }
+
+    #[test]
+    fn call_that_is_overdue_is_not_announced() {
+        let at = |seconds: i64| {
+            let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+            explained(&json!({}), Reason::EnablingFailed, &json!({"nextAttemptTime": at.to_string()}))
+        };
+        assert!(at(3600).starts_with("The operator makes the next encryption call at"), "{}", at(3600));
+        assert!(at(-3600).contains("Check that the operator runs"), "{}", at(-3600));
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! Tests of [`super`].
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn entry(status: &Value) -> Entry {
+    let resource = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1",
+        "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "data"},
+        "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
+        "status": status,
+    });
+    Entry::of(&Found {
+        namespace: "data".to_owned(),
+        name: "orders".to_owned(),
+        resource: Ok(Box::new(serde_json::from_value(resource).unwrap())),
+    })
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": "why",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+#[test]
+fn state_follows_the_condition_and_the_change() {
+    for (encrypted, aws, state) in [
+        ("True", "ENABLED", State::Encrypted),
+        // A key change: records stay encrypted with the old key.
+        ("True", "ENABLING", State::Encrypted),
+        ("True", "ENABLING_FAILED", State::Encrypted),
+        ("True", "DISABLING", State::Changing),
+        ("False", "ENABLING", State::Changing),
+        ("False", "DISABLED", State::Plaintext),
+        ("False", "ENABLING_FAILED", State::Plaintext),
+        ("Unknown", "ENABLED", State::Unknown),
+    ] {
+        let status = json!({"encryptionStatus": aws, "conditions": [condition("Encrypted", encrypted, "X")]});
+        assert_eq!(entry(&status).state, state, "{encrypted} {aws}");
+    }
+    let other = condition("Ready", "False", "SourceNotDirectPut");
+    assert_eq!(entry(&json!({"conditions": [other]})).state, State::NotEncryptable);
+    assert_eq!(entry(&json!({"observedGeneration": -1})).state, State::Unknown);
+}
+
+/// An auditor reads the column, and whoever retires a key counts by it.
+#[test]
+fn key_without_arn_is_named_by_its_type() {
+    for kind in ["AWS_OWNED_CMK", "CUSTOMER_MANAGED_CMK"] {
+        let key = json!({"type": kind});
+        let entry = entry(&json!({"activeKey": key, "desiredKey": key}));
+        assert_eq!((entry.active_key.as_deref(), entry.desired_key.as_deref()), (Some(kind), Some(kind)));
+    }
+}
+
+#[test]
+fn stream_is_known_before_the_first_reconcile() {
+    let entry = entry(&Value::Null);
+    assert_eq!(entry.name, "Orders");
+    assert_eq!(entry.account.as_deref(), Some("111122223333"));
+    assert_eq!((entry.service, entry.reason.clone()), (Some(Service::Kinesis), None));
+    assert!(entry.has(Finding::NotReady) && entry.has(Finding::Unknown) && !entry.has(Finding::Plaintext));
+}
+
+/// A newer operator has values that this version does not know.
+#[test]
+fn unreadable_resource_has_what_the_operator_reports() {
+    let mut resource = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "data"},
+        "spec": {"stream": {"service": "Kinesis", "name": "Orders"}, "mode": "Newer"},
+        "status": {"encryptionStatus": "ENABLED", "conditions": [condition("Ready", "True", "Encrypted")],
+            "stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
+    });
+    let of = |resource: &Value| Entry::of(&Found::of(serde_json::from_value(resource.clone()).unwrap()));
+    let entry = of(&resource);
+    assert_eq!((entry.reason.as_deref(), entry.stalled, entry.ready), (Some(UNREADABLE), false, "True"));
+    assert_eq!((entry.service, entry.account.as_deref()), (Some(Service::Kinesis), Some("111122223333")));
+    assert_eq!((entry.state, entry.resource.as_str()), (State::Unknown, "orders"), "nothing is derived");
+    assert!(entry.has(Finding::Attention) && !entry.has(Finding::Reconciling));
+    let message = entry.message.unwrap_or_default();
+    assert!(
+        message.contains("update the plugin") && message.ends_with("The operator reports Encrypted: why")
+    );
+    resource["status"]["conditions"] = json!([condition("Stalled", "True", "SpecInvalid")]);
+    assert!(of(&resource).has(Finding::Stalled));
+}
+
+#[test]
+fn plugin_page_lists_each_finding() {
+    let page = include_str!("../../../docs/kubectl-plugin.md");
+    let (_, table) = page.split_once("| finding | the stream or its resource |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let listed: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    let values = Finding::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let values: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+    assert_eq!(listed, values, "left: docs/kubectl-plugin.md; right: the code");
+}
+
+/// Each runbook lists the streams of its alert by one of these findings.
+#[test]
+fn findings_tell_desired_key_from_active_key_and_reconciling_from_changing() {
+    let findings =
+        [Finding::KeyUnusable, Finding::ActiveKeyUnusable, Finding::Reconciling, Finding::Changing];
+    let found = |status: &Value| findings.map(|finding| entry(status).has(finding));
+    let conditions = |usable: &str, more: &[&str]| {
+        let mut conditions =
+            vec![condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", usable, "KeyDisabled")];
+        conditions.extend(more.iter().map(|kind| condition(kind, "True", "KeyDisabled")));
+        conditions
+    };
+    let waits = json!({"encryptionStatus": "DISABLED", "conditions": conditions("False", &["Reconciling"])});
+    assert_eq!(found(&waits), [true, false, true, false]);
+    // The operator changes the stream to a usable key.
+    let lost = json!({"encryptionStatus": "ENABLING", "activeKeyUnusableSinceTime": "2026-01-01T00:00:00Z",
+        "conditions": conditions("False", &["Reconciling"])});
+    assert_eq!(found(&lost), [true, true, true, true]);
+    for usable in ["True", "Unknown"] {
+        let stalled = json!({"conditions": conditions(usable, &["Stalled"])});
+        assert_eq!(found(&stalled), [false; 4], "{usable}");
+    }
+    let new = json!({"observedGeneration": UNSEEN});
+    assert_eq!(found(&new), [false, false, true, false]);
+    let good =
+        json!({"encryptionStatus": "ENABLED", "conditions": [condition("Ready", "True", "Encrypted")]});
+    assert_eq!(found(&good), [false; 4]);
+}
+
+/// A script that reads the CSV would miss a field, or find an empty column.
+#[test]
+fn columns_are_exactly_the_fields() {
+    let time = "2026-01-01T00:00:00Z";
+    let key = json!({"type": "AWS_OWNED_CMK"});
+    let full = entry(&json!({
+        "encryptionStatus": "ENABLED",
+        "stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders", "service": "Kinesis",
+            "account": "111122223333", "region": "eu-west-1", "name": "Orders", "source": "DirectPut"},
+        "activeKey": key, "desiredKey": key,
+        "encryptedSinceTime": time, "plaintextSinceTime": time, "activeKeyUnusableSinceTime": time,
+        "lastDescribeTime": time, "verifiedTime": time, "nextAttemptTime": time,
+        "calls": {"used": 1, "external": 1, "limit": 21, "nextAvailableTime": time},
+        "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
+    }));
+    let row = serde_json::to_value(full).unwrap();
+    let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut columns = Entry::columns();
+    fields.sort_unstable();
+    columns.sort_unstable();
+    assert_eq!(columns, fields);
+}
