@@ -6,6 +6,7 @@ mod kubernetes;
 mod operator;
 mod streams;
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use clap::Args;
@@ -13,7 +14,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::aws::AwsArguments;
-use super::cluster::ClusterArguments;
+use super::cluster::{ClusterArguments, Scope};
 use super::operator_settings::OperatorSettings;
 use super::output::{Columns, ListFormat, Tone, stdout, write_rows};
 
@@ -52,7 +53,7 @@ struct Check {
     result: Health,
     message: String,
     /// What to do; empty if nothing.
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 impl Columns for Check {
@@ -63,19 +64,19 @@ impl Columns for Check {
 
 impl Check {
     fn good(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, result: Health::Good, message: message.into(), remedy: "" }
+        Self { name, result: Health::Good, message: message.into(), remedy: Cow::Borrowed("") }
     }
 
-    fn warning(name: &'static str, message: impl Into<String>, remedy: &'static str) -> Self {
-        Self { name, result: Health::Warning, message: message.into(), remedy }
+    fn warning(name: &'static str, message: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { name, result: Health::Warning, message: message.into(), remedy: remedy.into() }
     }
 
-    fn failed(name: &'static str, message: impl Into<String>, remedy: &'static str) -> Self {
-        Self { name, result: Health::Failed, message: message.into(), remedy }
+    fn failed(name: &'static str, message: impl Into<String>, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { name, result: Health::Failed, message: message.into(), remedy: remedy.into() }
     }
 
     fn not_checked(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, result: Health::NotChecked, message: message.into(), remedy: "" }
+        Self { name, result: Health::NotChecked, message: message.into(), remedy: Cow::Borrowed("") }
     }
 }
 
@@ -83,18 +84,22 @@ impl Check {
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.cluster.connect().await?;
     let mut checks = vec![kubernetes::server(&cluster).await];
-    let settings = OperatorSettings::read(&cluster).await;
-    let of_operator = || settings.as_ref().ok()?.as_ref()?.events_queue_url.clone();
+    let deployments = OperatorSettings::read_all(&cluster).await;
+    let settings = deployments.as_ref().ok().and_then(|all| OperatorSettings::only(all));
+    let of_operator = || settings.as_ref()?.events_queue_url.clone();
     let queue = arguments.events_queue_url.clone().or_else(of_operator);
     // Without an API server, nothing else can be checked.
     if checks[0].result != Health::Failed {
         checks.extend(kubernetes::definitions(&cluster).await);
-        checks.extend(operator::all(&cluster, &settings).await);
+        checks.extend(operator::all(&cluster, &deployments).await);
         checks.extend(kubernetes::permissions(&cluster).await);
-        checks.extend(streams::all(&cluster, queue.is_some()).await);
+        let scope = Scope { namespace: arguments.cluster.namespace.clone(), selector: None };
+        checks.extend(streams::all(&cluster, &scope, queue.is_some()).await);
     }
-    let settings = settings.ok().flatten();
     checks.extend(aws::all(settings.as_ref(), &arguments.aws, queue.as_deref()).await);
+    for check in &mut checks {
+        check.remedy = cluster.with_flags(&check.remedy).into();
+    }
     let mut out = stdout();
     if !write_rows(&mut out, arguments.output.into(), &checks)? {
         write_text(&mut out, &checks)?;

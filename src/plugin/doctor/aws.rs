@@ -2,9 +2,9 @@
 //! of AWS's events.
 
 use jiff::SignedDuration;
-use stream_encryption_core::model::message;
 
 use super::{Check, events};
+use crate::adopt::survey::described;
 use crate::aws::{CredentialsReport, Holder};
 use crate::plugin::age::short;
 use crate::plugin::aws::AwsArguments;
@@ -35,7 +35,7 @@ pub(super) async fn all(
             let age = session_age.map(|age| format!(", session at least {} old", short(age)));
             Check::good(name, format!("{arn} in {region}{}", age.unwrap_or_default()))
         }
-        Err(error) => Check::not_checked(name, message::identity(&error)),
+        Err(error) => Check::not_checked(name, described(&error)),
     }];
     // A wrong clock may be the reason why AWS rejects the credentials.
     checks.extend(clock_ahead.map(clock));

@@ -12,25 +12,28 @@ use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, readable};
 use crate::plugin::operator_settings::OperatorSettings;
 
-/// How old the last renewal of a lease may be: it is renewed every 10 seconds, and valid for 15.
-const LEASE_AGE: SignedDuration = SignedDuration::from_secs(20);
+/// How old the last renewal of a lease may be: it is renewed every 10 seconds and valid for 15, and the person's clock may
+/// be a minute ahead.
+const LEASE_AGE: SignedDuration = SignedDuration::from_secs(80);
 
-/// Runs the checks.
+/// Runs the checks. `deployments` are the settings of each Deployment of the operator.
 pub(super) async fn all(
     cluster: &Cluster,
-    settings: &anyhow::Result<Option<OperatorSettings>>,
+    deployments: &anyhow::Result<Vec<OperatorSettings>>,
 ) -> Vec<Check> {
-    let default_policy = settings
-        .as_ref()
-        .is_ok_and(|settings| settings.as_ref().is_some_and(|settings| settings.default_policy.is_some()));
-    vec![deployment(cluster, settings), leader(cluster).await, policies(cluster, default_policy).await]
+    let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let has_default = known.iter().any(|settings| settings.default_policy.is_some());
+    vec![deployment(cluster, deployments), leader(cluster, known).await, policies(cluster, has_default).await]
 }
 
-fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettings>>) -> Check {
+fn deployment(cluster: &Cluster, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Check {
     let name = "operator";
-    match settings {
-        Err(error) => Check::not_checked(name, error.to_string()),
-        Ok(None) => Check::warning(
+    let only = match deployments {
+        Ok(all) => OperatorSettings::only(all),
+        Err(error) => return Check::not_checked(name, error.to_string()),
+    };
+    match only {
+        None => Check::warning(
             name,
             format!(
                 "namespace {} has not exactly one Deployment of the operator",
@@ -38,7 +41,7 @@ fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettin
             ),
             "Use --operator-namespace. If the operator runs outside of the cluster, or as several shards, ignore this.",
         ),
-        Ok(Some(settings)) => {
+        Some(settings) => {
             let (ready, wanted) = settings.replicas;
             let image = settings.image.as_deref().unwrap_or("unknown image");
             let message = format!("{ready} of {wanted} pods are ready, {image}");
@@ -46,7 +49,10 @@ fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettin
                 return Check::failed(
                     name,
                     message,
-                    "See why: kubectl get pods,events -n NAMESPACE; docs/troubleshooting.md.",
+                    format!(
+                        "See why: kubectl get pods,events -n {}; docs/troubleshooting.md.",
+                        cluster.operator_namespace
+                    ),
                 );
             }
             Check::good(name, message)
@@ -54,42 +60,62 @@ fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettin
     }
 }
 
-async fn leader(cluster: &Cluster) -> Check {
-    let name = "leader";
+async fn leader(cluster: &Cluster, deployments: &[OperatorSettings]) -> Check {
     let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.operator_namespace);
-    let leases = match api.list(&ListParams::default()).await {
-        Ok(leases) => leases.items,
-        Err(error) => return Check::not_checked(name, readable(error).to_string()),
-    };
-    let now = Timestamp::now();
-    let mut holders = Vec::new();
-    let mut stale = Vec::new();
-    for lease in &leases {
-        let Some(spec) = &lease.spec else { continue };
-        let Some(holder) = spec.holder_identity.as_ref().filter(|holder| !holder.is_empty()) else {
-            continue;
-        };
-        let age = spec.renew_time.as_ref().map(|at| now.duration_since(at.0));
+    match api.list(&ListParams::default()).await {
+        Ok(leases) => leader_check(&leases.items, deployments, &cluster.operator_namespace, Timestamp::now()),
+        Err(error) => Check::not_checked(LEADER, readable(error).to_string()),
+    }
+}
+
+const LEADER: &str = "leader";
+
+/// Checks the Leases that the Deployments name. Those of other programs, and of Deployments that exist no more, are in the
+/// same namespace.
+fn leader_check(
+    leases: &[Lease],
+    deployments: &[OperatorSettings],
+    namespace: &str,
+    now: Timestamp,
+) -> Check {
+    let is_known = !deployments.is_empty() && deployments.iter().all(|settings| settings.unread.is_empty());
+    let named: Vec<&str> = deployments.iter().filter_map(|settings| settings.lease.as_deref()).collect();
+    if is_known && named.is_empty() {
+        return Check::good(LEADER, "leader election is off");
+    }
+    let (mut fresh, mut stale) = (Vec::new(), Vec::new());
+    for lease in leases.iter().filter(|lease| !is_known || named.contains(&lease.name_any().as_str())) {
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_ref()).filter(|holder| !holder.is_empty());
+        let Some(holder) = holder else { continue };
         let described = format!("{holder} holds Lease {}", lease.name_any());
-        match age {
-            Some(age) if age <= LEASE_AGE => holders.push(described),
+        match spec.and_then(|spec| spec.renew_time.as_ref()).map(|at| now.duration_since(at.0)) {
+            Some(age) if age <= LEASE_AGE => fresh.push(described),
             Some(age) => stale.push(format!("{described}, renewed {} ago", short(age))),
             None => stale.push(described),
         }
     }
-    match (holders.is_empty(), stale.is_empty()) {
-        (_, false) => Check::failed(
-            name,
+    if is_known && !stale.is_empty() {
+        return Check::failed(
+            LEADER,
             stale.join("; "),
-            "No replica works: see the pods and their log; docs/runbooks/StreamEncryptionNoLeader.md.",
-        ),
-        (false, true) => Check::good(name, holders.join("; ")),
-        (true, true) => Check::warning(
-            name,
-            format!("no Lease in namespace {}", cluster.operator_namespace),
-            "No replica has become the leader yet, or leader election is off (leaderElection.enabled=false).",
-        ),
+            "No replica of this Deployment works: see the pods and their log; docs/runbooks/StreamEncryptionNoLeader.md.",
+        );
     }
+    let wanted = if is_known { named.len() } else { 1 };
+    if fresh.len() >= wanted {
+        return Check::good(LEADER, fresh.join("; "));
+    }
+    let message = match (is_known, fresh.is_empty()) {
+        (true, true) => format!("no Lease {} in namespace {namespace}", named.join(", ")),
+        (true, false) => format!("{}; the Lease of another Deployment is missing", fresh.join("; ")),
+        (false, _) => format!("no Lease in namespace {namespace} was renewed lately"),
+    };
+    Check::warning(
+        LEADER,
+        message,
+        "No replica has become the leader yet, or leader election is off (leaderElection.enabled=false).",
+    )
 }
 
 async fn policies(cluster: &Cluster, has_default: bool) -> Check {
@@ -123,6 +149,18 @@ fn policies_check(
             "See why: kubectl describe strencpol NAME",
         );
     }
+    let is_seen = |policy: &&DeserializeGuard<StreamEncryptionPolicy>| {
+        let status = policy.0.as_ref().ok().and_then(|policy| policy.status.as_ref());
+        status.is_some_and(|status| status.conditions.iter().any(|one| one.type_ == "Accepted"))
+    };
+    let seen = found.iter().filter(is_seen).count();
+    if seen < found.len() {
+        return Check::warning(
+            name,
+            format!("the operator has not reported about {} of {} yet", found.len() - seen, found.len()),
+            "If that lasts longer than a minute: does the operator run?",
+        );
+    }
     match (found.len(), has_default) {
         (0, false) => Check::warning(
             name,
@@ -140,6 +178,54 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plugin::doctor::Health;
+
+    fn lease(name: &str, age: i64) -> Lease {
+        let renewed = (Timestamp::UNIX_EPOCH - SignedDuration::from_secs(age)).to_string();
+        serde_json::from_value(json!({"metadata": {"name": name},
+            "spec": {"holderIdentity": "pod-1", "renewTime": renewed}}))
+        .unwrap()
+    }
+
+    fn leader_of(leases: &[Lease], names: &[Option<&str>]) -> Health {
+        let settings = |name: &Option<&str>| OperatorSettings {
+            lease: name.map(str::to_owned),
+            ..OperatorSettings::default()
+        };
+        let deployments: Vec<_> = names.iter().map(settings).collect();
+        leader_check(leases, &deployments, "system", Timestamp::UNIX_EPOCH).result
+    }
+
+    #[test]
+    fn lease_of_another_program_does_not_fail() {
+        let leases = [lease("operator", 5), lease("other", 3600)];
+        assert_eq!(leader_of(&leases, &[Some("operator")]), Health::Good);
+        // Without a Deployment, one fresh Lease is enough.
+        assert_eq!(leader_of(&leases, &[]), Health::Good);
+        assert_eq!(leader_of(&leases[1..], &[]), Health::Warning);
+    }
+
+    #[test]
+    fn own_lease_fails_if_it_is_old_beyond_a_wrong_clock() {
+        let of = |age| leader_of(&[lease("operator", age)], &[Some("operator")]);
+        assert_eq!([of(-60), of(75), of(81)], [Health::Good, Health::Good, Health::Failed]);
+        assert_eq!(leader_of(&[lease("a", 1), lease("b", 100)], &[Some("a"), Some("b")]), Health::Failed);
+    }
+
+    #[test]
+    fn missing_lease_is_a_warning_unless_election_is_off() {
+        assert_eq!(leader_of(&[lease("other", 1)], &[Some("operator")]), Health::Warning);
+        assert_eq!(leader_of(&[], &[None]), Health::Good);
+        assert_eq!(leader_of(&[lease("a", 1)], &[Some("a"), Some("b")]), Health::Warning);
+    }
+
+    #[test]
+    fn policy_without_a_status_is_not_accepted() {
+        let policy = json!({"metadata": {"name": "team"}, "spec": {"namespaceSelector": {}, "streams": [], "keys": []}});
+        let policy = DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()));
+        let check = policies_check("policies", &[policy], true);
+        assert_eq!(check.result, Health::Warning, "{check:?}");
+    }
 
     #[test]
     fn remedy_for_refused_policy_shows_its_message() {

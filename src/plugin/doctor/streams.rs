@@ -19,16 +19,17 @@ const OLD: SignedDuration = SignedDuration::from_mins(90);
 const OLD_WITH_EVENTS: SignedDuration = SignedDuration::from_mins(150);
 
 /// Runs the checks. `has_events` is whether the operator receives AWS's events.
-pub(super) async fn all(cluster: &Cluster, has_events: bool) -> Vec<Check> {
-    let found = match cluster.resources(&Scope { namespace: None, selector: None }).await {
+pub(super) async fn all(cluster: &Cluster, scope: &Scope, has_events: bool) -> Vec<Check> {
+    let found = match cluster.resources(scope).await {
         Ok(found) => found,
         Err(error) => return vec![Check::not_checked("resources", format!("{error:#}"))],
     };
     let entries: Vec<Entry> = found.iter().map(Entry::of).collect();
-    vec![resources(&entries), credentials(&entries), pace(&entries, has_events), budgets(&entries)]
+    let selected = scope.namespace.as_ref().map_or("-A".to_owned(), |namespace| format!("-n {namespace}"));
+    vec![resources(&entries, &selected), credentials(&entries), pace(&entries, has_events), budgets(&entries)]
 }
 
-fn resources(entries: &[Entry]) -> Check {
+fn resources(entries: &[Entry], selected: &str) -> Check {
     let name = "resources";
     let unseen = entries.iter().filter(|entry| entry.reason.is_none()).count();
     let count = |finding| entries.iter().filter(|entry| entry.has(finding)).count();
@@ -48,7 +49,7 @@ fn resources(entries: &[Entry]) -> Check {
         return Check::warning(
             name,
             message,
-            "See them: kubectl streamencryption status -A --only attention,plaintext",
+            format!("See them: kubectl streamencryption status {selected} --only attention,plaintext"),
         );
     }
     Check::good(name, message)
