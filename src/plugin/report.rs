@@ -4,27 +4,24 @@
 mod controls;
 mod page;
 mod streams;
+mod surveyed;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
-use stream_encryption_core::controller::stream_api::StreamApi as _;
 
 use super::Outcome;
 use super::age::short;
-use super::bars::Bars;
-use super::cluster::{Cluster, Scope, ScopeArguments};
+use super::cluster::{Cluster, Found, Scope, ScopeArguments};
 use super::fleet::State;
-use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, stdout, write_value};
+use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
 use super::places::PlaceArguments;
-use crate::adopt::progress_file::ProgressFile;
-use crate::adopt::survey::{PlaceSurvey, described, survey};
 use crate::telemetry::error_chain;
 use controls::{CONTROLS, Verdict};
 use streams::ReportedStream;
@@ -80,24 +77,29 @@ struct Report {
     aws: bool,
     /// The surveyed accounts and regions.
     accounts: Vec<String>,
-    /// What could not be read, as sentences.
+    /// What the report lacks or leaves out, as sentences.
     warnings: Vec<String>,
+    /// The accounts, regions and resources that could not be read, with the cause. The report is incomplete with any.
+    unread: Vec<String>,
     streams: Vec<ReportedStream>,
 }
 
 /// Writes a report.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    if !arguments.aws && !arguments.places.regions().is_empty() {
-        return Err(super::usage("--region belongs to --aws: add --aws to survey AWS"));
+    if !arguments.aws && names_aws(&arguments.places) {
+        return Err(super::usage(
+            "--region, --role-arn, --service and --aws-endpoint-url belong to --aws: add --aws to survey AWS",
+        ));
     }
     let cluster = arguments.scope.cluster.connect().await?;
     let scope = arguments.scope.scope(&cluster);
-    let mut report = read(&cluster, &scope).await?;
+    let found = cluster.resources(&scope).await?;
+    let mut report = read(&cluster, &scope, &found).await?;
     if arguments.aws {
-        report.survey(&arguments.places).await?;
+        surveyed::add(&mut report, &cluster, &scope, &found, &arguments.places).await?;
     }
-    for warning in &report.warnings {
-        eprintln!("{warning}");
+    for warning in report.warnings.iter().chain(&report.unread) {
+        notice(warning);
     }
     match &arguments.file {
         Some(path) => {
@@ -105,21 +107,30 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             write(&mut text, arguments.output, &report)?;
             let text = anstream::adapter::strip_bytes(&text).into_vec();
             fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
-            eprintln!("Wrote {} with {} streams.", path.display(), report.streams.len());
+            notice(format_args!("Wrote {} with {} streams.", path.display(), report.streams.len()));
         }
         None => write(&mut stdout(), arguments.output, &report)?,
     }
+    ensure!(report.unread.is_empty(), "not everything could be read; the problems are listed above");
     let fails = report.streams.iter().any(ReportedStream::fails_a_control);
     Ok(if arguments.fail_on_failed_controls && fails { Outcome::Found } else { Outcome::Done })
 }
 
-async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
-    let found = cluster.resources(scope).await?;
+/// Returns whether the flags are about AWS.
+fn names_aws(places: &PlaceArguments) -> bool {
+    let is_one_service = places.services().len() == 1;
+    let has_places = !places.regions().is_empty() || !places.roles().is_empty();
+    has_places || is_one_service || places.endpoint_url().is_some()
+}
+
+async fn read(cluster: &Cluster, scope: &Scope, found: &[Found]) -> anyhow::Result<Report> {
     let mut warnings = Vec::new();
     let ledgers = cluster.ledgers().await.unwrap_or_else(|error| {
         warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
         BTreeMap::default()
     });
+    let mut streams = found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect();
+    warnings.extend(surveyed::one_per_stream(&mut streams));
     Ok(Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,
         version: env!("CARGO_PKG_VERSION"),
@@ -128,40 +139,9 @@ async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
         aws: false,
         accounts: Vec::new(),
         warnings,
-        streams: found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect(),
+        unread: Vec::new(),
+        streams,
     })
-}
-
-impl Report {
-    /// Adds every stream of these accounts and regions, and what AWS says of those that are there already.
-    async fn survey(&mut self, arguments: &PlaceArguments) -> anyhow::Result<()> {
-        let aws = arguments.connect().await?;
-        let own = aws.identity().await;
-        if let (Err(error), []) = (&own, arguments.roles()) {
-            anyhow::bail!("your AWS account is not known: {}", described(error));
-        }
-        let places = arguments.places(own.as_ref().ok())?;
-        let bars = Bars::new();
-        let surveys = survey(&aws, &places, &arguments.services(), &ProgressFile::none(), &bars).await;
-        bars.end();
-        let mut known: BTreeMap<String, usize> = BTreeMap::new();
-        for (at, stream) in self.streams.iter().enumerate() {
-            known.extend(stream.entry.stream.clone().map(|arn| (arn, at)));
-        }
-        for PlaceSurvey { place, streams, problems, .. } in surveys {
-            self.accounts.push(format!("{} in {}", place.account.account, place.region));
-            self.warnings.extend(problems);
-            for found in &streams {
-                let at = *known.entry(found.arn.to_string()).or_insert_with(|| {
-                    self.streams.push(ReportedStream::unmanaged(&found.arn));
-                    self.streams.len() - 1
-                });
-                self.streams[at].observe(found, self.generated_time);
-            }
-        }
-        self.aws = true;
-        Ok(())
-    }
 }
 
 fn write(out: &mut impl Write, format: Format, report: &Report) -> anyhow::Result<()> {
@@ -206,8 +186,17 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
     }
     table.write(out)?;
     let failing: Vec<_> = streams.iter().filter(|stream| stream.fails_a_control()).collect();
-    if failing.is_empty() {
+    if failing.is_empty() && report.unread.is_empty() {
         writeln!(out, "\nNo stream fails a control.")?;
+        return Ok(());
+    }
+    if !report.unread.is_empty() {
+        writeln!(out, "\n{bold}This report is incomplete: not everything could be read{bold:#}")?;
+        for problem in &report.unread {
+            writeln!(out, "{problem}")?;
+        }
+    }
+    if failing.is_empty() {
         return Ok(());
     }
     writeln!(out, "\n{bold}Streams that fail a control{bold:#}")?;
@@ -232,4 +221,36 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
     }
     table.write(out)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incomplete_report_does_not_say_that_all_is_well() {
+        let mut report = Report {
+            generated_time: Timestamp::UNIX_EPOCH,
+            version: "",
+            server: String::new(),
+            scope: String::new(),
+            aws: true,
+            accounts: Vec::new(),
+            warnings: Vec::new(),
+            unread: Vec::new(),
+            streams: Vec::new(),
+        };
+        let text = |report: &Report| {
+            let mut out = anstream::StripStream::new(Vec::new());
+            write_tables(&mut out, report).unwrap();
+            String::from_utf8(out.into_inner()).unwrap()
+        };
+        assert!(text(&report).ends_with("No stream fails a control.\n"));
+        report.unread.push("111122223333 in eu-west-1: AccessDenied".to_owned());
+        let incomplete = text(&report);
+        assert!(
+            incomplete.ends_with("not everything could be read\n111122223333 in eu-west-1: AccessDenied\n")
+        );
+        assert!(!incomplete.contains("No stream fails"), "{incomplete}");
+    }
 }

@@ -113,13 +113,14 @@
     const account = `${stream.account ?? "unknown account"} in ${stream.region ?? "unknown region"}`;
     const managed = Boolean(stream.resource);
     const owner = managed ? `${stream.namespace}/${stream.resource}` : "";
+    const unmanaged = !managed && stream.managed !== null; // null: not known
     const key = keyWords(stream.activeKey, stream.service);
     const used = stream.callsUsed ?? 0;
     const left = typeof stream.callsLimit !== "number" ? undefined : Math.max(0, stream.callsLimit - used);
     const searched = [stream.stream, stream.name, owner, account, stream.service, key, stream.desiredKey, stream.reason, stream.message,
       STATES[state].label, stream.encryptionStatus, stream.source].join("\n").toLowerCase();
     const name = stream.name || stream.stream || stream.resource || "";
-    return { stream, state, since, sinceMs: millis(since), name, account, managed, owner, key, used, left, searched };
+    return { stream, state, since, sinceMs: millis(since), name, account, managed, unmanaged, owner, key, used, left, searched };
   });
   const controlName = (control) => `${control.framework} ${control.id}`;
   const states = Object.fromEntries(ALL_STATES.map((state) => [state, views.filter((view) => view.state === state)]));
@@ -182,7 +183,7 @@
   const bar = (...sums) => h("div.bar", { "aria-hidden": "true" }, segments(sums));
   const alert = (...words) => h("span.alert", icon("flag"), words);
   const placeOf = (view) => h("span.sub", foreign(view.stream.service ?? "Unknown service"), ", ", foreign(view.account, { class: "place" }));
-  const ownerOf = (view) => (view.managed ? foreign(view.owner) : h("span.muted", "not managed"));
+  const ownerOf = (view) => (view.managed ? foreign(view.owner) : h("span.muted", view.unmanaged ? "not managed" : "not known"));
   const leftOf = (view) => (view.left === undefined ? dash() : `${view.left} of ${view.stream.callsLimit}`);
   const messageOf = ({ stream: { reason, message } }) => [reason && [h("code", foreign(reason)), " "], message && withArns(message)];
   const STREAM = { label: "Stream", cell: (view) => [
@@ -204,7 +205,8 @@
       Sources: data.aws ? ["StreamEncryptions, ledgers and AWS’s own list of streams in ", accounts] : "StreamEncryptions and ledgers of the cluster",
     };
     byId("facts").append(...Object.entries(facts).map(([term, value]) => h("div", h("dt", term), h("dd", value))));
-    const warnings = data.warnings ?? [];
+    const unread = (data.unread ?? []).map((problem) => `This report is incomplete: ${problem}`);
+    const warnings = [...unread, ...(data.warnings ?? [])];
     fill(byId("warnings"), warnings.map((warning) => h("li", icon("flag"), " ", foreign(warning))));
     byId("warnings").hidden = warnings.length === 0;
     document.title = `Stream encryption report, ${utc(now)} UTC${data.server ? `, ${data.server}` : ""}`;
@@ -233,7 +235,7 @@
 
   const summary = () => {
     const total = views.length;
-    const unmanaged = views.filter((view) => !view.managed).length;
+    const unmanaged = views.filter((view) => view.unmanaged).length;
     fill(byId("verdict"), verdict());
     const words = ALL_STATES.map((state) => `${digits(states[state].length)} ${STATES[state].word}`).join(", ");
     fill(byId("overview"), [{ "aria-label": `${count(total, "stream")}: ${words}.` }, segments(ALL_STATES.map((state) => [state, states[state].length]))]);
@@ -403,7 +405,8 @@
     const since = millis(view.stream.plaintextSinceTime);
     if (since <= now && !plain.some((period) => period.to >= now)) plain.push({ kind: "Plaintext", from: since, to: now });
     const encrypted = millis(view.stream.encryptedSinceTime);
-    if (plain.length === 0) return encrypted <= now ? [{ kind: "Encrypted", from: encrypted, to: now }] : [];
+    // A stream that AWS does not describe any more has the time of its last state only.
+    if (plain.length === 0) return encrypted <= now && view.state === "Encrypted" ? [{ kind: "Encrypted", from: encrypted, to: now }] : [];
     return plain.flatMap((period, index) => {
       const next = plain[index + 1]?.from ?? (view.state === "Encrypted" ? now : undefined);
       return next > period.to ? [period, { kind: "Encrypted", from: period.to, to: next }] : [period];
@@ -527,10 +530,10 @@
 
   // Details of a stream, which are a row below its own.
   const details = (view) => {
-    const { stream, key, managed, owner } = view;
+    const { stream, key, managed, unmanaged, owner } = view;
     const facts = {
       "ARN": withArns(stream.stream ?? "not recorded"),
-      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : "no StreamEncryption",
+      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : unmanaged ? "no StreamEncryption" : "not known",
       "Ready": stream.ready && foreign(stream.ready),
       "AWS reports": stream.encryptionStatus && foreign(stream.encryptionStatus),
       "Source": stream.source && foreign(stream.source),
@@ -542,7 +545,7 @@
     const times = {
       "Active key unusable since": stream.activeKeyUnusableSinceTime, "Encrypted since": stream.encryptedSinceTime,
       "In plaintext since": stream.plaintextSinceTime, "Test record encrypted": stream.verifiedTime,
-      "Last described by the operator": stream.lastDescribeTime, "Next attempt": stream.nextAttemptTime,
+      "Last described": stream.lastDescribeTime, "Next attempt": stream.nextAttemptTime,
     };
     for (const [term, time] of Object.entries(times)) facts[term] = time && timeOf(time);
     const group = (title, items, each) => items?.length > 0 && h("div", h("h3", title), h("ul", items.map((item) => h("li", each(item)))));
@@ -595,7 +598,7 @@
       state: (view, wanted) => view.state === wanted,
       account: (view, wanted) => view.account === wanted,
       service: (view, wanted) => view.stream.service === wanted,
-      managed: (view, wanted) => view.managed === (wanted === "yes"),
+      managed: (view, wanted) => (wanted === "yes" ? view.managed : view.unmanaged),
       control: (view, wanted) => (view.stream.controls ?? []).some((control) => control.result === "Failed" && controlName(control) === wanted),
     };
     const input = (name) => byId(`filter-${name}`);

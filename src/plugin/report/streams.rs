@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
+use stream_encryption_api::stream_encryption::EncryptionStatus;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
@@ -21,6 +22,8 @@ use crate::plugin::output::Columns;
 pub(super) struct ReportedStream {
     #[serde(flatten)]
     pub(super) entry: Entry,
+    /// Whether a `StreamEncryption` manages the stream; `None` if that is not known.
+    managed: Option<bool>,
     /// The calls of the ledger, those of others included, oldest first.
     calls: Vec<LedgerCall>,
     /// The periods in which records were in plaintext, oldest first.
@@ -52,38 +55,79 @@ impl ReportedStream {
             plaintext_periods: plaintext_periods(&entry, &calls),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
             calls,
+            managed: Some(true),
             entry,
         }
     }
 
-    /// Reports a stream that no `StreamEncryption` manages.
-    pub(super) fn unmanaged(arn: &StreamArn) -> Self {
-        let entry = Entry::unmanaged(arn);
-        Self { calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
+    /// Reports a stream that no resource of the report has.
+    pub(super) fn of_aws(arn: &StreamArn, manager: Manager) -> Self {
+        let mut entry = Entry::unmanaged(arn);
+        if let Manager::Outside(name) = &manager
+            && let Some((namespace, resource)) = name.split_once('/')
+        {
+            entry.namespace = namespace.to_owned();
+            entry.resource = resource.to_owned();
+        }
+        entry.message = Some(manager.words());
+        let managed = match manager {
+            Manager::Outside(_) => Some(true),
+            Manager::Nobody => Some(false),
+            Manager::Perhaps(_) | Manager::Unknown => None,
+        };
+        Self { managed, calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
     }
 
-    /// Takes what AWS has just described: newer than the status, except for a change in progress, of which the status
-    /// knows more.
+    /// Returns the resource as `NAMESPACE/NAME`.
+    pub(super) fn resource(&self) -> String {
+        format!("{}/{}", self.entry.namespace, self.entry.resource)
+    }
+
+    /// Returns whether the resource manages its stream, as far as it is known.
+    pub(super) fn owns_its_stream(&self) -> bool {
+        !self.calls.is_empty() || self.entry.may_own_its_stream()
+    }
+
+    /// Takes what AWS has just described. It is newer than the status, of which only what agrees with it remains.
     pub(super) fn observe(&mut self, found: &FoundStream, at: Timestamp) {
-        let state = match &found.encryption {
-            FoundEncryption::Plaintext => State::Plaintext,
-            FoundEncryption::NotEncryptable(source) => {
-                self.entry.source = Some(source.clone());
-                State::NotEncryptable
-            }
+        let before = self.entry.state;
+        let (state, encryption_status) = match &found.encryption {
+            FoundEncryption::Plaintext => (State::Plaintext, Some(EncryptionStatus::Disabled)),
+            FoundEncryption::NotEncryptable(_) => (State::NotEncryptable, None),
             FoundEncryption::AwsOwned | FoundEncryption::Customer(_) | FoundEncryption::UnknownKey(_) => {
-                State::Encrypted
+                (State::Encrypted, Some(EncryptionStatus::Enabled))
             }
-            FoundEncryption::Unsettled(_) => self.entry.state,
+            // The status knows more of a change than AWS reports, if it is about the same change.
+            FoundEncryption::Unsettled(why) if is_reported(self.entry.encryption_status, why) => {
+                (before, self.entry.encryption_status)
+            }
+            FoundEncryption::Unsettled(_) => (State::Unknown, None),
         };
-        if !matches!(found.encryption, FoundEncryption::Unsettled(_)) {
-            self.entry.state = state;
+        self.entry.state = state;
+        if self.entry.encryption_status.is_some() {
+            self.entry.encryption_status = encryption_status;
+        }
+        if let FoundEncryption::NotEncryptable(source) = &found.encryption {
+            self.entry.source = Some(source.clone());
+        }
+        let is_settled = !matches!(found.encryption, FoundEncryption::Unsettled(_));
+        if is_settled {
+            if self.entry.active_key != found.encryption.key() {
+                self.entry.active_key_unusable_since_time = None;
+            }
             self.entry.active_key = found.encryption.key();
+            self.entry.last_describe_time = Some(at);
         }
-        self.entry.last_describe_time = Some(at);
-        if self.entry.resource.is_empty() {
-            self.entry.message = Some(unmanaged_message(found));
+        if state != before {
+            self.entry.encrypted_since_time = None;
+            self.entry.plaintext_since_time = None;
+            self.plaintext_periods.retain(|period| period.to_time.is_some());
         }
+        let message = self.entry.message.take().unwrap_or_default();
+        let differs = state != before && self.entry.reason.is_some();
+        let newer = if differs { "AWS reports another state than the status, which is older. " } else { "" };
+        self.entry.message =
+            Some(format!("{newer}{message}{}", more(found))).filter(|words| !words.is_empty());
         self.controls = results(found.arn.service, self.entry.state);
     }
 
@@ -110,8 +154,49 @@ impl ReportedStream {
     }
 }
 
-/// Returns who may manage a stream that no `StreamEncryption` manages, and what is unknown of it.
-fn unmanaged_message(found: &FoundStream) -> String {
+/// Who manages a stream that no resource of the report has.
+pub(super) enum Manager {
+    /// This resource, which the report does not show.
+    Outside(String),
+    /// This resource, if it names the stream in this account and region.
+    Perhaps(String),
+    /// No resource of the cluster.
+    Nobody,
+    /// Not known: not all resources could be read.
+    Unknown,
+}
+
+impl Manager {
+    fn words(&self) -> String {
+        match self {
+            Self::Outside(name) => {
+                format!("StreamEncryption {name} manages this stream. It is not part of this report.")
+            }
+            Self::Perhaps(name) => format!(
+                "StreamEncryption {name} may manage this stream: it names a stream without a region, and the operator has not reconciled it yet."
+            ),
+            Self::Nobody => "No StreamEncryption manages this stream.".to_owned(),
+            Self::Unknown => {
+                "It is not known whether a StreamEncryption manages this stream: not all could be read."
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// Returns whether the status of a resource is about the change that AWS has just reported.
+fn is_reported(status: Option<EncryptionStatus>, why: &str) -> bool {
+    match status {
+        Some(EncryptionStatus::Enabling) => why == "encryption is being enabled",
+        Some(EncryptionStatus::Disabling) => why == "encryption is being disabled",
+        Some(EncryptionStatus::EnablingFailed) => why.starts_with("enabling encryption failed"),
+        Some(EncryptionStatus::DisablingFailed) => why.starts_with("disabling encryption failed"),
+        _ => false,
+    }
+}
+
+/// Returns the tools that the tags of a stream name, and what is unknown of the stream.
+fn more(found: &FoundStream) -> String {
     let owners = found.owners.as_deref().unwrap_or_default();
     let owners: Vec<String> = owners.iter().map(ToString::to_string).collect();
     let by = if owners.is_empty() {
@@ -120,10 +205,10 @@ fn unmanaged_message(found: &FoundStream) -> String {
         format!(" According to its tags: {}.", owners.join(", "))
     };
     let why = match &found.encryption {
-        FoundEncryption::Unsettled(why) => format!(" Its encryption is not known: {why}."),
+        FoundEncryption::Unsettled(why) => format!(" AWS does not report its encryption now: {why}."),
         _ => String::new(),
     };
-    format!("No StreamEncryption manages this stream.{by}{why}")
+    format!("{by}{why}")
 }
 
 /// A stream as a row of CSV.
@@ -163,4 +248,77 @@ fn plaintext_periods(entry: &Entry, calls: &[LedgerCall]) -> Vec<Period> {
     }
     periods.extend(entry.plaintext_since_time.map(|since| Period { from_time: since, to_time: None }));
     periods
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::surveyed::found;
+    use super::*;
+
+    const ORDERS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+    const SINCE: &str = "2026-01-01T00:00:00Z";
+
+    /// A stream with this status, and with what AWS reports later.
+    fn observed(status: &Value, encryption: FoundEncryption) -> ReportedStream {
+        let mut status = status.clone();
+        status["lastDescribeTime"] = json!(SINCE);
+        let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data"}, "spec": {"stream": {"arn": ORDERS}}, "status": status});
+        let resource = Found::of(serde_json::from_value(resource).unwrap());
+        let mut stream = ReportedStream::of(&resource, &BTreeMap::new());
+        stream.observe(&found(ORDERS, encryption), "2026-01-02T00:00:00Z".parse().unwrap());
+        stream
+    }
+
+    fn status(encrypted: &str, aws: &str, since: &str) -> Value {
+        let condition = |kind: &str| {
+            json!({"type": kind, "status": encrypted, "reason": "Encrypted", "message": "why",
+            "lastTransitionTime": SINCE})
+        };
+        json!({"conditions": [condition("Ready"), condition("Encrypted")], "encryptionStatus": aws, since: SINCE})
+    }
+
+    #[test]
+    fn state_of_now_has_no_times_of_another_state() {
+        for (status, encryption, state) in [
+            (status("True", "ENABLED", "encryptedSinceTime"), FoundEncryption::Plaintext, State::Plaintext),
+            (status("False", "DISABLED", "plaintextSinceTime"), FoundEncryption::AwsOwned, State::Encrypted),
+        ] {
+            let stream = observed(&status, encryption);
+            let entry = &stream.entry;
+            assert_eq!(
+                (entry.state, entry.encrypted_since_time, entry.plaintext_since_time),
+                (state, None, None)
+            );
+            assert_eq!(stream.plaintext_periods, []);
+            let aws = entry.encryption_status.map(EncryptionStatus::as_str);
+            assert_eq!(aws, Some(if state == State::Plaintext { "DISABLED" } else { "ENABLED" }));
+            assert!(
+                entry.message.as_deref().is_some_and(|words| words.contains("older")),
+                "{:?}",
+                entry.message
+            );
+        }
+        let same = observed(&status("True", "ENABLED", "encryptedSinceTime"), FoundEncryption::AwsOwned);
+        assert!(same.entry.encrypted_since_time.is_some());
+        assert_eq!(same.entry.message.as_deref(), Some("why"));
+    }
+
+    #[test]
+    fn change_that_the_status_does_not_know_is_unknown() {
+        let changing = |why: &str| FoundEncryption::Unsettled(why.to_owned());
+        let encrypted = status("True", "ENABLED", "encryptedSinceTime");
+        let stream = observed(&encrypted, changing("encryption is being disabled"));
+        assert_eq!(stream.entry.state, State::Unknown);
+        assert_eq!(
+            stream.entry.last_describe_time,
+            Some(SINCE.parse().unwrap()),
+            "AWS has described no state"
+        );
+        let known = status("True", "DISABLING", "encryptedSinceTime");
+        assert_eq!(observed(&known, changing("encryption is being disabled")).entry.state, State::Changing);
+        assert_eq!(observed(&known, changing("encryption is being enabled")).entry.state, State::Unknown);
+    }
 }

@@ -1,0 +1,287 @@
+//! What a survey of AWS adds to a report: the state of each stream now, and the streams that no resource of the report has.
+//!
+//! Whether a stream is managed is decided by all resources of the cluster, also by those that the report does not show.
+
+use std::collections::BTreeMap;
+
+use stream_encryption_core::controller::stream_api::StreamApi as _;
+use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
+
+use super::Report;
+use super::streams::{Manager, ReportedStream};
+use crate::adopt::found::FoundStream;
+use crate::adopt::managed::Managed;
+use crate::adopt::progress_file::ProgressFile;
+use crate::adopt::survey::{PlaceSurvey, described, survey};
+use crate::plugin::bars::Bars;
+use crate::plugin::cluster::{Cluster, Found, Scope};
+use crate::plugin::fleet::Entry;
+use crate::plugin::places::PlaceArguments;
+use crate::telemetry::error_chain;
+
+/// Adds every stream of these accounts and regions, and what AWS says of those that are there already. `shown` are the
+/// resources of the report.
+pub(super) async fn add(
+    report: &mut Report,
+    cluster: &Cluster,
+    scope: &Scope,
+    shown: &[Found],
+    arguments: &PlaceArguments,
+) -> anyhow::Result<()> {
+    let aws = arguments.connect().await?;
+    let own = aws.identity().await;
+    if let (Err(error), []) = (&own, arguments.roles()) {
+        anyhow::bail!("your AWS account is not known: {}", described(error));
+    }
+    let own = own.ok();
+    let places = arguments.places(own.as_ref())?;
+    let mut managers = Managers::of(shown, own.as_ref(), arguments.regions());
+    if !scope.is_everything() {
+        match cluster.resources(&Scope { namespace: None, selector: None }).await {
+            Ok(all) => managers = Managers::of(&all, own.as_ref(), arguments.regions()),
+            Err(error) => {
+                managers.are_all = false;
+                report.unread.push(format!(
+                    "It is not known which streams are managed by resources outside of {scope}: {}",
+                    error_chain(error.as_ref())
+                ));
+            }
+        }
+    }
+    let bars = Bars::new();
+    let surveys = survey(&aws, &places, &arguments.services(), &ProgressFile::none(), &bars).await;
+    bars.end();
+    report.take(surveys, &managers);
+    Ok(())
+}
+
+/// The resources of the cluster, by the streams that they name.
+pub(super) struct Managers {
+    /// By the ARN of a status or of a spec.
+    by_arn: BTreeMap<String, String>,
+    /// By a name that the operator has not resolved yet.
+    by_name: Managed,
+    /// Whether these are all resources of the cluster.
+    are_all: bool,
+}
+
+impl Managers {
+    fn of(all: &[Found], own: Option<&AwsAccount>, regions: &[Region]) -> Self {
+        let mut managers = Self { by_arn: BTreeMap::new(), by_name: Managed::default(), are_all: true };
+        let mut entries: Vec<(&Found, Entry)> = all.iter().map(|found| (found, Entry::of(found))).collect();
+        // Of several resources of one stream, the one that manages it comes first.
+        entries.sort_by_key(|(_, entry)| !entry.may_own_its_stream());
+        for (found, entry) in entries {
+            let name = format!("{}/{}", found.namespace, found.name);
+            match entry.stream {
+                Some(arn) => drop(managers.by_arn.entry(arn).or_insert(name)),
+                None => {
+                    let resource = found.resource.as_deref().ok();
+                    managers.by_name.add(&found.namespace, &found.name, resource, own, regions);
+                }
+            }
+        }
+        managers
+    }
+}
+
+impl Report {
+    /// Takes what a survey has found.
+    pub(super) fn take(&mut self, surveys: Vec<PlaceSurvey>, managers: &Managers) {
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        for (at, stream) in self.streams.iter().enumerate() {
+            known.extend(stream.entry.stream.clone().map(|arn| (arn, at)));
+        }
+        let found = surveys.iter().flat_map(|survey| &survey.streams);
+        let mut named: BTreeMap<String, usize> = BTreeMap::new();
+        for name in found.filter_map(|found| managers.by_name.of(&found.arn)) {
+            *named.entry(name.to_owned()).or_default() += 1;
+        }
+        for PlaceSurvey { place, streams, problems, .. } in surveys {
+            let place = format!("{} in {}", place.account.account, place.region);
+            self.unread.extend(problems.iter().map(|problem| format!("{place}: {problem}")));
+            self.accounts.push(place);
+            for found in &streams {
+                let at = match known.get(&found.arn.to_string()) {
+                    Some(at) => *at,
+                    None => self.place_of(&found.arn, managers, &named),
+                };
+                self.streams[at].observe(found, self.generated_time);
+            }
+        }
+        self.aws = true;
+    }
+
+    /// Returns the index of a stream that no resource of the report has by its ARN: that of the one resource that names it,
+    /// or that of a new entry.
+    fn place_of(&mut self, arn: &StreamArn, managers: &Managers, named: &BTreeMap<String, usize>) -> usize {
+        let by_name = managers.by_name.of(arn);
+        if let Some(name) = by_name.filter(|name| named.get(*name) == Some(&1)) {
+            let is_named =
+                |stream: &ReportedStream| stream.resource() == name && stream.entry.stream.is_none();
+            if let Some(at) = self.streams.iter().position(is_named) {
+                self.streams[at].entry.set_arn(arn);
+                return at;
+            }
+        }
+        let manager = match (managers.by_arn.get(&arn.to_string()), by_name) {
+            (Some(name), _) => Manager::Outside(name.clone()),
+            (None, Some(name)) => Manager::Perhaps(name.to_owned()),
+            (None, None) if managers.are_all => Manager::Nobody,
+            (None, None) => Manager::Unknown,
+        };
+        self.streams.push(ReportedStream::of_aws(arn, manager));
+        self.streams.len() - 1
+    }
+}
+
+/// Leaves one entry of each stream: that of the resource that manages it. Returns a sentence for each other resource.
+pub(super) fn one_per_stream(streams: &mut Vec<ReportedStream>) -> Vec<String> {
+    let mut order: Vec<usize> = (0..streams.len()).collect();
+    order.sort_by_key(|at| !streams[*at].owns_its_stream());
+    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+    let mut others = BTreeMap::new();
+    for at in order {
+        let Some(arn) = streams[at].entry.stream.clone() else { continue };
+        let owner = *owners.entry(arn).or_insert(at);
+        if owner != at {
+            let words = format!(
+                "{} has the stream of {}, too: it counts once.",
+                streams[at].resource(),
+                streams[owner].resource()
+            );
+            others.insert(at, words);
+        }
+    }
+    let mut at = 0;
+    streams.retain(|_| {
+        at += 1;
+        !others.contains_key(&(at - 1))
+    });
+    others.into_values().collect()
+}
+
+/// Returns the stream of a survey, for the tests.
+#[cfg(test)]
+pub(super) fn found(arn: &str, encryption: crate::adopt::found::FoundEncryption) -> FoundStream {
+    FoundStream { arn: arn.parse().expect("an ARN"), encryption, owners: Some(Vec::new()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::adopt::found::FoundEncryption;
+    use crate::adopt::survey::Place;
+    use crate::plugin::fleet::State;
+
+    const ORDERS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+
+    fn resource(namespace: &str, name: &str, stream: &Value, reason: &str) -> Found {
+        let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "why",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        Found::of(
+            serde_json::from_value(json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": name, "namespace": namespace}, "spec": {"stream": stream},
+                "status": {"conditions": [condition]},
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn report(shown: &[Found]) -> Report {
+        Report {
+            generated_time: Timestamp::UNIX_EPOCH,
+            version: "",
+            server: String::new(),
+            scope: "namespace data".to_owned(),
+            aws: false,
+            accounts: Vec::new(),
+            warnings: Vec::new(),
+            unread: Vec::new(),
+            streams: shown.iter().map(|found| ReportedStream::of(found, &BTreeMap::new())).collect(),
+        }
+    }
+
+    fn managers(all: &[Found]) -> Managers {
+        let own = AwsAccount::of(&ORDERS.parse().unwrap());
+        Managers::of(all, Some(&own), &["eu-west-1", "eu-central-1"].map(|region| region.parse().unwrap()))
+    }
+
+    fn surveyed(arns: &[&str], problems: &[&str]) -> Vec<PlaceSurvey> {
+        let arn: StreamArn = ORDERS.parse().unwrap();
+        let place = Place { account: AwsAccount::of(&arn), region: arn.region, role: None };
+        let streams = arns.iter().map(|arn| found(arn, FoundEncryption::Plaintext)).collect();
+        let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
+        vec![PlaceSurvey { place, streams, reused: 0, problems }]
+    }
+
+    fn message(stream: &ReportedStream) -> &str {
+        stream.entry.message.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn stream_of_a_resource_outside_of_the_scope_is_managed() {
+        let all = [resource("other", "orders", &json!({"arn": ORDERS}), "Encrypted")];
+        let mut report = report(&[]);
+        report.take(surveyed(&[ORDERS], &[]), &managers(&all));
+        let [stream] = &report.streams[..] else { panic!("one stream") };
+        assert_eq!((stream.resource(), stream.entry.state), ("other/orders".to_owned(), State::Plaintext));
+        assert!(message(stream).contains("not part of this report"), "{}", message(stream));
+    }
+
+    #[test]
+    fn unmanaged_is_claimed_only_if_all_resources_are_known() {
+        let cases =
+            [(true, json!(false), "No StreamEncryption manages"), (false, Value::Null, "not known whether")];
+        for (are_all, managed, words) in cases {
+            let mut report = report(&[]);
+            report.take(surveyed(&[ORDERS], &[]), &Managers { are_all, ..managers(&[]) });
+            assert_eq!(serde_json::to_value(&report.streams[0]).unwrap()["managed"], managed);
+            assert!(message(&report.streams[0]).contains(words), "{}", message(&report.streams[0]));
+        }
+    }
+
+    #[test]
+    fn stream_that_a_resource_names_is_not_listed_twice() {
+        let by_name =
+            [resource("data", "orders", &json!({"service": "Firehose", "name": "orders"}), "Enabling")];
+        let mut one = report(&by_name);
+        one.take(surveyed(&[ORDERS], &[]), &managers(&by_name));
+        let [stream] = &one.streams[..] else { panic!("one stream") };
+        assert_eq!(
+            (stream.resource(), stream.entry.stream.as_deref()),
+            ("data/orders".to_owned(), Some(ORDERS))
+        );
+        // Without a region in the spec, it could be either of two.
+        let elsewhere = ORDERS.replace("eu-west-1", "eu-central-1");
+        let mut two = report(&by_name);
+        two.take(surveyed(&[ORDERS, &elsewhere], &[]), &managers(&by_name));
+        assert_eq!(two.streams.len(), 3);
+        assert!(two.streams[1..].iter().all(|stream| message(stream).contains("data/orders may manage")));
+    }
+
+    #[test]
+    fn problem_names_its_account_and_region() {
+        let mut report = report(&[]);
+        report.take(surveyed(&[], &["AccessDenied"]), &managers(&[]));
+        assert_eq!(report.unread, ["111122223333 in eu-west-1: AccessDenied"]);
+    }
+
+    #[test]
+    fn stream_of_two_resources_counts_once_as_its_owners() {
+        let shown = [
+            resource("data", "a", &json!({"arn": ORDERS}), "StreamAlreadyManaged"),
+            resource("data", "b", &json!({"arn": ORDERS}), "Encrypted"),
+            resource("data", "c", &json!({"service": "Kinesis", "name": "c"}), "NotPermitted"),
+        ];
+        let mut report = report(&shown);
+        let others = one_per_stream(&mut report.streams);
+        let names: Vec<String> = report.streams.iter().map(ReportedStream::resource).collect();
+        assert_eq!(names, ["data/b", "data/c"]);
+        assert_eq!(others, ["data/a has the stream of data/b, too: it counts once."]);
+    }
+}
