@@ -114,7 +114,8 @@ impl ClusterArguments {
         let kubeconfig = self.kubeconfig.as_ref().map(|path| ("--kubeconfig", path.display().to_string()));
         let context = self.context.as_ref().map(|context| ("--context", context.clone()));
         let given = [kubeconfig, context].into_iter().flatten();
-        given.map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect()
+        let words: Vec<String> = given.map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect();
+        words.concat()
     }
 }
 

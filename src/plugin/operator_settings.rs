@@ -172,9 +172,9 @@ impl<'a> Flags<'a> {
             }
         }
         // A variable that is set takes precedence over one of the same name in envFrom.
-        let is_set = |name: &&str| container.env.iter().flatten().any(|variable| variable.name == **name);
+        let is_set = |name: &str| container.env.iter().flatten().any(|variable| variable.name == name);
         if container.env_from.as_ref().is_some_and(|from| !from.is_empty())
-            && !DECISIVE.iter().all(|name| is_set(&name))
+            && !DECISIVE.iter().all(|name| is_set(name))
         {
             unread.push("envFrom".to_owned());
         }

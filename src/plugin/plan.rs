@@ -98,23 +98,23 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             "The files have {namespace}/{name} more than once: each is planned as if it were the only one."
         ));
     }
-    let planner = &planner(&cluster, arguments, &manifests).await?;
+    let plan = &Box::pin(planner(&cluster, arguments, &manifests)).await?;
     let progress = &Progress::new("planned", manifests.resources.len());
     let plans = manifests.resources.iter().map(|object| async {
-        let row = Box::pin(planner.plan(object)).await;
+        let row = Box::pin(plan.row(object)).await;
         progress.step();
         row
     });
     let rows: Vec<Row> = stream::iter(plans).buffered(CONCURRENT).collect().await;
     progress.end();
     // With the ledgers, the plan itself shows which resource of the cluster manages a stream.
-    let stored = if planner.reads_ledgers { Vec::new() } else { stored(&cluster, &rows).await };
+    let stored = if plan.reads_ledgers { Vec::new() } else { stored(&cluster, &rows).await };
     // A refused resource manages no stream.
     let accepted = rows.iter().filter(|row| !row.refused && !row.unplanned);
-    let planned: Vec<(String, String)> = accepted
+    let named: Vec<(String, String)> = accepted
         .filter_map(|row| Some((row.stream.clone()?, format!("{}/{}", row.namespace, row.resource))))
         .collect();
-    for warning in contested::warnings(&planned, &stored) {
+    for warning in contested::warnings(&named, &stored) {
         notice(warning);
     }
     let mut out = stdout();

@@ -527,6 +527,21 @@ describe("other fleets", () => {
     });
   });
 
+  test("a stream of unknown state is not encrypted until now", async () => {
+    const stream = { stream: "arn:aws:kinesis:eu-west-1:111122223333:stream/one", service: "Kinesis", account: "111122223333", region: "eu-west-1",
+      name: "one", managed: null, encryptedSinceTime: "2026-03-02T07:00:00Z",
+      calls: [{ time: "2026-03-02T06:59:00Z", action: "Start", outcome: "Accepted", failed: false, correction: false }] };
+    for (const [state, isDrawn] of [["Encrypted", true], ["Unknown", false]]) {
+      const facts = { generatedTime: "2026-03-02T09:00:00Z", version: "0.1.0", scope: "namespace data", aws: true, streams: [{ ...stream, state }] };
+      await open(written(facts), async (tab) => {
+        assert.equal(/encrypted from .* to now/.test(await tab.locator(".lane").textContent()), isDrawn, state);
+        // With the resources of some namespaces only, nobody knows who manages the stream.
+        assert.equal(await tab.locator('[data-figure="Unmanaged"] .value').textContent(), "0");
+        assert.match(await tab.locator("tr.stream").textContent(), /not known/);
+      });
+    }
+  });
+
   test("values of a newer program count as unknown", async () => {
     const facts = small();
     Object.assign(facts.streams[0], { state: "constructor", calls: [{ time: "soon", action: "Start", outcome: "Half" }], controls: [{ id: "New", framework: "Other", result: "Maybe" }], encryptedSinceTime: "yesterday" });

@@ -233,16 +233,23 @@ async fn exit_codes(shell: &Shell) {
         ("kubectl streamencryption plan -f config/namespace", 1),
         ("kubectl streamencryption adopt", 2),
         ("kubectl streamencryption report -A --region eu-west-1", 2),
+        ("kubectl streamencryption report -A --service Kinesis", 2),
+        ("kubectl streamencryption plan -k streams -R", 2),
     ] {
         let (got, output, errors) = shell.run(line).await;
         assert_eq!(got, code, "{line}: {output}{errors}");
     }
-    // A pager that is left early is no error.
-    for verb in ["report -A -o json", "completion bash"] {
+    // A pager that is left early is no error, and hides nothing that was found.
+    for (verb, code) in [
+        ("report -A -o json", 0),
+        ("completion bash", 0),
+        ("report -A -o json --fail-on-failed-controls", 3),
+        ("status -A -o json --fail-on plaintext", 3),
+    ] {
         let line =
             format!("(kubectl-streamencryption {verb}; echo \"ended with $?\" >&2) | head -c1 > /dev/null");
         let (_, _, errors) = shell.run(&line).await;
-        assert_eq!(errors, "ended with 0\n", "{verb}");
+        assert_eq!(errors, format!("ended with {code}\n"), "{verb}");
     }
     let candidates = shell.output("kubectl_complete-streamencryption ex").await;
     assert!(candidates.starts_with("explain\t"), "{candidates}");
@@ -261,6 +268,19 @@ async fn surveyed_report(shell: &Shell, aws: &SimulatedAws) {
     let found = streams.iter().find(|stream| stream["stream"] == *forgotten).expect("the stream");
     assert!(found["resource"].is_null() && found["state"] == "Plaintext", "{found}");
     assert!(found["controls"].as_array().expect("controls").iter().all(|one| one["result"] == "Failed"));
+    // Resources outside of the scope manage their streams nevertheless.
+    let default =
+        shell.json("kubectl streamencryption report -n default --aws --region eu-west-1 -o json").await;
+    let unmanaged =
+        default["streams"].as_array().expect("streams").iter().filter(|one| one["managed"] == false);
+    let unmanaged: Vec<&str> = unmanaged.filter_map(|stream| stream["stream"].as_str()).collect();
+    assert_eq!(unmanaged, [&*forgotten], "{default}");
+    // Without AWS's answers, the report is printed, and the exit code is 1.
+    let role = "--role-arn arn:aws:iam::444455556666:role/nobody";
+    let flags = format!("-A --aws --region eu-west-1 {role} --fail-on-failed-controls");
+    let (code, output, errors) = shell.run(&format!("kubectl streamencryption report {flags}")).await;
+    assert!(code == 1 && output.contains("This report is incomplete"), "{code}: {output}{errors}");
+    assert!(errors.contains("444455556666 in eu-west-1: "), "{errors}");
 }
 
 /// A team with the role `edit` can plan once it has the `ClusterRole` of the page.

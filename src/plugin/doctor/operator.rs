@@ -188,11 +188,11 @@ mod tests {
     }
 
     fn leader_of(leases: &[Lease], names: &[Option<&str>]) -> Health {
-        let settings = |name: &Option<&str>| OperatorSettings {
+        let settings = |name: Option<&str>| OperatorSettings {
             lease: name.map(str::to_owned),
             ..OperatorSettings::default()
         };
-        let deployments: Vec<_> = names.iter().map(settings).collect();
+        let deployments: Vec<_> = names.iter().copied().map(settings).collect();
         leader_check(leases, &deployments, "system", Timestamp::UNIX_EPOCH).result
     }
 

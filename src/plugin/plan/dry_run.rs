@@ -21,6 +21,9 @@ use crate::telemetry::error_chain;
 /// The longest pause for which an overloaded API server is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// What the API server answers to a server-side apply that does not match the definition.
+const UNTYPED: &str = "failed to create typed patch object";
+
 /// How an object differs from the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Change {
@@ -217,6 +220,8 @@ fn not_accepted(failure: Failure) -> NotAccepted {
                 403 => NotAccepted::Forbidden(words),
                 400 | 404 | 413 | 422 => NotAccepted::Refused(words),
                 409 if status.reason == "AlreadyExists" => NotAccepted::Refused(words),
+                // So the API server refuses a field that is unknown in a server-side apply.
+                500 if status.message.contains(UNTYPED) => NotAccepted::Refused(words),
                 code => NotAccepted::Unanswered(format!(
                     "The API server answered with {code}: {}",
                     status.message
@@ -315,6 +320,14 @@ mod tests {
             let is_unanswered = matches!(result, Err(NotAccepted::Unanswered(_)));
             assert_eq!(is_unanswered, reason != "NotFound", "{code} as the answer of a read");
         }
+    }
+
+    #[test]
+    fn apply_that_does_not_match_the_definition_is_refused() {
+        let status =
+            kube::core::Status::failure(&format!("{UNTYPED} (data/orders): .spec.mod"), "").with_code(500);
+        let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed())));
+        assert!(matches!(result, NotAccepted::Refused(_)), "{result:?}");
     }
 
     #[tokio::test]

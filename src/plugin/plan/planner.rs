@@ -43,7 +43,7 @@ pub(super) struct Planner<'a> {
 
 impl Planner<'_> {
     /// Plans one object.
-    pub(super) async fn plan(&self, given: &DynamicObject) -> Row {
+    pub(super) async fn row(&self, given: &DynamicObject) -> Row {
         let namespace = given.namespace().unwrap_or_else(|| self.cluster.namespace.clone());
         let name = given.name_any();
         let refused = |message| Row::refused(&namespace, &name, message);

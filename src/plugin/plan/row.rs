@@ -84,7 +84,7 @@ impl Columns for Row {
 
 /// What the plan of an object comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Result {
+enum Kind {
     Call,
     NoCall,
     Waiting,
@@ -161,18 +161,18 @@ impl Row {
         }
     }
 
-    fn result(&self) -> Result {
+    fn kind(&self) -> Kind {
         match self {
-            _ if self.unplanned => Result::Unplanned,
-            _ if self.refused => Result::Refused,
-            _ if self.waiting => Result::Waiting,
-            _ if self.has(Finding::Calls) => Result::Call,
-            _ => Result::NoCall,
+            _ if self.unplanned => Kind::Unplanned,
+            _ if self.refused => Kind::Refused,
+            _ if self.waiting => Kind::Waiting,
+            _ if self.has(Finding::Calls) => Kind::Call,
+            _ => Kind::NoCall,
         }
     }
 }
 
-impl Result {
+impl Kind {
     /// Returns the sign of the row, and its meaning.
     fn sign(self) -> (&'static str, Tone) {
         match self {
@@ -193,8 +193,8 @@ fn counted(count: usize, noun: &str) -> String {
 /// Writes the plan of each object, and a sum.
 pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> anyhow::Result<()> {
     for row in rows {
-        let result = row.result();
-        let (sign, tone) = result.sign();
+        let kind = row.kind();
+        let (sign, tone) = kind.sign();
         let style = tone.style();
         let change = match row.change {
             Some(Change::Created) => "new",
@@ -206,19 +206,19 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
         let stream = row.stream.as_deref().unwrap_or(NONE);
         writeln!(out, "{style}{sign}{style:#} {}/{} ({change})  {stream}", row.namespace, row.resource)?;
         let next = row.next_attempt_time.map(|at| format!(" ({})", relative(at, now))).unwrap_or_default();
-        match (result, row.call) {
-            (Result::NoCall, Some(_)) => {
-                writeln!(out, "    write a test record (PutRecord), no encryption call")?
+        match (kind, row.call) {
+            (Kind::NoCall, Some(_)) => {
+                writeln!(out, "    write a test record (PutRecord), no encryption call")?;
             }
-            (Result::NoCall | Result::Waiting, _) => writeln!(out, "    no call: {}{next}", row.message)?,
-            (Result::Call | Result::Refused | Result::Unplanned, _) => writeln!(out, "    {}", row.message)?,
+            (Kind::NoCall | Kind::Waiting, _) => writeln!(out, "    no call: {}{next}", row.message)?,
+            (Kind::Call | Kind::Refused | Kind::Unplanned, _) => writeln!(out, "    {}", row.message)?,
         }
         if !row.note.is_empty() {
             writeln!(out, "    {}", row.note)?;
         }
     }
-    let count = |result| rows.iter().filter(|row| row.result() == result).count();
-    let unplanned = match count(Result::Unplanned) {
+    let count = |kind| rows.iter().filter(|row| row.kind() == kind).count();
+    let unplanned = match count(Kind::Unplanned) {
         0 => String::new(),
         count => format!(", {count} not planned"),
     };
@@ -226,10 +226,10 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
         out,
         "\nPlan for {}: {}, {} without a call, {} waiting for somebody, {} refused{unplanned}.",
         counted(rows.len(), "object"),
-        counted(count(Result::Call), "encryption call"),
-        count(Result::NoCall),
-        count(Result::Waiting),
-        count(Result::Refused),
+        counted(count(Kind::Call), "encryption call"),
+        count(Kind::NoCall),
+        count(Kind::Waiting),
+        count(Kind::Refused),
     )?;
     Ok(())
 }

@@ -61,16 +61,16 @@ impl ReportedStream {
     }
 
     /// Reports a stream that no resource of the report has.
-    pub(super) fn of_aws(arn: &StreamArn, manager: Manager) -> Self {
+    pub(super) fn of_aws(arn: &StreamArn, by: &Manager) -> Self {
         let mut entry = Entry::unmanaged(arn);
-        if let Manager::Outside(name) = &manager
+        if let Manager::Outside(name) = by
             && let Some((namespace, resource)) = name.split_once('/')
         {
-            entry.namespace = namespace.to_owned();
-            entry.resource = resource.to_owned();
+            namespace.clone_into(&mut entry.namespace);
+            resource.clone_into(&mut entry.resource);
         }
-        entry.message = Some(manager.words());
-        let managed = match manager {
+        entry.message = Some(by.words());
+        let managed = match by {
             Manager::Outside(_) => Some(true),
             Manager::Nobody => Some(false),
             Manager::Perhaps(_) | Manager::Unknown => None,

@@ -9,7 +9,6 @@ use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
 use super::Report;
 use super::streams::{Manager, ReportedStream};
-use crate::adopt::found::FoundStream;
 use crate::adopt::managed::Managed;
 use crate::adopt::progress_file::ProgressFile;
 use crate::adopt::survey::{PlaceSurvey, described, survey};
@@ -73,12 +72,11 @@ impl Managers {
         entries.sort_by_key(|(_, entry)| !entry.may_own_its_stream());
         for (found, entry) in entries {
             let name = format!("{}/{}", found.namespace, found.name);
-            match entry.stream {
-                Some(arn) => drop(managers.by_arn.entry(arn).or_insert(name)),
-                None => {
-                    let resource = found.resource.as_deref().ok();
-                    managers.by_name.add(&found.namespace, &found.name, resource, own, regions);
-                }
+            if let Some(arn) = entry.stream {
+                managers.by_arn.entry(arn).or_insert(name);
+            } else {
+                let resource = found.resource.as_deref().ok();
+                managers.by_name.add(&found.namespace, &found.name, resource, own, regions);
             }
         }
         managers
@@ -130,7 +128,7 @@ impl Report {
             (None, None) if managers.are_all => Manager::Nobody,
             (None, None) => Manager::Unknown,
         };
-        self.streams.push(ReportedStream::of_aws(arn, manager));
+        self.streams.push(ReportedStream::of_aws(arn, &manager));
         self.streams.len() - 1
     }
 }
@@ -163,8 +161,15 @@ pub(super) fn one_per_stream(streams: &mut Vec<ReportedStream>) -> Vec<String> {
 
 /// Returns the stream of a survey, for the tests.
 #[cfg(test)]
-pub(super) fn found(arn: &str, encryption: crate::adopt::found::FoundEncryption) -> FoundStream {
-    FoundStream { arn: arn.parse().expect("an ARN"), encryption, owners: Some(Vec::new()) }
+pub(super) fn found(
+    arn: &str,
+    encryption: crate::adopt::found::FoundEncryption,
+) -> crate::adopt::found::FoundStream {
+    crate::adopt::found::FoundStream {
+        arn: arn.parse().expect("an ARN"),
+        encryption,
+        owners: Some(Vec::new()),
+    }
 }
 
 #[cfg(test)]

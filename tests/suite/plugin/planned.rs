@@ -90,9 +90,13 @@ async fn plan_is_what_the_apply_would_do() {
     assert_eq!(row["call"], "StartDeliveryStreamEncryption", "{row}");
     assert!(row["note"].as_str().is_some_and(|note| note.contains("flux")), "{row}");
 
-    refusals(&plans, &plain).await;
+    unknown_field(&plans).await;
+    shell.output("kubectl delete strenc clicks -n data").await;
+    unknown_field(&plans).await;
+    policies(&plans, &plain).await;
     namespaces(&plans).await;
     unread(&plans, &plain).await;
+    unwatched(&plans, &plain).await;
     let stored = shell.json("kubectl get strenc,strencpol,ns -A -o json").await;
     let items = stored["items"].as_array().expect("items");
     assert!(
@@ -104,13 +108,15 @@ async fn plan_is_what_the_apply_would_do() {
     assert_eq!(calls, 0, "a plan calls nothing");
 }
 
-/// Fields that the API server does not know are refused, as `kubectl apply` refuses them.
-async fn refusals(plans: &Plans<'_>, plain: &Value) {
+/// A field that the API server does not know is refused, as `kubectl apply` refuses it.
+async fn unknown_field(plans: &Plans<'_>) {
     let row = plans.row(&clicks(&json!({}), &json!({"mod": "Enforce"}))).await;
-    assert!(
-        row["refused"] == true && row["message"].as_str().is_some_and(|words| words.contains("spec.mod")),
-        "{row}"
-    );
+    let is_named = row["message"].as_str().is_some_and(|words| words.contains("spec.mod"));
+    assert!(row["refused"] == true && is_named, "{row}");
+}
+
+/// A policy that allows more than it seems to, or that the API server refuses, is an error.
+async fn policies(plans: &Plans<'_>, plain: &Value) {
     let policy = |spec: Value| {
         json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
             "metadata": {"name": "team"}, "spec": spec})
@@ -153,4 +159,17 @@ async fn unread(plans: &Plans<'_>, plain: &Value) {
     let (code, rows, errors) = plans.run(std::slice::from_ref(plain), &format!("{flags} {nowhere}")).await;
     assert_eq!((code, &rows[0]["unplanned"]), (1, &json!(true)), "{rows}{errors}");
     assert!(errors.contains("1 of 1 objects could not be planned"), "{errors}");
+}
+
+/// The operator does nothing about a resource that it does not watch.
+async fn unwatched(plans: &Plans<'_>, plain: &Value) {
+    let create = "kubectl create deployment one -n data --image operator --dry-run=client -o yaml \
+        | kubectl label --local -f - app.kubernetes.io/name=stream-encryption-operator -o yaml \
+        | kubectl set env --local -f - WATCH_NAMESPACE=web -o yaml | kubectl create -f -";
+    plans.shell.output(create).await;
+    let flags = format!("--default-policy '{}' --operator-namespace data --fail-on refused", plans.policy);
+    let (code, rows, errors) = plans.run(std::slice::from_ref(plain), &flags).await;
+    assert_eq!((code, &rows[0]["call"]), (3, &Value::Null), "{rows}{errors}");
+    let message = rows[0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("does not watch namespace data"), "{rows}");
 }
