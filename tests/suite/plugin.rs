@@ -276,7 +276,7 @@ async fn surveyed_report(shell: &Shell, aws: &SimulatedAws) {
     let unmanaged: Vec<&str> = unmanaged.filter_map(|stream| stream["stream"].as_str()).collect();
     assert_eq!(unmanaged, [&*forgotten], "{default}");
     // Without AWS's answers, the report is printed, and the exit code is 1.
-    let role = "--role-arn arn:aws:iam::444455556666:role/nobody";
+    let role = "--role-arn arn:aws:iam::444455556666:role/nobody --aws-endpoint-url http://127.0.0.1:9";
     let flags = format!("-A --aws --region eu-west-1 {role} --fail-on-failed-controls");
     let (code, output, errors) = shell.run(&format!("kubectl streamencryption report {flags}")).await;
     assert!(code == 1 && output.contains("This report is incomplete"), "{code}: {output}{errors}");
