@@ -20,6 +20,7 @@ use super::output::{Columns, ListFormat, Tone, stdout, write_rows};
 
 /// The flags of `doctor`.
 #[derive(Args, Debug)]
+#[command(mut_arg("namespace", |flag| flag.help("Check the resources of this namespace. Default: of all namespaces.")))]
 pub struct Arguments {
     #[command(flatten)]
     cluster: ClusterArguments,

@@ -129,6 +129,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn help_of_doctor_states_its_own_namespace() {
+        let help_of = |name: &str| helps().into_iter().find(|(verb, _)| verb == name).expect("the verb").1;
+        assert!(help_of("doctor").contains("Default: of all namespaces"));
+        assert!(help_of("explain").contains("Default: that of the context"));
+    }
+
     /// The flag means the same as for the operator, and a command that surveys AWS says how much of it is used.
     #[test]
     fn help_of_a_survey_states_its_share_of_the_rate() {

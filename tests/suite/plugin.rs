@@ -185,7 +185,7 @@ async fn pages_show_what_their_commands_print() {
     let report = std::fs::read_to_string(shell.folder().join("report.html")).expect("the report");
     assert!(report.contains("deliverystream/payments"));
     exit_codes(&shell).await;
-    planned_refusals(&shell).await;
+    planned::refusals(&shell).await;
     permissions_of_plan(&cluster, &shell).await;
     surveyed_report(&shell, &aws).await;
     let seen = shell.folder().join("watched");
@@ -323,86 +323,4 @@ async fn permissions_of_plan(cluster: &TestCluster, shell: &Shell) {
 fn cluster_url(output: &str) -> String {
     let url = output.split_whitespace().find(|word| word.starts_with("https://127.0.0.1:"));
     url.map_or_else(|| "no URL".to_owned(), |url| url.trim_end_matches(',').to_owned())
-}
-
-/// A plan has the API server's words, and those of policies that are in the same files.
-async fn planned_refusals(shell: &Shell) {
-    let object = |kind: &str, metadata: &str, spec: &str| {
-        format!(
-            "{{apiVersion: streamencryption.dev/v1alpha1, kind: {kind}, metadata: {metadata}, spec: {spec}}}\n---\n"
-        )
-    };
-    let text = [
-        object("StreamEncryption", "{name: a, namespace: data}", "{stream: {service: Kinesis, name: a/b}}"),
-        object("StreamEncryption", "{name: b, namespace: nowhere}", "{stream: {service: Kinesis, name: b}}"),
-        object(
-            "StreamEncryption",
-            "{name: c, namespace: data}",
-            "{stream: {service: Kinesis, name: telemetry}}",
-        ),
-        object(
-            "StreamEncryption",
-            "{name: d, namespace: data}",
-            "{stream: {arn: 'arn:aws:kinesis:eu-west-1:444455556666:stream/other'}}",
-        ),
-    ];
-    std::fs::write(shell.folder().join("refused.yaml"), text.concat()).expect("a file");
-    let plan = shell.json("kubectl streamencryption plan -f refused.yaml -o json").await;
-    let rows = plan.as_array().expect("rows");
-    let message = |at: usize| rows[at]["message"].as_str().expect("a message").to_owned();
-    assert!(message(0).contains("must contain only"), "{plan}");
-    assert!(message(1).contains("namespaces \"nowhere\" not found"), "{plan}");
-    assert_eq!(rows[2]["reason"], "StreamAlreadyManaged", "{plan}");
-    assert_eq!(rows[3]["reason"], "NotPermitted", "{plan}");
-    assert!(rows.iter().all(|row| row["refused"] == true && row["call"].is_null()), "{plan}");
-
-    // Only one of two resources can manage a stream.
-    let both = ["one", "two"].map(|name| {
-        let metadata = format!("{{name: {name}, namespace: data}}");
-        object("StreamEncryption", &metadata, "{stream: {service: Firehose, name: shared}}")
-    });
-    std::fs::write(shell.folder().join("both.yaml"), both.concat()).expect("a file");
-    std::fs::write(shell.folder().join("by-arn.yaml"), &text[3]).expect("a file");
-    let (code, output, errors) = shell.run("kubectl streamencryption plan -f both.yaml").await;
-    assert_eq!(code, 0, "{output}{errors}");
-    assert!(errors.contains("deliverystream/shared: data/one, data/two. Each is planned"), "{errors}");
-
-    // The Deployment has no region, as on EKS with an empty aws.region.
-    let in_environment = "planned in eu-west-1, the AWS_REGION of your environment";
-    assert!(errors.contains(in_environment), "{errors}");
-    let (_, _, errors) = shell.run("kubectl streamencryption plan -f both.yaml --region eu-west-1").await;
-    assert!(!errors.contains(in_environment), "{errors}");
-    let (_, _, errors) = shell.run("kubectl streamencryption plan -f by-arn.yaml").await;
-    assert!(!errors.contains(in_environment), "{errors}");
-
-    // The default policy is that of the only Deployment of the operator. Shards have several.
-    let plan = "kubectl streamencryption plan -f both.yaml --region eu-west-1 --operator-namespace data";
-    for deployments in 0..=2 {
-        if deployments > 0 {
-            let create = format!(
-                "kubectl create deployment shard-{deployments} -n data --image operator --dry-run=client -o yaml \
-                 | kubectl label --local -f - app.kubernetes.io/name=stream-encryption-operator -o yaml \
-                 | kubectl create -f -"
-            );
-            shell.output(&create).await;
-        }
-        let (code, output, errors) = shell.run(plan).await;
-        assert_eq!(code, 0, "{output}{errors}");
-        let is_unknown =
-            errors.contains("Namespace data has no Deployment of the operator, or several (shards)");
-        assert_eq!(is_unknown, deployments != 1, "{deployments}: {errors}");
-    }
-    shell
-        .output("kubectl delete deployment -n data -l app.kubernetes.io/name=stream-encryption-operator")
-        .await;
-
-    // The policy that would allow it is in the same files.
-    let policy = object(
-        "StreamEncryptionPolicy",
-        "{name: other}",
-        "{namespaceSelector: {}, streams: ['arn:aws:kinesis:eu-west-1:444455556666:stream/*'], keys: [AWS_OWNED_CMK]}",
-    );
-    std::fs::write(shell.folder().join("allowed.yaml"), policy + &text[3]).expect("a file");
-    let plan = shell.json("kubectl streamencryption plan -f allowed.yaml -o json").await;
-    assert_ne!(plan[0]["reason"], "NotPermitted", "{plan}");
 }

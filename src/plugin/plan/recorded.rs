@@ -1,5 +1,5 @@
 //! AWS for the plan of one object: records the requests that failed, because a failure concerns the person who plans, and
-//! says nothing about the operator.
+//! says nothing about the operator. Sends no request that changes something.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -97,46 +97,51 @@ impl<A: StreamApi> StreamApi for Recorded<A> {
         self.failures.record(self.aws.describe_key(stream, name, principal, priority).await)
     }
 
-    async fn acquire_permit(
-        &self,
-        stream: &StreamArn,
-        action: Action,
-        principal: &Principal,
-        signer: &Signer,
-    ) -> bool {
-        self.aws.acquire_permit(stream, action, principal, signer).await
+    async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
+        false
     }
 
     async fn start(
         &self,
         stream: &StreamArn,
-        key: &Key,
-        principal: &Principal,
-        signer: &Signer,
-        at: Timestamp,
+        _: &Key,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
     ) -> Result<Accepted, AwsError> {
-        self.aws.start(stream, key, principal, signer, at).await
+        Err(not_sent(stream, Action::Start))
     }
 
     async fn stop(
         &self,
         stream: &StreamArn,
-        key: Option<&Key>,
-        principal: &Principal,
-        signer: &Signer,
-        at: Timestamp,
+        _: Option<&Key>,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
     ) -> Result<Accepted, AwsError> {
-        self.aws.stop(stream, key, principal, signer, at).await
+        Err(not_sent(stream, Action::Stop))
     }
 
     async fn put_record(
         &self,
         stream: &StreamArn,
-        id: &str,
-        principal: &Principal,
-        signer: &Signer,
+        _: &str,
+        _: &Principal,
+        _: &Signer,
     ) -> Result<bool, AwsError> {
-        self.aws.put_record(stream, id, principal, signer).await
+        Err(not_sent(stream, Action::Start))
+    }
+}
+
+/// Returns the error of a request that is never sent.
+fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
+    AwsError {
+        operation: Operation::change(stream.service, action),
+        kind: ErrorKind::Invalid,
+        code: None,
+        message: "a plan sends no such request".to_owned(),
+        request_id: None,
     }
 }
 
