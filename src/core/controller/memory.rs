@@ -111,6 +111,7 @@ pub struct Urgency {
 
 impl LastReconcile {
     /// Returns when the next test record is due; `None` if none is expected, or it is due already.
+    #[must_use]
     pub fn record_due(&self) -> Option<Timestamp> {
         let is_expected = self.reason.is_some_and(|(reason, _)| reason == Reason::Verifying);
         self.remembered.as_ref().filter(|_| is_expected).map(|remembered| remembered.due)
