@@ -22,15 +22,15 @@ use crate::telemetry::{Warnings, error_chain};
 /// time.
 const LEASE_DURATION: u64 = 30;
 /// Time before the end of the lease at which it is renewed, in seconds.
-const RENEW_GRACE_PERIOD: u64 = 18;
+const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
 /// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal is two
 /// requests, so one that fails takes less than [`RENEW_INTERVAL`].
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a renewal that fails is repeated: so short that the term ends before the lease does, even if each
-/// request ends with a timeout.
+/// request ends with a timeout. Reconciles that are running then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(6);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -218,8 +218,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn term_ends_while_its_lease_is_valid() {
-        for seconds in 0..=5 {
-            let renewed = Duration::from_mins(10);
+        for seconds in 0..=6 {
+            let renewed = RENEW_INTERVAL * 50;
             let fails_then = |at: Duration| (if at < renewed { 0 } else { seconds }, at < renewed);
             let (lasted, renewed_at_last) = renew_with(fails_then).await;
             assert!(renewed_at_last.is_err());

@@ -106,15 +106,11 @@ impl Sessions {
         session: &Session,
         error: Option<&AwsError>,
     ) -> bool {
-        let Some(error) = error else {
-            if principal.role.is_none() {
-                self.0.base.mark_accepted(session);
-            }
-            return false;
-        };
-        if !error.may_succeed_with_new_session() {
-            return false;
+        // AWS verifies the signature first, so a refusal for another cause shows that it accepted the session.
+        if principal.role.is_none() && error.is_none_or(AwsError::is_of_accepted_session) {
+            self.0.base.mark_accepted(session);
         }
+        let Some(error) = error.filter(|error| error.may_succeed_with_new_session()) else { return false };
         match &principal.role {
             Some(_) => {
                 let cache = self.0.role_session_of(principal);

@@ -266,8 +266,10 @@ impl WatchCondition {
     fn record_event(&self, news: WatchNews) {
         match news {
             WatchNews::Listing => {
-                // After a failure, most objects in the cache are as old as the failure until the list is complete.
-                if let Some(failed_at) = &mut self.failure().failed_at {
+                // After a recent failure, most objects in the cache are as old as the failure until the list is complete.
+                if let Some(failed_at) = &mut self.failure().failed_at
+                    && failed_at.elapsed() < DISTRUSTED
+                {
                     *failed_at = Instant::now();
                 }
                 return;

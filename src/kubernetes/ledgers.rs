@@ -76,7 +76,7 @@ pub(super) async fn page(
 }
 
 /// Returns the token with which a list can continue whose own token has expired.
-pub(super) fn token_of_expired(status: &Status) -> Option<String> {
+fn token_of_expired(status: &Status) -> Option<String> {
     let offered = status.metadata.as_ref()?.continue_.clone()?;
     (status.code == 410 && !offered.is_empty()).then_some(offered)
 }

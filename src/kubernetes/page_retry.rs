@@ -1,26 +1,25 @@
 //! Repeats the request for a page of a list that failed. kube begins a list anew after any failed page: with thousands of
 //! objects, which are hundreds of pages, a list would rarely succeed while the API server refuses one request of a
 //! hundred. Everything else is sent once, above all each watch: the cache must notice at once that a watch fails.
+//!
+//! A page whose token has expired (410) must not continue with the token that the API server offers: its objects would be
+//! of a later version than those of the pages before, and the watch that follows would begin at the later version.
 
 use std::time::Duration;
 
 use axum::http::header::RETRY_AFTER;
-use axum::http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Limited};
+use axum::http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use kube::core::Status;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::service_fn;
-
-use super::ledgers::token_of_expired;
 
 /// The first pause before a page is requested again. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// How long one page may take with its repetitions. Then the list has failed.
+/// How long the API server may take to begin its response to one request.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time after which a page is not requested again. Then the list has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Maximum length of the response that offers the rest of a list.
-const LONGEST_STATUS: usize = 64 * 1024;
 
 /// Returns the same client, which repeats failed pages.
 #[must_use]
@@ -37,25 +36,15 @@ async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<
     if !is_page(&request) {
         return client.send(request).await;
     }
-    let (mut parts, _) = request.into_parts();
+    let (parts, _) = request.into_parts();
     let begin = Instant::now();
     let mut next_pause = FIRST_PAUSE;
     loop {
-        let response = client.send(Request::from_parts(parts.clone(), Body::empty())).await;
-        let response = match response {
-            Ok(response) if response.status() == StatusCode::GONE => {
-                let (response, rest) = rest_of_list(response, &parts.uri).await?;
-                // The token of the page was too old. The new one is valid, so this does not happen again at once.
-                if let Some(rest) = rest.filter(|rest| *rest != parts.uri) {
-                    parts.uri = rest;
-                    continue;
-                }
-                return Ok(response);
-            }
-            response => response,
-        };
+        let sent = client.send(Request::from_parts(parts.clone(), Body::empty()));
+        let response = timeout(RESPONSE_TIMEOUT, sent).await;
+        let response = response.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())));
         let Some(pause) = pause_after(&response, next_pause) else { return response };
-        if begin.elapsed() + pause > DEADLINE {
+        if pause > DEADLINE.saturating_sub(begin.elapsed()) {
             return response;
         }
         sleep(pause).await;
@@ -79,27 +68,11 @@ fn pause_after(response: &kube::Result<Response<Body>>, pause: Duration) -> Opti
             let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
             is_temporary.then(|| wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))))
         }
-        // The connection failed.
+        // The credentials cannot be read.
+        Err(kube::Error::Auth(_)) => None,
+        // The connection failed, or the response did not begin in time.
         Err(_) => Some(pause),
     }
-}
-
-/// Returns the response to a page whose token has expired, and the address of the rest of the list in the current state,
-/// if the API server offers it.
-async fn rest_of_list(response: Response<Body>, uri: &Uri) -> kube::Result<(Response<Body>, Option<Uri>)> {
-    let (parts, body) = response.into_parts();
-    let body = Limited::new(body, LONGEST_STATUS).collect().await.map_err(kube::Error::Service)?.to_bytes();
-    let status: Option<Status> = serde_json::from_slice(&body).ok();
-    let rest = status.as_ref().and_then(token_of_expired).and_then(|token| with_token(uri, &token));
-    Ok((Response::from_parts(parts, Body::from(body.to_vec())), rest))
-}
-
-/// Returns the address with another token.
-fn with_token(uri: &Uri, token: &str) -> Option<Uri> {
-    let parameters = uri.query()?.split('&').filter(|parameter| !parameter.starts_with("continue="));
-    let query: Vec<&str> = parameters.collect();
-    // A token is base64 for URLs, without padding.
-    format!("{}?{}&continue={token}", uri.path(), query.join("&")).parse().ok()
 }
 
 #[cfg(test)]
@@ -107,7 +80,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
-    use axum::http::HeaderMap;
+    use axum::http::{HeaderMap, Uri};
     use axum::response::IntoResponse;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, ListParams, WatchParams};
@@ -164,14 +137,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn page_with_an_expired_token_continues_with_the_offered_one() {
-        let mut expired = refusal(410, None);
-        expired.2["metadata"] = json!({"continue": "fresh"});
-        let (api, asked) = api(vec![expired, page("")]);
+    async fn page_without_a_response_is_requested_again() {
+        let asked = Asked::default();
+        let log = asked.clone();
+        let handler = async move |uri: Uri| {
+            let number = {
+                let mut log = log.lock().unwrap();
+                log.push((uri.to_string(), Duration::ZERO));
+                log.len()
+            };
+            if number < 3 {
+                std::future::pending::<()>().await;
+            }
+            page("two").2.to_string()
+        };
+        let client = Client::new(Router::new().fallback(handler), "default");
+        let api: Api<ConfigMap> = Api::namespaced(repeating_pages(client), "default");
+        let begin = Instant::now();
         api.list(&second_page()).await.unwrap();
-        let queries: Vec<_> = asked.lock().unwrap().iter().map(|(query, _)| query.clone()).collect();
-        let tokens = queries.iter().map(|query| query.contains("continue=fresh")).collect::<Vec<_>>();
-        assert_eq!((tokens, queries[1].contains("limit=10")), (vec![false, true], true), "{queries:?}");
+        assert_eq!((asked.lock().unwrap().len(), begin.elapsed().as_secs()), (3, 21));
     }
 
     #[tokio::test(start_paused = true)]

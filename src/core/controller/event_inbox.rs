@@ -168,11 +168,11 @@ impl EventInbox {
         state.record(resources, call.is_none())
     }
 
-    /// Records that AWS has accepted an encryption call of the operator, at `now` on the monotonic clock. An event must
-    /// report it.
-    pub fn record_own_call(&self, scope: &EventScope, now: Duration) {
+    /// Records that AWS has accepted an encryption call of the operator, which was sent at this time on the monotonic clock.
+    /// An event must report it.
+    pub fn record_own_call(&self, scope: &EventScope, sent: Duration) {
         if let Some(arrivals) = self.lock().arrivals.get_mut(scope) {
-            arrivals.record_own_call(now);
+            arrivals.record_own_call(sent);
         }
     }
 

@@ -154,6 +154,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     state.ledger.spec = spec;
     state.ledger.save(&context.kube).await?;
 
+    let sent = context.clock.monotonic();
     let outcome = if is_late(state) {
         Err(not_sent(&stream, target.action))
     } else {
@@ -166,8 +167,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     match &outcome {
         Ok(_) => {
             info!(%stream, call = id, "AWS accepted the call");
-            let scope = EventScope::of(&stream);
-            context.memory.events.record_own_call(&scope, context.clock.monotonic());
+            context.memory.events.record_own_call(&EventScope::of(&stream), sent);
         }
         Err(error) => {
             let words = if is_unsent { "the call was not sent" } else { "AWS did not accept the call" };

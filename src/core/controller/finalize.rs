@@ -139,6 +139,8 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
         Ok(()) => Err(end_as_released(context)),
         Err(KubeError::Conflict) => Err(Interruption::Outdated),
         Err(error) => {
+            let uid = resource_identity_of(&resource.metadata).uid;
+            state.last.is_removal_reported = context.memory.recall_with_expired(&uid).is_removal_reported;
             state.finalizer_failure = Some(error);
             Ok(())
         }

@@ -136,6 +136,18 @@ impl AwsError {
         self.rejection().is_some_and(CredentialsRejection::is_solved_by_new_session)
     }
 
+    /// Returns whether AWS refused the request for another cause than its signature.
+    #[must_use]
+    pub fn is_of_accepted_session(&self) -> bool {
+        match self.kind {
+            ErrorKind::CredentialsRejected
+            | ErrorKind::NoCredentials
+            | ErrorKind::Transient
+            | ErrorKind::UnknownOutcome => false,
+            _ => !self.is_unsent(),
+        }
+    }
+
     /// Returns whether AWS does not know the access key: it was deleted, or the account has not enabled the region.
     #[must_use]
     pub fn is_key_unknown(&self) -> bool {

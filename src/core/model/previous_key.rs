@@ -52,8 +52,8 @@ pub fn previous_key(
 }
 
 /// Returns whether the previous key of a status may have been active after that status: its encryption was unknown, and
-/// now the active key is known, or a description of the stream still does not show it. In the second case, half of the
-/// retention period passes between two extensions, because each of them is a write.
+/// now the active key is known, or it is still unknown, although the stream was to be described. In the second case, half
+/// of the retention period passes between two extensions, because each of them is a write.
 fn may_have_been_active(
     input: &DecisionInput<'_>,
     before: &StreamEncryptionStatus,
@@ -63,12 +63,18 @@ fn may_have_been_active(
     if status_fields::is_encryption_reported(before) {
         return false;
     }
-    let Some(known) = &input.ledger.known_encryption else { return false };
-    if !status_fields::known_encryption_is_void(input) {
+    let known = input.ledger.known_encryption.as_ref();
+    if known.is_some() && !status_fields::known_encryption_is_void(input) {
         return true;
     }
-    let is_last_known = known.key.as_ref().and_then(arn).as_deref() == Some(previous);
-    let is_there = matches!(input.last_observation, LastObservation::Described(_, observation) if *observation != Observation::Missing);
+    // A ledger that was lost does not name the last known key.
+    let is_last_known =
+        known.is_none_or(|known| known.key.as_ref().and_then(arn).as_deref() == Some(previous));
+    let is_there = match input.last_observation {
+        LastObservation::NotYet => false,
+        LastObservation::Failed(_) => true,
+        LastObservation::Described(_, observation) => *observation != Observation::Missing,
+    };
     let is_due = |until: Timestamp| until < saturating_add(input.now, retention / 2);
     is_last_known
         && is_there
@@ -90,6 +96,7 @@ mod tests {
     use stream_encryption_api::stream_encryption::{PreviousKey, Service};
 
     use super::*;
+    use crate::model::aws_error::ErrorKind;
     use crate::model::key::Key;
     use crate::model::observation::Observation;
     use crate::model::scenario::{Scenario, allowed, key, midnight};
@@ -166,6 +173,11 @@ mod tests {
         }
     }
 
+    /// Returns the scenario in which AWS does not answer, and no encryption was reported before.
+    fn unanswered(now: Scenario) -> Scenario {
+        now.cannot_see(ErrorKind::Transient).with(|scenario| scenario.is_encryption_reported = false)
+    }
+
     fn reported(key: &super::PreviousKey) -> PreviousKey {
         PreviousKey { arn: key.arn.clone(), required_until_time: Time(key.required_until_time) }
     }
@@ -193,6 +205,18 @@ mod tests {
                     "{observation:?}: {left:#} after {hour} h"
                 );
                 assert_eq!((status.active_key.clone(), required.arn), (None, key(1).to_string()));
+            }
+            if is_extended {
+                for _ in 0..48 {
+                    now = unanswered(now.after(hours(1)));
+                    status = next(&now, &status);
+                    let required = status.previous_key.clone().expect("it may still be active");
+                    let left = required.required_until_time.0.duration_since(now.now);
+                    assert!(
+                        left >= SignedDuration::from_hours(12),
+                        "{observation:?}, then no response: {left:#}"
+                    );
+                }
             }
             // It has been replaced meanwhile, at a time that is unknown.
             let other = now.clone().sees(Observation::On(key(2)));

@@ -30,16 +30,18 @@ pub enum Silence {
 pub(super) struct Arrivals {
     /// The last event, heartbeats included.
     last: Duration,
+    /// The last event of CloudTrail.
+    last_trail_event: Option<Duration>,
     /// The first encryption call of the operator that AWS accepted since the last event of CloudTrail happened.
     unreported_call: Option<Duration>,
-    /// Whether [`take_silence`](Self::take_silence) has returned the present silence.
-    is_reported: bool,
+    /// The present silence, once [`take_silence`](Self::take_silence) has returned it.
+    returned: Option<Silence>,
 }
 
 impl Arrivals {
     /// Begins with an event that arrives at `now`.
     pub(super) fn begin(now: Duration) -> Self {
-        Self { last: now, unreported_call: None, is_reported: false }
+        Self { last: now, last_trail_event: None, unreported_call: None, returned: None }
     }
 
     /// Records that an event or a heartbeat has arrived.
@@ -53,11 +55,15 @@ impl Arrivals {
         // two clocks.
         let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
         self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
+        self.last_trail_event = Some(now);
     }
 
-    /// Records that AWS has accepted an encryption call of the operator.
-    pub(super) fn record_own_call(&mut self, now: Duration) {
-        self.unreported_call.get_or_insert(now);
+    /// Records that AWS has accepted an encryption call of the operator, which was sent at this time. Its event may have
+    /// arrived before AWS's response.
+    pub(super) fn record_own_call(&mut self, sent: Duration) {
+        if self.last_trail_event.is_none_or(|arrived| arrived < sent) {
+            self.unreported_call.get_or_insert(sent);
+        }
     }
 
     /// Returns what is missing at `now`.
@@ -70,11 +76,11 @@ impl Arrivals {
         }
     }
 
-    /// Returns what is missing at `now`, once until nothing is missing.
+    /// Returns what is missing at `now`, once until something else or nothing is missing.
     pub(super) fn take_silence(&mut self, now: Duration) -> Option<Silence> {
         let silence = self.silence(now);
-        let was_reported = mem::replace(&mut self.is_reported, silence.is_some());
-        silence.filter(|_| !was_reported)
+        let returned = mem::replace(&mut self.returned, silence);
+        silence.filter(|silence| returned != Some(*silence))
     }
 
     /// Returns how long ago the last event arrived; `None` while something is missing.

@@ -211,7 +211,11 @@ fn own_call_without_an_event_is_silence_despite_heartbeats() {
         let heartbeat = |at| inbox.receive(&event(Subject::Heartbeat), at, NOW);
         inbox.record_own_call(&scope, NOW);
         heartbeat(MINUTE);
+        heartbeat(MINUTE * 5);
         assert!(inbox.are_arriving(&scope, MINUTE + SILENCE / 2), "no events were expected before");
+        inbox.receive(&event(Subject::Stream(stream("clicks"))), MINUTE * 3, NOW);
+        inbox.record_own_call(&scope, MINUTE * 2);
+        assert!(inbox.are_arriving(&scope, MINUTE * 2 + SILENCE), "its event arrived before AWS's response");
         inbox.record_own_call(&scope, made);
         inbox.record_own_call(&scope, made + MINUTE);
         if let Some(subject) = seen.clone() {
