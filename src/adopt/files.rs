@@ -38,6 +38,8 @@ pub struct Layout {
     pub manifests: BTreeMap<StreamArn, String>,
     /// The paths of the IAM policies, by account.
     pub iam: Vec<(AwsAccount, Vec<String>)>,
+    /// What the person must do by hand, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What became of a file.
@@ -140,7 +142,7 @@ fn add_iam(
     let accounts: BTreeMap<&Account, &AwsAccount> =
         surveyed.iter().map(|place| (&place.account.account, &place.account)).collect();
     for (account, with_partition) in accounts {
-        let files = grants::extended(&folder.iam, account, streams)?;
+        let files = grants::extended(&folder.iam, account, streams, &mut layout.notes)?;
         if !files.is_empty() {
             let paths = files.iter().map(|file| file.path.clone()).collect();
             layout.iam.push((with_partition.clone(), paths));

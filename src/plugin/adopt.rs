@@ -145,6 +145,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let mut existing = Folder::read(folder);
         adoption.notes.extend(aliases::resolve(&aws, &mut existing, &places).await);
         adoption.layout = files::layout(&existing, &adoption.plan, &places, &managed, &options)?;
+        adoption.notes.append(&mut adoption.layout.notes);
         adoption.written = files::write(folder, &adoption.layout, arguments.overwrite)?;
     }
     let problems: usize = adoption.surveys.iter().map(|survey| survey.problems.len()).sum();

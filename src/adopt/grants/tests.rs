@@ -32,7 +32,7 @@ fn folder(files: &[IamFile]) -> Vec<ExistingIamPolicy> {
 }
 
 fn made(existing: &[IamFile], streams: &[AllowedStream]) -> Vec<IamFile> {
-    extended(&folder(existing), &account(), streams).unwrap()
+    extended(&folder(existing), &account(), streams, &mut Vec::new()).unwrap()
 }
 
 fn fits(file: &IamFile) -> bool {
@@ -84,6 +84,54 @@ fn aws_key_of_kinesis_is_allowed_beside_a_customer_key() {
         let again = made(std::slice::from_ref(&file), &[kinesis(1, Some(1)), allowed(3, None)]);
         assert_eq!(again[0].text.contains(any_key), wanted, "{}", again[0].text);
     }
+}
+
+/// A person narrows `key/*` to the key of `alias/aws/kinesis`, by hand or with the policy that `iam policy` prints.
+#[test]
+fn narrowed_key_of_kinesis_is_not_widened() {
+    let (any_key, key) = ("arn:aws:kms:eu-west-1:111122223333:key/*", &allowed(0, Some(9)).keys[0]);
+    for streams in [vec![kinesis(1, None)], vec![kinesis(1, None), kinesis(2, Some(2))]] {
+        let [mut file] = made(&[], &streams).try_into().unwrap();
+        assert!(file.text.contains(any_key), "{}", file.text);
+        file.text = file.text.replace(any_key, key);
+        let narrowed = std::slice::from_ref(&file);
+        assert_eq!(made(narrowed, &streams), narrowed);
+        // Another stream may use the same key, and no other one, also beside an edited policy.
+        let tag = r#""Condition": {"StringEquals": {"aws:ResourceTag/team": "data"}}, "Effect": "Allow""#;
+        let edited = IamFile { text: file.text.replace(r#""Effect": "Allow""#, tag), ..file.clone() };
+        for (file, count) in [(file, 1), (edited, 2)] {
+            let more = [streams.clone(), vec![kinesis(3, None)]].concat();
+            let files = made(&[file], &more);
+            assert_eq!(files.len(), count);
+            let start = resources(&files[count - 1], "EncryptKinesisStreams");
+            assert!(start.contains(key) && start.iter().any(|one| one.ends_with("/orders-3")), "{start:?}");
+            assert!(files.iter().all(|file| !file.text.contains("key/*")), "{files:?}");
+        }
+    }
+    let printed = iam::policy(
+        &Scope::new(
+            vec![kinesis(1, None).stream.to_string().parse().unwrap()],
+            Vec::new(),
+            vec![key.parse().unwrap()],
+        )
+        .unwrap(),
+        &[Feature::Encrypt, Feature::Disable],
+    );
+    let text = serde_json::to_string_pretty(&printed).unwrap();
+    let file = IamFile { path: "iam/111122223333.json".to_owned(), text };
+    assert_eq!(made(std::slice::from_ref(&file), &[kinesis(1, None)]), [file]);
+}
+
+/// Whether a person removed `key/*` from an edited policy is not known, so `adopt` says so instead of adding it.
+#[test]
+fn edited_policy_gets_no_other_one_with_any_key() {
+    let [mut file] = made(&[], &[kinesis(1, Some(1))]).try_into().unwrap();
+    file.text = file.text.replacen(r#""Sid""#, r#""NotPrincipal": "x", "Sid""#, 1);
+    let mut notes = Vec::new();
+    let edited = std::slice::from_ref(&file);
+    let files = extended(&folder(edited), &account(), &[kinesis(1, None)], &mut notes).unwrap();
+    assert_eq!(files, edited);
+    assert!(notes[0].contains("does not allow arn:aws:kinesis:"), "{notes:?}");
 }
 
 #[test]
