@@ -18,6 +18,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
+use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{Account, AwsAccount, KeyArn, StreamArn};
 
 use super::folder::{ExistingManifest, Folder};
@@ -38,6 +39,12 @@ pub struct Layout {
     pub manifests: BTreeMap<StreamArn, String>,
     /// The paths of the IAM policies, by account.
     pub iam: Vec<(AwsAccount, Vec<String>)>,
+    /// The mode of each manifest, as its file has it.
+    pub modes: BTreeMap<StreamArn, Mode>,
+    /// The streams whose manifest the folder had already.
+    pub kept: BTreeSet<StreamArn>,
+    /// The files that cannot be extended, and stay as they are.
+    pub left: BTreeSet<String>,
     /// What the person must do by hand, a sentence each.
     pub notes: Vec<String>,
 }
@@ -96,17 +103,23 @@ pub fn layout(
         let text = manifests::stream_encryption(&name, stream, key, options)?;
         layout.files.insert(path.clone(), text);
         layout.manifests.insert(stream.arn.clone(), path);
+        layout.modes.insert(stream.arn.clone(), options.mode);
         let keys = key.patterns(&stream.arn);
         of_namespace.push(AllowedStream { stream: stream.arn.clone(), role: place.role.clone(), keys });
     }
     let by_stream: BTreeMap<&StreamArn, &PlannedStream> =
         plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
     let granted = grants::granted_streams(&folder.iam);
+    // A manifest without a namespace gets that of the kustomization, otherwise that of `kubectl apply -n`.
+    let of_kustomization = folder.kustomization.as_deref().and_then(kustomization::namespace_of);
     for (stream, manifest) in existing {
         layout.manifests.insert(stream.clone(), manifest.path.clone());
+        layout.modes.insert(stream.clone(), manifest.mode);
+        layout.kept.insert(stream.clone());
         let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, &granted);
         let place = surveyed.iter().find(|place| is_of(stream, place));
-        let is_of_namespace = manifest.namespace.as_ref() == Some(&options.namespace);
+        let namespace = manifest.namespace.as_ref().or(of_kustomization.as_ref());
+        let is_of_namespace = namespace.is_none_or(|namespace| *namespace == options.namespace);
         match place.filter(|_| is_of_namespace) {
             Some(place) => of_namespace.push(AllowedStream { role: place.role.clone(), ..kept }),
             None => of_folder.push(kept),
@@ -121,10 +134,20 @@ pub fn layout(
     of_folder.extend(of_namespace);
     of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));
     add_iam(&mut layout, folder, &of_folder, surveyed)?;
-    let resources: Vec<String> =
-        std::iter::once("policy.yaml".to_owned()).chain(layout.manifests.values().cloned()).collect();
-    let listed = kustomization::extended(folder.kustomization.as_deref(), &resources, &folder.paths)?;
-    layout.files.insert("kustomization.yaml".to_owned(), listed);
+    let mut resources = vec!["policy.yaml".to_owned()];
+    // A file may have several manifests, and kustomize refuses a resource that is listed twice.
+    let mut seen = BTreeSet::new();
+    resources.extend(layout.manifests.values().filter(|path| seen.insert(path.as_str())).cloned());
+    match kustomization::extended(folder.kustomization.as_deref(), &resources, &folder.gone) {
+        Ok(listed) => {
+            layout.files.insert("kustomization.yaml".to_owned(), listed);
+        }
+        // The other files are of use without it, and the survey took long.
+        Err(error) => {
+            layout.left.insert("kustomization.yaml".to_owned());
+            layout.notes.push(format!("{error:#}"));
+        }
+    }
     Ok(layout)
 }
 
@@ -189,7 +212,8 @@ fn kept(
 
 /// Writes the files, and returns what became of each. A manifest is never overwritten.
 pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<BTreeMap<String, Written>> {
-    let mut written = BTreeMap::new();
+    let mut written: BTreeMap<String, Written> =
+        layout.left.iter().map(|path| (path.clone(), Written::Differs)).collect();
     let manifests: BTreeSet<&String> = layout.manifests.values().collect();
     for (path, content) in &layout.files {
         let target = folder.join(path);

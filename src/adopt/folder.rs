@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{KeyArn, StreamArn};
 
-use super::manifests;
+use super::{kustomization, manifests};
 
 /// The content of a folder.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,8 +27,8 @@ pub struct Folder {
     pub iam: Vec<ExistingIamPolicy>,
     /// The text of `kustomization.yaml`.
     pub kustomization: Option<String>,
-    /// The files below `streams`, whatever their content.
-    pub paths: BTreeSet<String>,
+    /// The entries below `streams` of the kustomization that do not exist any more.
+    pub gone: BTreeSet<String>,
 }
 
 /// A manifest of a stream.
@@ -39,6 +42,8 @@ pub struct ExistingManifest {
     pub namespace: Option<String>,
     /// The pattern of the key that a policy must allow for it, as far as the manifest names the key.
     pub key: Option<String>,
+    /// The mode of the resource, which the manifest may leave to its default.
+    pub mode: Mode,
     /// The key behind an alias that the manifest names, if KMS was asked.
     pub resolved: Option<KeyArn>,
 }
@@ -66,31 +71,34 @@ pub struct ExistingIamPolicy {
 }
 
 impl Folder {
-    /// Reads a folder, which need not exist.
-    #[must_use]
-    pub fn read(folder: &Path) -> Self {
-        let files = entries(&folder.join("streams")).into_iter().flat_map(|account| entries(&account));
+    /// Reads a folder, which need not exist. A file that cannot be read is an error: what it has would be lost if it
+    /// counted as absent.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let relative = |path: &Path| Some(path.strip_prefix(folder).ok()?.to_str()?.to_owned());
         let mut read = Self::default();
-        for file in files.flat_map(|region| entries(&region)) {
-            let (Some(path), Ok(text)) = (relative(&file), fs::read_to_string(&file)) else { continue };
-            for (stream, manifest) in manifests_of(&text) {
-                read.manifests.insert(stream, ExistingManifest { path: path.clone(), ..manifest });
+        for account in entries(&folder.join("streams"))? {
+            for region in entries(&account)? {
+                for file in entries(&region)?.iter().filter(|file| has_extension(file, &["yaml", "yml"])) {
+                    let (Some(path), Some(text)) = (relative(file), text(file)?) else { continue };
+                    for (stream, manifest) in manifests_of(&text) {
+                        read.manifests.insert(stream, ExistingManifest { path: path.clone(), ..manifest });
+                    }
+                }
             }
-            read.paths.insert(path);
         }
-        let policies = fs::read_to_string(folder.join("policy.yaml")).unwrap_or_default();
+        let policies = text(&folder.join("policy.yaml"))?.unwrap_or_default();
         read.policies = documents(&policies).into_iter().map(policy).collect();
-        read.iam = entries(&folder.join("iam"))
-            .iter()
-            .filter_map(|file| {
-                let text = fs::read_to_string(file).ok()?;
-                let document = serde_json::from_str(&text).ok();
-                Some(ExistingIamPolicy { path: relative(file)?, document, text })
-            })
-            .collect();
-        read.kustomization = fs::read_to_string(folder.join("kustomization.yaml")).ok();
-        read
+        for file in entries(&folder.join("iam"))?.iter().filter(|file| has_extension(file, &["json"])) {
+            let (Some(path), Some(text)) = (relative(file), text(file)?) else { continue };
+            let document = serde_json::from_str(&text).ok();
+            read.iam.push(ExistingIamPolicy { path, document, text });
+        }
+        read.kustomization = text(&folder.join("kustomization.yaml"))?;
+        let listed = read.kustomization.as_deref().map(kustomization::manifests_in).unwrap_or_default();
+        // Only what certainly does not exist: a person may list a folder, or a file at another depth.
+        let is_gone = |path: &String| matches!(folder.join(path).try_exists(), Ok(false));
+        read.gone = listed.into_iter().filter(is_gone).collect();
+        Ok(read)
     }
 }
 
@@ -111,12 +119,34 @@ impl ExistingPolicy {
     }
 }
 
-/// Returns the entries of a folder, sorted; none if it does not exist.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+/// Returns the entries of a folder, sorted; none if it does not exist or is a file.
+fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let is_none = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    let read = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
+    });
+    let mut paths = match read {
+        Err(error) if is_none(&error) => return Ok(Vec::new()),
+        other => other.with_context(|| format!("failed to read {}", folder.display()))?,
+    };
     paths.sort();
-    paths
+    Ok(paths)
+}
+
+/// Returns the text of a file; none if it does not exist or is a folder.
+fn text(file: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => Ok(None),
+        Err(error) => Err(error).with_context(|| {
+            format!("failed to read {}; its content would be lost, so nothing was written", file.display())
+        }),
+    }
+}
+
+/// Editors leave copies beside a file, such as `clicks.yaml~`, which are no manifests.
+fn has_extension(file: &Path, extensions: &[&str]) -> bool {
+    file.extension().is_some_and(|extension| extensions.iter().any(|one| extension == *one))
 }
 
 /// Returns the documents of a YAML file, each with its text.
@@ -155,7 +185,9 @@ fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
     let key = text("/spec/key/arn").or(of_aws).map(ToOwned::to_owned).or(alias);
     let name = text("/metadata/name")?.to_owned();
     let namespace = text("/metadata/namespace").map(ToOwned::to_owned);
-    Some((stream, ExistingManifest { path: String::new(), name, namespace, key, resolved: None }))
+    let mode = object.pointer("/spec/mode").and_then(|mode| serde_json::from_value(mode.clone()).ok());
+    let mode = mode.unwrap_or_default();
+    Some((stream, ExistingManifest { path: String::new(), name, namespace, key, mode, resolved: None }))
 }
 
 fn policy(text: String) -> ExistingPolicy {
@@ -207,16 +239,38 @@ mod tests {
             assert_eq!(policy(other.to_owned()).spec, None, "{other}");
         }
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Folder::read(&folder.path().join("none")), Folder::default());
+        assert_eq!(Folder::read(&folder.path().join("none")).unwrap(), Folder::default());
         let streams = folder.path().join("streams/111122223333/eu-west-1");
         fs::create_dir_all(&streams).unwrap();
         fs::write(streams.join("orders.yaml"), spec("{type: AWS_OWNED_CMK}")).unwrap();
+        fs::write(streams.join("orders.yaml~"), spec("{type: AWS_OWNED_CMK}")).unwrap();
         fs::write(streams.join("README.md"), "# Streams").unwrap();
         fs::write(folder.path().join("streams/notes.txt"), "x").unwrap();
-        let read = Folder::read(folder.path());
+        let read = Folder::read(folder.path()).unwrap();
         let paths: Vec<&str> = read.manifests.values().map(|manifest| manifest.path.as_str()).collect();
         assert_eq!(paths, ["streams/111122223333/eu-west-1/orders.yaml"]);
-        assert!(read.paths.contains("streams/111122223333/eu-west-1/README.md"));
+    }
+
+    #[test]
+    fn file_that_cannot_be_read_is_no_missing_one() {
+        let manifest = "streams/111122223333/eu-west-1/orders.yaml";
+        for path in ["policy.yaml", "iam/111122223333.json", "kustomization.yaml", manifest] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, b"# Geh\xf6rt uns.\n").unwrap();
+            let error = Folder::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn mode_of_a_manifest_is_its_own_or_the_default() {
+        let text = spec("{type: AWS_OWNED_CMK}");
+        assert_eq!(manifest(&text).unwrap().1.mode, Mode::default());
+        for mode in [Mode::Observe, Mode::Enforce] {
+            assert_eq!(manifest(&format!("{text}  mode: {mode:?}\n")).unwrap().1.mode, mode);
+        }
     }
 
     /// A document that is no policy, or is edited, must survive; only a written one may be written anew.
@@ -230,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = [written.as_str(), &edited, other, "{\n", "# a note"].join("---\n");
         fs::write(folder.path().join("policy.yaml"), text).unwrap();
-        let read = Folder::read(folder.path()).policies;
+        let read = Folder::read(folder.path()).unwrap().policies;
         let found: Vec<_> = read.iter().map(|one| (one.name.as_str(), one.is_as_written())).collect();
         assert_eq!(found, [("a", true), ("b", false), ("", false), ("", false), ("", false)]);
         assert_eq!(read[1].spec, Some(spec));

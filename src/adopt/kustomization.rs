@@ -18,20 +18,22 @@ struct Kustomization<'a> {
     resources: &'a [String],
 }
 
-/// Returns the kustomization with all these resources. A manifest that is no longer among `files` is left out of a
-/// kustomization in `adopt`'s form, because kustomize refuses a resource without a file.
+/// How many resources an error names: a folder may have thousands.
+const NAMED: usize = 10;
+
+/// Returns the kustomization with all these resources. An entry that is `gone` is left out of a kustomization in
+/// `adopt`'s form, because kustomize refuses a resource without a file.
 pub fn extended(
     existing: Option<&str>,
     resources: &[String],
-    files: &BTreeSet<String>,
+    gone: &BTreeSet<String>,
 ) -> anyhow::Result<String> {
     let Some(text) = existing else { return written(resources) };
     let parsed = serde_saphyr::from_str::<Value>(text).ok();
     let listed = parsed.as_ref().and_then(|parsed| strings(&parsed["resources"]));
-    let listed = listed.context("kustomization.yaml has no list of resources: correct or remove it")?;
+    let listed = listed.with_context(|| by_hand("no list of resources", resources))?;
     if written(&listed)? == text {
-        let is_gone = |path: &String| path.starts_with("streams/") && !files.contains(path);
-        let others = listed.into_iter().filter(|path| !resources.contains(path) && !is_gone(path));
+        let others = listed.into_iter().filter(|path| !resources.contains(path) && !gone.contains(path));
         return written(&resources.iter().cloned().chain(others).collect::<Vec<_>>());
     }
     let is_missing = |path: &&String| !has(&listed, path);
@@ -45,10 +47,33 @@ pub fn extended(
         let found = parsed.and_then(|parsed| strings(&parsed["resources"])).unwrap_or_default();
         found.len() == listed.len() + missing.len() && resources.iter().all(|path| has(&found, path))
     };
-    longer.filter(is_right).with_context(|| {
-        let paths: Vec<&str> = missing.iter().map(|path| path.as_str()).collect();
-        format!("kustomization.yaml has another form: add these resources to it: {}", paths.join(", "))
-    })
+    longer.filter(is_right).with_context(|| by_hand("another form", missing.iter().copied()))
+}
+
+/// Returns the manifests that the kustomization of a folder may list.
+#[must_use]
+pub fn manifests_in(text: &str) -> Vec<String> {
+    let parsed = serde_saphyr::from_str::<Value>(text).ok();
+    let listed = parsed.and_then(|parsed| strings(&parsed["resources"])).unwrap_or_default();
+    listed.into_iter().filter(|path| path.starts_with("streams/")).collect()
+}
+
+/// Returns the namespace that a kustomization gives to its resources.
+#[must_use]
+pub fn namespace_of(text: &str) -> Option<String> {
+    let parsed = serde_saphyr::from_str::<Value>(text).ok()?;
+    Some(parsed["namespace"].as_str()?.to_owned())
+}
+
+/// Returns what the person must add to a kustomization that has something else than expected.
+fn by_hand<'a>(what: &str, resources: impl IntoIterator<Item = &'a String>) -> String {
+    let paths: Vec<&str> = resources.into_iter().map(String::as_str).collect();
+    let named = paths.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = match paths.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more manifests below streams"),
+    };
+    format!("kustomization.yaml has {what} and was left as it is: add these resources to it: {named}{more}")
 }
 
 fn written(resources: &[String]) -> anyhow::Result<String> {
@@ -103,8 +128,8 @@ mod tests {
     fn resource_of_a_person_stays_and_a_gone_one_does_not() {
         let old = written(&paths(&["policy.yaml", "streams/gone.yaml", "streams/kept.yaml", "alarm.yaml"]))
             .unwrap();
-        let files = paths(&["streams/kept.yaml"]).into_iter().collect();
-        let made = extended(Some(&old), &paths(&["policy.yaml", "streams/new.yaml"]), &files).unwrap();
+        let gone = paths(&["streams/gone.yaml"]).into_iter().collect();
+        let made = extended(Some(&old), &paths(&["policy.yaml", "streams/new.yaml"]), &gone).unwrap();
         let wanted = ["policy.yaml", "streams/new.yaml", "streams/kept.yaml", "alarm.yaml"];
         assert_eq!(made, written(&paths(&wanted)).unwrap());
     }

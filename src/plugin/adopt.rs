@@ -120,6 +120,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let places = arguments.places.places(own.as_ref().ok())?;
     let (managed, not_searched, namespace) = cluster(arguments, own.as_ref().ok()).await?;
+    // Before the survey, which takes long: a folder that cannot be read ends the run.
+    let existing = arguments.write.as_deref().map(Folder::read).transpose()?;
     let mut notes = Vec::new();
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
@@ -140,9 +142,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         written: BTreeMap::new(),
         notes,
     };
-    if let Some(folder) = &arguments.write {
+    if let (Some(folder), Some(mut existing)) = (&arguments.write, existing) {
         let options = Options { namespace: adoption.namespace.clone(), mode: arguments.mode.into() };
-        let mut existing = Folder::read(folder);
         adoption.notes.extend(aliases::resolve(&aws, &mut existing, &places).await);
         adoption.layout = files::layout(&existing, &adoption.plan, &places, &managed, &options)?;
         adoption.notes.append(&mut adoption.layout.notes);

@@ -110,7 +110,7 @@ impl ClusterArguments {
     }
 
     /// Returns the flags that name the cluster, as they are typed.
-    fn flags(&self) -> String {
+    pub(super) fn flags(&self) -> String {
         let kubeconfig = self.kubeconfig.as_ref().map(|path| ("--kubeconfig", path.display().to_string()));
         let context = self.context.as_ref().map(|context| ("--context", context.clone()));
         let given = [kubeconfig, context].into_iter().flatten();

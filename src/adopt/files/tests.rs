@@ -46,7 +46,7 @@ fn written(
 /// Returns the files after a survey of the places of the plan.
 fn layout_of(folder: &TempDir, plan: &[PlannedStream], managed: &Managed) -> Layout {
     let surveyed: Vec<Place> = plan.iter().map(|planned| planned.place.clone()).collect();
-    layout(&Folder::read(folder.path()), plan, &surveyed, managed, &options()).unwrap()
+    layout(&Folder::read(folder.path()).unwrap(), plan, &surveyed, managed, &options()).unwrap()
 }
 
 fn read(folder: &TempDir, path: &str) -> Vec<Value> {
@@ -136,7 +136,8 @@ fn manifest_of_another_namespace_gives_this_one_nothing() {
     let plan = [of_team_a, orders()];
     let surveyed = [orders().place];
     let team_b = Options { namespace: "team-b".to_owned(), mode: Mode::Observe };
-    let made = layout(&Folder::read(folder.path()), &plan, &surveyed, &Managed::default(), &team_b).unwrap();
+    let existing = Folder::read(folder.path()).unwrap();
+    let made = layout(&existing, &plan, &surveyed, &Managed::default(), &team_b).unwrap();
     write(folder.path(), &made, true).unwrap();
     let policies = read(&folder, "policy.yaml");
     assert_eq!(policies[0], before);
@@ -279,4 +280,86 @@ fn plan_without_streams_writes_no_file() {
     let left_out =
         planned("arn:aws:kinesis:eu-west-1:111122223333:stream/gone", Err("it is gone".to_owned()));
     assert_eq!(written(&folder, &[left_out], &Managed::default(), false).len(), 0);
+}
+
+/// A kustomization that does not list a file any more deletes its resources where Git is followed with pruning.
+#[test]
+fn entries_of_a_person_that_exist_stay_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks()], &Managed::default(), false);
+    let old = fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap();
+    let mut more = old;
+    fs::create_dir_all(folder.path().join("streams/team-x/a/b")).unwrap();
+    for path in ["streams/extra.yaml", "streams/team-x", "streams/team-x/a/b/deep.yaml"] {
+        if !folder.path().join(path).exists() {
+            fs::write(folder.path().join(path), "").unwrap();
+        }
+        more.extend(["- ", path, "\n"]);
+    }
+    fs::write(folder.path().join("kustomization.yaml"), format!("{more}- streams/gone.yaml\n")).unwrap();
+    written(&folder, &[clicks()], &Managed::default(), true);
+    assert_eq!(fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap(), more);
+}
+
+#[test]
+fn file_of_two_manifests_is_listed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks(), orders()], &Managed::default(), false);
+    let (one, other) = (path(&clicks().stream.arn), path(&orders().stream.arn));
+    let texts = [&one, &other].map(|path| fs::read_to_string(folder.path().join(path)).unwrap());
+    fs::write(folder.path().join(&one), texts.join("---\n")).unwrap();
+    fs::remove_file(folder.path().join(&other)).unwrap();
+    written(&folder, &[clicks(), orders()], &Managed::default(), true);
+    assert_eq!(read(&folder, "kustomization.yaml")[0]["resources"], json!(["policy.yaml", one]));
+}
+
+/// The survey took long, and its other files are of use.
+#[test]
+fn kustomization_of_another_form_stops_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "components: [../base]\n";
+    fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let layout = layout_of(&folder, &[clicks()], &Managed::default());
+    let made = write(folder.path(), &layout, true).unwrap();
+    assert_eq!(made["kustomization.yaml"], Written::Differs);
+    assert_eq!(made[&path(&clicks().stream.arn)], Written::Created);
+    assert_eq!(fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap(), text);
+    assert!(
+        layout.notes[0].contains("add these resources to it: policy.yaml, streams/"),
+        "{:?}",
+        layout.notes
+    );
+}
+
+/// A kustomization with a namespace gives it to the manifests that have none.
+#[test]
+fn manifest_without_a_namespace_has_that_of_the_kustomization() {
+    for (of_kustomization, is_of_data) in [(None, true), (Some("data"), true), (Some("team-b"), false)] {
+        let folder = tempfile::tempdir().unwrap();
+        written(&folder, &[clicks()], &Managed::default(), false);
+        let file = folder.path().join(path(&clicks().stream.arn));
+        let text = fs::read_to_string(&file).unwrap().replace("  namespace: data\n", "");
+        fs::write(&file, text).unwrap();
+        fs::remove_file(folder.path().join("policy.yaml")).unwrap();
+        if let Some(namespace) = of_kustomization {
+            let file = folder.path().join("kustomization.yaml");
+            let text = format!("namespace: {namespace}\n{}", fs::read_to_string(&file).unwrap());
+            fs::write(&file, text).unwrap();
+        }
+        written(&folder, &[clicks()], &Managed::default(), true);
+        let policies = fs::read_to_string(folder.path().join("policy.yaml")).unwrap();
+        assert_eq!(policies.contains("stream/clicks"), is_of_data, "{of_kustomization:?}: {policies}");
+    }
+}
+
+#[test]
+fn mode_is_that_of_each_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks()], &Managed::default(), false);
+    let kept = folder.path().join(path(&clicks().stream.arn));
+    fs::write(&kept, fs::read_to_string(&kept).unwrap().replace("Observe", "Enforce")).unwrap();
+    let layout = layout_of(&folder, &[clicks(), orders()], &Managed::default());
+    assert_eq!(layout.modes[&clicks().stream.arn], Mode::Enforce);
+    assert_eq!(layout.modes[&orders().stream.arn], Mode::Observe);
+    assert_eq!(layout.kept, BTreeSet::from([clicks().stream.arn]));
 }

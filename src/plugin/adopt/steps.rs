@@ -1,11 +1,13 @@
 //! What the person does after `adopt`: the files that were written, and the commands that use them. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use stream_encryption_core::model::arn::{AwsAccount, RoleArn};
+use stream_encryption_api::stream_encryption::Mode;
+use stream_encryption_core::model::arn::{AwsAccount, RoleArn, StreamArn};
 
-use super::{Adoption, Arguments, ModeName};
-use crate::adopt::files::Written;
+use super::{Adoption, Arguments};
+use crate::adopt::files::{Layout, Written};
 use crate::adopt::found::FoundEncryption;
 use crate::adopt::plan::PlannedStream;
 
@@ -24,37 +26,30 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
         return text;
     };
     let files = files(adoption);
-    if to_adopt == 0 {
+    if to_adopt == 0 && !adoption.written.keys().any(|path| is_changed(adoption, path)) {
         return format!("\nNo stream is left to adopt.{files}\n{}", differing(adoption));
     }
     let given = folder.display().to_string();
-    let folder = quoted(&given);
-    let _ = writeln!(text, "\nManifests for {} are in {given}.{files}", streams(to_adopt));
+    let (folder, flags) = (quoted(&given), arguments.cluster.flags());
+    if to_adopt == 0 {
+        let _ = writeln!(text, "\nNo stream is left to adopt.{files}");
+    } else {
+        let _ = writeln!(text, "\nManifests for {} are in {given}.{files}", streams(to_adopt));
+    }
     text.push_str(&differing(adoption));
     text.push_str("\nNext:\n");
     let namespace = &adoption.namespace;
-    let _ = writeln!(text, "1. Review the files, and allow the operator's role these streams and keys:");
-    for (account, paths) in &adoption.layout.iam {
-        if paths.len() > MAX_POLICIES_OF_ROLE {
-            let _ = writeln!(
-                text,
-                "     # {} has {} policies in {given}/iam, and IAM allows {MAX_POLICIES_OF_ROLE} for a role by default. To name streams by",
-                account.account,
-                paths.len()
-            );
-            text.push_str("     # pattern instead: stream-encryption-operator iam policy --help\n");
-            continue;
-        }
-        for path in paths {
-            text.push_str(&iam_commands(adoption, arguments, account, path));
-        }
-    }
-    let _ = writeln!(text, "2. Commit the files, or apply them to namespace {namespace}:");
-    let _ = writeln!(text, "     kubectl apply -k {folder}");
-    let _ = writeln!(text, "     kubectl get strenc -n {namespace}");
+    let iam = iam(adoption, arguments, &given);
+    let allow = if iam.is_empty() { "." } else { ", and allow the operator's role these streams and keys:" };
+    let _ = writeln!(
+        text,
+        "1. Review the files{allow}\n{iam}2. Commit the files, or apply them to namespace {namespace}:"
+    );
+    let _ = writeln!(text, "     kubectl apply -k {folder}{flags}");
+    let _ = writeln!(text, "     kubectl get strenc -n {namespace}{flags}");
     if adoption.is_namespace_unknown() {
         text.push_str("   adopt could not search the cluster. A StreamEncryption of the same name would get the content of the file. Compare first:\n");
-        let _ = writeln!(text, "     kubectl diff -k {folder}");
+        let _ = writeln!(text, "     kubectl diff -k {folder}{flags}");
     }
     if let Some(account) = adoption.own.as_ref().filter(|own| has_role(arguments, own)) {
         let _ = writeln!(
@@ -73,20 +68,94 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
             streams(of_tools)
         );
     }
-    if arguments.mode == ModeName::Enforce {
-        let is_plaintext = |planned: &&PlannedStream| planned.stream.encryption == FoundEncryption::Plaintext;
-        let plaintext =
-            adoption.plan.iter().filter(|planned| planned.key.is_ok()).filter(is_plaintext).count();
+    if to_adopt > 0 {
+        text.push_str(&modes(adoption, arguments));
+    }
+    text
+}
+
+/// Returns the IAM commands for the policies that this run has created or extended.
+fn iam(adoption: &Adoption, arguments: &Arguments, folder: &str) -> String {
+    let mut text = String::new();
+    for (account, paths) in &adoption.layout.iam {
+        let changed: Vec<&String> = paths.iter().filter(|path| is_changed(adoption, path)).collect();
+        if paths.len() > MAX_POLICIES_OF_ROLE && !changed.is_empty() {
+            let _ = writeln!(
+                text,
+                "     # {} has {} policies in {folder}/iam, and IAM allows {MAX_POLICIES_OF_ROLE} for a role by default. To name streams by",
+                account.account,
+                paths.len()
+            );
+            text.push_str("     # pattern instead: stream-encryption-operator iam policy --help\n");
+            continue;
+        }
+        for path in changed {
+            text.push_str(&iam_commands(adoption, arguments, account, path));
+        }
+    }
+    text
+}
+
+/// Returns what the operator does with the manifests: each has its own mode, also if this run names another one.
+fn modes(adoption: &Adoption, arguments: &Arguments) -> String {
+    let Layout { modes, kept, .. } = &adoption.layout;
+    let enforcing = modes.values().filter(|mode| **mode == Mode::Enforce).count();
+    let observing = modes.len() - enforcing;
+    let has_other_mode = |stream| modes.get(stream).is_some_and(|mode| *mode != Mode::from(arguments.mode));
+    let mut text = String::new();
+    if !kept.is_empty() && (!arguments.keys.is_empty() || kept.iter().any(has_other_mode)) {
         let _ = writeln!(
             text,
-            "3. With mode: Enforce, the operator encrypts {} that {} in plaintext now.",
+            "   {} existed already, and --mode and --key change no existing manifest.",
+            manifests(kept.len())
+        );
+    }
+    let is_to_encrypt = |planned: &&PlannedStream| {
+        planned.stream.encryption == FoundEncryption::Plaintext
+            && modes.get(&planned.stream.arn) == Some(&Mode::Enforce)
+    };
+    let plaintext = adoption.plan.iter().filter(is_to_encrypt).count();
+    let known: BTreeSet<&StreamArn> = adoption.plan.iter().map(|planned| &planned.stream.arn).collect();
+    let is_unknown =
+        |(stream, mode): &(&StreamArn, &Mode)| **mode == Mode::Enforce && !known.contains(stream);
+    let unknown = modes.iter().filter(is_unknown).count();
+    if enforcing > 0 {
+        let part = if observing > 0 { format!(" ({})", manifests(enforcing)) } else { String::new() };
+        let _ = write!(
+            text,
+            "3. With mode: Enforce{part}, the operator encrypts {} that {} in plaintext now",
             streams(plaintext),
             are(plaintext)
         );
-    } else {
-        text.push_str("3. The operator reports Encrypted or Drifted, and changes nothing. To let it act, set mode: Enforce.\n");
+        let more = match unknown {
+            0 => ".".to_owned(),
+            _ => format!(", and each other one of {} that this run has not surveyed.", streams(unknown)),
+        };
+        let _ = writeln!(text, "{more}");
+    }
+    match (observing, enforcing) {
+        (0, _) => {}
+        (_, 0) => text.push_str(
+            "3. The operator reports Encrypted or Drifted, and changes nothing. To let it act, set mode: Enforce.\n",
+        ),
+        _ => {
+            let _ = writeln!(
+                text,
+                "   With mode: Observe ({}), it reports Encrypted or Drifted, and changes nothing. To let it act, set mode: Enforce.",
+                manifests(observing)
+            );
+        }
     }
     text
+}
+
+fn manifests(count: usize) -> String {
+    if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") }
+}
+
+/// Returns whether this run has written a file.
+fn is_changed(adoption: &Adoption, path: &str) -> bool {
+    matches!(adoption.written.get(path), Some(Written::Created | Written::Overwritten))
 }
 
 /// Returns the commands that give the operator's role an IAM policy: a new one, or a new version of an existing one.
@@ -97,15 +166,21 @@ fn iam_commands(adoption: &Adoption, arguments: &Arguments, account: &AwsAccount
     let arn = format!("arn:{partition}:iam::{account}:policy/{name}");
     let folder = arguments.write.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default();
     let document = quoted(&format!("file://{folder}/{path}"));
-    if adoption.written.get(path) == Some(&Written::Overwritten) {
-        return format!(
-            "     aws iam create-policy-version --policy-arn {arn} --policy-document {document} --set-as-default\n"
-        );
+    let create = |indent: &str| {
+        format!(
+            "{indent}aws iam create-policy --policy-name {name} --policy-document {document}\n\
+             {indent}aws iam attach-role-policy --role-name {} --policy-arn {arn}\n",
+            role(arguments, account.as_str())
+        )
+    };
+    if adoption.written.get(path) != Some(&Written::Overwritten) {
+        return create("     ");
     }
+    // That the file existed does not say whether somebody has created its policy in AWS.
     format!(
-        "     aws iam create-policy --policy-name {name} --policy-document {document}\n     \
-         aws iam attach-role-policy --role-name {} --policy-arn {arn}\n",
-        role(arguments, account.as_str())
+        "     aws iam create-policy-version --policy-arn {arn} --policy-document {document} --set-as-default\n     \
+         # If this policy was not created yet:\n{}",
+        create("     # ")
     )
 }
 
@@ -121,6 +196,8 @@ fn quoted(word: &str) -> String {
 /// Returns the text about files that were not written, if there are any.
 pub(super) fn differing(adoption: &Adoption) -> String {
     let is_manifest = |path: &str| adoption.layout.manifests.values().any(|manifest| manifest == path);
+    // A note says what to do about these: --overwrite does not extend them.
+    let is_left = |path: &str| adoption.layout.left.contains(path);
     let mut text = String::new();
     for (of_manifests, words) in [
         (false, "These files exist with other content and were left as they are; --overwrite extends them:"),
@@ -129,8 +206,9 @@ pub(super) fn differing(adoption: &Adoption) -> String {
             "These files exist with other content; adopt never overwrites a manifest. Rename or remove them:",
         ),
     ] {
-        let paths: Vec<&str> =
-            with(adoption, Written::Differs).filter(|path| is_manifest(path) == of_manifests).collect();
+        let paths: Vec<&str> = with(adoption, Written::Differs)
+            .filter(|path| is_manifest(path) == of_manifests && !is_left(path))
+            .collect();
         if !paths.is_empty() {
             let _ = writeln!(text, "{words}\n  {}", paths.join("\n  "));
         }
@@ -179,7 +257,6 @@ mod tests {
     use super::super::NotSearched;
     use super::super::tests::{own, parse};
     use super::*;
-    use crate::adopt::files::Layout;
     use crate::adopt::found::FoundStream;
     use crate::adopt::keys::ManifestKey;
     use crate::adopt::owners::Owner;
@@ -194,15 +271,20 @@ mod tests {
         };
         let place = Place { account: own(), region: "eu-west-1".parse().unwrap(), role: None };
         let key = Ok(ManifestKey::AwsOwned);
-        let paths = (1..=iam).map(|number| format!("iam/111122223333-{number}.json")).collect();
+        let paths: Vec<String> = (1..=iam).map(|number| format!("iam/111122223333-{number}.json")).collect();
+        let written = paths.iter().map(|path| (path.clone(), Written::Created)).collect();
         Adoption {
             surveys: Vec::new(),
             plan: vec![PlannedStream { stream, place, managed_by: None, key }],
             own: Some(own()),
             not_searched: None,
             namespace: "data".to_owned(),
-            layout: Layout { iam: vec![(own(), paths)], ..Layout::default() },
-            written: BTreeMap::new(),
+            layout: Layout {
+                iam: vec![(own(), paths)],
+                modes: BTreeMap::from([(arn.parse().unwrap(), Mode::Observe)]),
+                ..Layout::default()
+            },
+            written,
             notes: Vec::new(),
         }
     }
@@ -212,8 +294,9 @@ mod tests {
     }
 
     fn text(flags: &[&str], iam: usize, written: Written) -> String {
-        let written = BTreeMap::from([("policy.yaml".to_owned(), written)]);
-        next_of(&Adoption { written, ..adoption(iam) }, flags)
+        let mut adoption = adoption(iam);
+        adoption.written.insert("policy.yaml".to_owned(), written);
+        next_of(&adoption, flags)
     }
 
     #[test]
@@ -225,7 +308,7 @@ mod tests {
     fn file_that_differs_is_named_with_its_flag() {
         let text = text(&["--write", "out"], 1, Written::Differs);
         assert!(
-            text.contains("Files: 1 different.") && text.contains("--overwrite extends them:\n  policy.yaml"),
+            text.contains("1 different.") && text.contains("--overwrite extends them:\n  policy.yaml"),
             "{text}"
         );
     }
@@ -235,8 +318,66 @@ mod tests {
         let observe = text(&["--write", "out"], 1, Written::Created);
         assert!(observe.contains("1 stream may belong to other tools"), "{observe}");
         assert!(observe.contains("changes nothing. To let it act, set mode: Enforce"), "{observe}");
-        let enforce = text(&["--write", "out", "--mode", "Enforce"], 1, Written::Created);
-        assert!(enforce.contains("the operator encrypts 1 stream that"), "{enforce}");
+        let mut adoption = adoption(1);
+        let (clicks, other) =
+            (adoption.plan[0].stream.arn.clone(), "arn:aws:kinesis:eu-west-1:111122223333:stream/other");
+        adoption.layout.modes.insert(clicks.clone(), Mode::Enforce);
+        let enforce = next_of(&adoption, &["--write", "out", "--mode", "Enforce"]);
+        assert!(enforce.contains("the operator encrypts 1 stream that is in plaintext now.\n"), "{enforce}");
+        assert!(!enforce.contains("changes nothing") && !enforce.contains("existed already"), "{enforce}");
+        // Each manifest has the mode of its file, whatever this run names.
+        adoption.layout.kept.insert(clicks.clone());
+        let kept = next_of(&adoption, &["--write", "out"]);
+        assert!(
+            kept.contains("the operator encrypts 1 stream") && !kept.contains("changes nothing"),
+            "{kept}"
+        );
+        assert!(kept.contains("1 manifest existed already"), "{kept}");
+        adoption.layout.modes = BTreeMap::from([(clicks, Mode::Observe)]);
+        let kept = next_of(&adoption, &["--write", "out", "--mode", "Enforce"]);
+        assert!(kept.contains("changes nothing") && !kept.contains("operator encrypts"), "{kept}");
+        adoption.layout.modes.insert(other.parse().unwrap(), Mode::Enforce);
+        let both = next_of(&adoption, &["--write", "out"]);
+        assert!(both.contains("With mode: Enforce (1 manifest), the operator encrypts 0 streams"), "{both}");
+        assert!(both.contains("With mode: Observe (1 manifest), it reports"), "{both}");
+        assert!(both.contains("1 stream that this run has not surveyed"), "{both}");
+    }
+
+    #[test]
+    fn policies_that_changed_have_commands_also_if_no_stream_is_new() {
+        let mut adoption = adoption(3);
+        adoption.plan.clear();
+        for (number, written) in [(2, Written::Unchanged), (3, Written::Differs)] {
+            adoption.written.insert(format!("iam/111122223333-{number}.json"), written);
+        }
+        for (written, versions) in [(Written::Created, 0), (Written::Overwritten, 1)] {
+            adoption.written.insert("iam/111122223333-1.json".to_owned(), written);
+            let text = next_of(&adoption, &["--write", "out"]);
+            assert!(text.contains("No stream is left to adopt.") && text.contains("apply -k out"), "{text}");
+            assert_eq!(text.matches("create-policy ").count(), 1, "{text}");
+            assert_eq!(text.matches("create-policy-version").count(), versions, "{text}");
+            assert_eq!(text.matches("# If this policy was not created yet").count(), versions, "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_name_the_cluster_of_the_flags() {
+        let mut adoption = adoption(1);
+        let why = "no cluster is configured".to_owned();
+        adoption.not_searched = Some(NotSearched { why, searched_namespace: false });
+        let text = next_of(&adoption, &["--write", "out, new; x", "--context", "staging"]);
+        for command in ["apply -k 'out, new; x'", "diff -k 'out, new; x'", "get strenc -n data"] {
+            assert!(text.contains(&format!("kubectl {command} --context staging\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_that_cannot_be_extended_is_not_to_be_overwritten() {
+        let mut adoption = adoption(1);
+        let path = "kustomization.yaml".to_owned();
+        adoption.layout.left.insert(path.clone());
+        adoption.written.insert(path, Written::Differs);
+        assert_eq!(differing(&adoption), "");
     }
 
     #[test]
@@ -275,6 +416,7 @@ mod tests {
         let mut adoption = adoption(0);
         let china = AwsAccount::of(&"arn:aws-cn:kinesis:cn-north-1:111122223333:stream/x".parse().unwrap());
         adoption.layout.iam = vec![(china, vec!["iam/111122223333-2.json".to_owned()])];
+        adoption.written = BTreeMap::from([("iam/111122223333-2.json".to_owned(), Written::Created)]);
         let flags = ["--write", "it's my folder"];
         let text = next_of(&adoption, &flags);
         assert!(
@@ -289,7 +431,7 @@ mod tests {
             text.contains("create-policy-version --policy-arn arn:aws-cn:iam::111122223333:policy/"),
             "{text}"
         );
-        assert!(!text.contains("attach-role-policy"), "{text}");
+        assert!(!text.contains("\n     aws iam attach-role-policy"), "{text}");
     }
 
     #[test]
