@@ -72,7 +72,7 @@ impl ReportedStream {
         entry.message = Some(by.words());
         let managed = match by {
             Manager::Outside(_) => Some(true),
-            Manager::Nobody => Some(false),
+            Manager::Nobody | Manager::Refused(..) => Some(false),
             Manager::Perhaps(_) | Manager::Unknown => None,
         };
         Self { managed, calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
@@ -155,9 +155,12 @@ impl ReportedStream {
 }
 
 /// Who manages a stream that no resource of the report has.
+#[derive(Clone)]
 pub(super) enum Manager {
     /// This resource, which the report does not show.
     Outside(String),
+    /// Not this resource, which names the stream: the operator leaves the stream alone, for this reason.
+    Refused(String, String),
     /// This resource, if it names the stream in this account and region.
     Perhaps(String),
     /// No resource of the cluster.
@@ -172,8 +175,11 @@ impl Manager {
             Self::Outside(name) => {
                 format!("StreamEncryption {name} manages this stream. It is not part of this report.")
             }
+            Self::Refused(name, reason) => {
+                format!("StreamEncryption {name} names this stream, but does not manage it: {reason}.")
+            }
             Self::Perhaps(name) => format!(
-                "StreamEncryption {name} may manage this stream: it names a stream without a region, and the operator has not reconciled it yet."
+                "StreamEncryption {name} may manage this stream: it names a stream by its name, and the operator has not reconciled it yet."
             ),
             Self::Nobody => "No StreamEncryption manages this stream.".to_owned(),
             Self::Unknown => {

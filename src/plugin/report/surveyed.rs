@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use stream_encryption_api::condition::Reason;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
@@ -57,7 +58,7 @@ pub(super) async fn add(
 /// The resources of the cluster, by the streams that they name.
 pub(super) struct Managers {
     /// By the ARN of a status or of a spec.
-    by_arn: BTreeMap<String, String>,
+    by_arn: BTreeMap<String, Manager>,
     /// By a name that the operator has not resolved yet.
     by_name: Managed,
     /// Whether these are all resources of the cluster.
@@ -69,11 +70,16 @@ impl Managers {
         let mut managers = Self { by_arn: BTreeMap::new(), by_name: Managed::default(), are_all: true };
         let mut entries: Vec<(&Found, Entry)> = all.iter().map(|found| (found, Entry::of(found))).collect();
         // Of several resources of one stream, the one that manages it comes first.
-        entries.sort_by_key(|(_, entry)| !entry.may_own_its_stream());
+        let is_refused_entry = |entry: &Entry| entry.reason.as_deref().is_some_and(is_refused);
+        entries.sort_by_key(|(_, entry)| (!entry.may_own_its_stream(), is_refused_entry(entry)));
         for (found, entry) in entries {
             let name = format!("{}/{}", found.namespace, found.name);
             if let Some(arn) = entry.stream {
-                managers.by_arn.entry(arn).or_insert(name);
+                let manager = match entry.reason {
+                    Some(reason) if is_refused(&reason) => Manager::Refused(name, reason),
+                    _ => Manager::Outside(name),
+                };
+                managers.by_arn.entry(arn).or_insert(manager);
             } else {
                 let resource = found.resource.as_deref().ok();
                 managers.by_name.add(&found.namespace, &found.name, resource, own, regions);
@@ -81,6 +87,13 @@ impl Managers {
         }
         managers
     }
+}
+
+/// Returns whether the operator leaves the stream alone for this reason, so that the resource does not manage it. All
+/// other resources do, also one whose ledger is invalid.
+fn is_refused(reason: &str) -> bool {
+    let reason = reason.parse::<Reason>();
+    reason.is_ok_and(|reason| matches!(reason, Reason::NotPermitted | Reason::ConflictingPolicyRoles))
 }
 
 impl Report {
@@ -123,8 +136,10 @@ impl Report {
             }
         }
         let manager = match (managers.by_arn.get(&arn.to_string()), by_name) {
-            (Some(name), _) => Manager::Outside(name.clone()),
-            (None, Some(name)) => Manager::Perhaps(name.to_owned()),
+            // Another resource, which could not be read, may manage it.
+            (Some(Manager::Refused(..)), None) if !managers.are_all => Manager::Unknown,
+            (Some(manager), None) | (Some(manager @ Manager::Outside(_)), Some(_)) => manager.clone(),
+            (_, Some(name)) => Manager::Perhaps(name.to_owned()),
             (None, None) if managers.are_all => Manager::Nobody,
             (None, None) => Manager::Unknown,
         };
@@ -236,6 +251,33 @@ mod tests {
         let [stream] = &report.streams[..] else { panic!("one stream") };
         assert_eq!((stream.resource(), stream.entry.state), ("other/orders".to_owned(), State::Plaintext));
         assert!(message(stream).contains("not part of this report"), "{}", message(stream));
+    }
+
+    #[test]
+    fn resource_that_may_not_touch_the_stream_does_not_manage_it() {
+        let cases = [("NotPermitted", false), ("ConflictingPolicyRoles", false), ("LedgerInvalid", true)];
+        for (reason, managed) in cases {
+            let all = [resource("other", "orders", &json!({"arn": ORDERS}), reason)];
+            let mut report = report(&[]);
+            report.take(surveyed(&[ORDERS], &[]), &managers(&all));
+            let stream = serde_json::to_value(&report.streams[0]).unwrap();
+            assert_eq!((&stream["managed"], stream.get("resource").is_some()), (&json!(managed), managed));
+            let words = message(&report.streams[0]);
+            assert_eq!(words.contains(&format!("does not manage it: {reason}")), !managed, "{words}");
+            let mut some = self::report(&[]);
+            some.take(surveyed(&[ORDERS], &[]), &Managers { are_all: false, ..managers(&all) });
+            let claimed = serde_json::to_value(&some.streams[0]).unwrap()["managed"].clone();
+            assert_eq!(claimed, if managed { json!(true) } else { Value::Null });
+        }
+    }
+
+    #[test]
+    fn resource_that_names_the_region_is_not_said_to_lack_it() {
+        let spec = json!({"service": "Firehose", "name": "orders", "region": "eu-west-1"});
+        let mut report = report(&[]);
+        report.take(surveyed(&[ORDERS], &[]), &managers(&[resource("other", "orders", &spec, "Enabling")]));
+        let words = message(&report.streams[0]);
+        assert!(words.contains("other/orders may manage") && !words.contains("without a region"), "{words}");
     }
 
     #[test]
