@@ -32,6 +32,15 @@ impl Managed {
         }
     }
 
+    /// Adds a resource that cannot be parsed, for example because a newer operator has written it, with the ARN of its
+    /// stream as far as it is known.
+    pub fn add_unreadable(&mut self, namespace: &str, name: &str, stream: Option<StreamArn>) {
+        self.names.insert((namespace.to_owned(), name.to_owned()));
+        if let Some(stream) = stream {
+            self.by_stream.entry(stream).or_insert_with(|| format!("{namespace}/{name}"));
+        }
+    }
+
     /// Returns the resource that manages a stream, as `NAMESPACE/NAME`.
     #[must_use]
     pub fn of(&self, stream: &StreamArn) -> Option<&str> {

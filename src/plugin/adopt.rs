@@ -16,11 +16,12 @@ use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
-use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
+use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
 use super::Outcome;
 use super::bars::Bars;
-use super::cluster::{ClusterArguments, Scope};
+use super::cluster::{ClusterArguments, Found, Scope};
+use super::fleet::Entry;
 use super::output::Format;
 use super::places::PlaceArguments;
 use crate::adopt::aliases;
@@ -190,11 +191,21 @@ async fn cluster(
             (of_namespace.unwrap_or_default(), Some(NotSearched { why, searched_namespace }))
         }
     };
-    for found in found {
-        let resource = found.resource.as_deref().ok();
-        managed.add(&found.namespace, &found.name, resource, own, arguments.places.regions());
+    for found in &found {
+        take(&mut managed, found, own, arguments.places.regions());
     }
     Ok((managed, not_searched, namespace))
+}
+
+/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource.
+fn take(managed: &mut Managed, found: &Found, own: Option<&AwsAccount>, regions: &[Region]) {
+    let (namespace, name) = (&found.namespace, &found.name);
+    if let Ok(resource) = &found.resource {
+        managed.add(namespace, name, Some(resource), own, regions);
+    } else {
+        let stream = Entry::of(found).stream.and_then(|arn| arn.parse().ok());
+        managed.add_unreadable(namespace, name, stream);
+    }
 }
 
 fn progress(
@@ -326,6 +337,24 @@ mod tests {
         let arguments = parse(&["--region", "cn-north-1"]).unwrap();
         let error = arguments.places.places(Some(&own())).unwrap_err().to_string();
         assert!(error.contains("cn-north-1 is in partition aws-cn"), "{error}");
+    }
+
+    #[test]
+    fn stream_of_an_unreadable_resource_is_managed() {
+        let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+        let found = Found::of(
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "clicks", "namespace": "data"},
+                "spec": {"stream": {"arn": arn}, "mode": "OfANewerOperator"},
+            }))
+            .unwrap(),
+        );
+        assert!(found.resource.is_err());
+        let mut managed = Managed::default();
+        take(&mut managed, &found, None, &[]);
+        assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/clicks"));
+        assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["clicks"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::principal::{ExternalId, Role};
 
 use crate::adopt::survey::Place;
@@ -55,12 +56,15 @@ impl PlaceArguments {
         Box::pin(self.connect_in_one(&candidates)).await
     }
 
-    /// Returns the adapter in the first region where STS answers; otherwise in the first one.
+    /// Returns the adapter in the first region that does not reject the credentials; otherwise in the first one.
     async fn connect_in_one(&self, candidates: &[Region]) -> anyhow::Result<Aws> {
+        let mut unreachable = 0;
         for region in candidates.iter().filter(|_| candidates.len() > 1) {
             let aws = self.connect_in(region).await?;
-            if aws.identity().await.is_ok() {
-                return Ok(aws);
+            match aws.identity().await {
+                Err(error) if may_answer_elsewhere(&error, &mut unreachable) => {}
+                // The caller asks again, and reports its error.
+                _ => return Ok(aws),
             }
         }
         // The caller reports its error.
@@ -147,6 +151,19 @@ impl PlaceArguments {
     }
 }
 
+/// Returns whether another region may answer. A region that the account has not enabled rejects its credentials, and one
+/// region may be out of reach; without any route or credentials, each further region would only cost its timeout.
+fn may_answer_elsewhere(error: &AwsError, unreachable: &mut usize) -> bool {
+    match error.kind {
+        ErrorKind::CredentialsRejected => true,
+        ErrorKind::Transient => {
+            *unreachable += 1;
+            *unreachable == 1
+        }
+        _ => false,
+    }
+}
+
 fn no_region() -> anyhow::Error {
     super::usage("name the regions: --region eu-west-1")
 }
@@ -166,7 +183,30 @@ fn candidates(surveyed: &[Region], of_environment: Option<&Region>) -> Vec<Regio
 
 #[cfg(test)]
 mod tests {
+    use stream_encryption_core::model::service::Operation;
+
     use super::*;
+
+    #[test]
+    fn only_a_region_that_rejects_or_is_out_of_reach_is_passed_over() {
+        let error = |kind| AwsError {
+            operation: Operation::GetCallerIdentity,
+            kind,
+            code: None,
+            message: String::new(),
+            request_id: None,
+        };
+        let mut unreachable = 0;
+        for (kind, goes_on) in [
+            (ErrorKind::NoCredentials, false),
+            (ErrorKind::CredentialsRejected, true),
+            (ErrorKind::CredentialsRejected, true),
+            (ErrorKind::Transient, true),
+            (ErrorKind::Transient, false),
+        ] {
+            assert_eq!(may_answer_elsewhere(&error(kind), &mut unreachable), goes_on, "{kind:?}");
+        }
+    }
 
     #[test]
     fn region_of_the_environment_is_asked_last() {

@@ -4,6 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::notice;
+
 /// The bar that is drawn now. A program runs one verb.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -38,8 +40,8 @@ impl Progress {
 pub(super) fn note(line: &str) {
     let bar = drawn().clone();
     match bar {
-        Some(bar) => bar.suspend(|| eprintln!("{line}")),
-        None => eprintln!("{line}"),
+        Some(bar) => bar.suspend(|| notice(line)),
+        None => notice(line),
     }
 }
 

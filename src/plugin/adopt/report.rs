@@ -9,7 +9,7 @@ use stream_encryption_core::model::arn::KeyArn;
 use stream_encryption_core::model::service::profile;
 
 use super::super::output::{
-    Cell, Columns, Format, NONE, Table, Tone, ValueFormat, stdout, write_rows, write_value,
+    Cell, Columns, Format, NONE, Table, Tone, ValueFormat, notice, stdout, write_rows, write_value,
 };
 use super::{Adoption, Arguments, NotSearched, steps};
 use crate::adopt::owners::Owner;
@@ -132,23 +132,31 @@ pub(super) fn print(adoption: &Adoption, arguments: &Arguments) -> anyhow::Resul
     }
     out.flush()?;
     if !matches!(arguments.output, Format::Table | Format::Wide) {
-        eprint!("{}", steps::differing(adoption));
+        let differing = steps::differing(adoption);
+        if !differing.is_empty() {
+            notice(differing.trim_end());
+        }
     }
     match &adoption.not_searched {
         Some(NotSearched { why, searched_namespace: true }) => {
-            eprintln!("Looked for StreamEncryptions in namespace {} only: {why}.", adoption.namespace);
+            notice(format_args!(
+                "Looked for StreamEncryptions in namespace {} only: {why}.",
+                adoption.namespace
+            ));
         }
-        Some(NotSearched { why, .. }) => eprintln!("Did not look for StreamEncryptions: {why}."),
+        Some(NotSearched { why, .. }) => {
+            notice(format_args!("Did not look for StreamEncryptions: {why}."));
+        }
         None => {}
     }
     let reused: usize = adoption.surveys.iter().map(|survey| survey.reused).sum();
     if reused > 0 {
-        eprintln!(
+        notice(format_args!(
             "{reused} streams were described by an earlier run in the last hour; --restart describes them again."
-        );
+        ));
     }
     for note in adoption.notes.iter().chain(&problems) {
-        eprintln!("{note}");
+        notice(note);
     }
     Ok(())
 }
