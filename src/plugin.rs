@@ -4,6 +4,9 @@
 //! of `stream-encryption-operator`. The verbs read from the cluster and from AWS with the credentials of the person
 //! who runs them. They never change anything: neither in AWS nor in the cluster.
 
+// `eprintln!` panics if the standard error is closed, as in `2>&1 | head`, and changes the exit code: use `notice`.
+#![warn(clippy::print_stderr)]
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
