@@ -392,7 +392,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
         }),
     ];
     let describe = profile(service).describe;
-    for code in [None, Some("502"), Some("InvalidResponse"), Some("InternalFailure")] {
+    for code in [None, Some("502"), Some("NotConnected"), Some("InvalidResponse"), Some("InternalFailure")] {
         scenarios.push(failed_with(describe, ErrorKind::Transient, code));
     }
     for operation in [Operation::GetCallerIdentity, Operation::AssumeRole] {
