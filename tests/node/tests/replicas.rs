@@ -11,7 +11,7 @@ use packages::objects::NAMESPACE;
 use simulated_aws::world::{PlantedStream, Settings, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_leader_is_replaced_in_20_seconds_without_extra_calls() {
+async fn deleted_leader_is_replaced_in_40_seconds_without_extra_calls() {
     let names = ["one", "two", "three"];
     let stage = Stage::set(world(&names, 2)).await;
     stage.install().await;
