@@ -59,7 +59,8 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let http = error.raw_response().map(|response| response.status().as_u16());
-    if let (SdkError::DispatchFailure(_), Some(why)) = (error, credentials_error(error)) {
+    // Credentials are fetched before a request is sent, so such a request never left the process.
+    if let (SdkError::DispatchFailure(_), Some(why)) = (error, cause_of::<CredentialsError>(error)) {
         return no_session(operation, &why.into());
     }
     let converted = match error {
@@ -97,14 +98,7 @@ where
 /// Returns whether the connection for a request could not be opened: because of DNS, the network, TLS or a proxy. No byte
 /// of the request was sent then.
 fn is_connect_failure(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref().is_some_and(legacy::Error::is_connect) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    cause_of(error).is_some_and(legacy::Error::is_connect)
 }
 
 /// Returns AWS's response to a call that it accepted.
@@ -230,9 +224,8 @@ fn without_namespace(code: &str) -> &str {
     code.split(':').next().unwrap_or(code)
 }
 
-/// Returns the credentials error in the chain of causes. Credentials are fetched before a request is sent, so
-/// such a request never left the process.
-fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+/// Returns the first error of this type in the chain of causes.
+fn cause_of<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref() {

@@ -112,7 +112,7 @@ impl AccountNote {
 }
 
 /// Returns the error of a request that is never sent.
-fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
+pub(super) fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
     AwsError {
         operation: Operation::change(stream.service, action),
         kind: ErrorKind::Invalid,

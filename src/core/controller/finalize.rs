@@ -55,8 +55,8 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
 }
 
 /// If the spec requires the finalizer: adds it while the policies allow disabling encryption, and removes it while they do
-/// not. Ends the reconcile if it changed anything; returns the error if the
-/// change has failed. The finalizer of a resource that is being deleted is left to the decision.
+/// not. Ends the reconcile if it changed anything; returns the error if the change has failed. The finalizer of a resource
+/// that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -139,8 +139,6 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
         Ok(()) => Err(end_as_released(context)),
         Err(KubeError::Conflict) => Err(Interruption::Outdated),
         Err(error) => {
-            let uid = resource_identity_of(&resource.metadata).uid;
-            state.last.is_removal_reported = context.memory.recall_with_expired(&uid).is_removal_reported;
             state.finalizer_failure = Some(error);
             Ok(())
         }

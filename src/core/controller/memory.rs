@@ -158,9 +158,11 @@ impl Memory {
         (validity.is_some_and(|validity| validity != Validity::Expired), Urgency::from(&**last))
     }
 
-    /// Stores the result of a reconcile.
-    pub fn keep(&self, resource: &StreamEncryption, last: LastReconcile) {
-        self.lock().insert(uid(resource).to_owned(), Box::new(last));
+    /// Stores the result of a reconcile. A removal that was reported meanwhile stays reported.
+    pub fn keep(&self, resource: &StreamEncryption, mut last: LastReconcile) {
+        let mut entries = self.lock();
+        last.is_removal_reported |= entries.get(uid(resource)).is_some_and(|kept| kept.is_removal_reported);
+        entries.insert(uid(resource).to_owned(), Box::new(last));
     }
 
     /// Returns the entry of the resource with this uid, including what has expired. The resource may be invalid.

@@ -145,7 +145,7 @@ impl ReconcileState {
             answered_request: None,
             description_start: Duration::ZERO,
             is_for_event: false,
-            record_due: last.record_due(),
+            record_due: None,
             permit: None,
             signer: None,
             active_key,

@@ -15,6 +15,7 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
 use crate::adopt::survey::described;
+use crate::plugin::aws::not_sent;
 
 /// The failed requests of one plan, in their order.
 #[derive(Clone, Default)]
@@ -131,17 +132,6 @@ impl<A: StreamApi> StreamApi for Recorded<A> {
         _: &Signer,
     ) -> Result<bool, AwsError> {
         Err(not_sent(stream, Action::Start))
-    }
-}
-
-/// Returns the error of a request that is never sent.
-fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
-    AwsError {
-        operation: Operation::change(stream.service, action),
-        kind: ErrorKind::Invalid,
-        code: None,
-        message: "a plan sends no such request".to_owned(),
-        request_id: None,
     }
 }
 
