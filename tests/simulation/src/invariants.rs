@@ -6,6 +6,7 @@
 
 mod calls;
 mod external_calls;
+mod observations;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,8 +26,8 @@ use crate::trace::since_start;
 
 pub use calls::{NORMAL_SKEW, SentCall};
 use external_calls::LoggedCall;
+use observations::{DescribeObservation, ObservedStream, TrustedDescribe};
 pub use status::key_identity;
-use status::{DescribeObservation, ObservedStream, TrustedDescribe};
 
 /// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
