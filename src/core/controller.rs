@@ -29,11 +29,12 @@ mod execute;
 mod finalize;
 mod interruption;
 pub mod kube_api;
+mod last_known;
 pub mod ledger_gc;
 pub mod ledger_store;
 pub mod memory;
 mod observe;
-mod permitted;
+mod policies;
 pub mod preview;
 mod previous_status;
 mod publish;
@@ -41,7 +42,6 @@ mod recheck;
 mod report;
 mod resolve;
 mod state;
-mod status_age;
 pub mod stream_api;
 mod term_end;
 pub mod trigger;
@@ -131,13 +131,15 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let notice = context.memory.events.take_notice(resource);
-    let record_due = last.record_due();
-    let mut is_for_event = notice.must_describe && last.discard_description();
+    let mut is_for_event = false;
+    if notice.must_describe {
+        is_for_event = last.discard_description();
+    }
     if finalize::needs_no_disabling(resource) {
-        // The finalizer of another client may keep this resource for a long time. The reconciles of the resource end here
-        // and enter no calls into the ledger. Without this line, the calls of the notice, and their messages in the queue
-        // of AWS's events, would be held for as long.
-        context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
+        // The finalizer of another client may keep this resource for a long time. The next statement ends this reconcile, and
+        // every later one of the resource, before the ledger is opened. Without this line, the calls of the notice, and
+        // their messages in the queue of AWS's events, would be held for as long.
+        context.memory.events.finish(resource, &notice, CallsOutcome::NoLedger);
     }
     // Each finalizer step ends the reconcile if it changed the resource. A change that fails is reported as an error at
     // the end, after everything else was done.
@@ -150,7 +152,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             let wake = report::unresolved(context, resource, &last, why, finalizer_failure).await;
             // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
-                context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
+                context.memory.events.finish(resource, &notice, CallsOutcome::NoLedger);
             }
             return wake;
         }
@@ -176,7 +178,6 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     state.end = end.clone();
     state.finalizer_failure = finalizer_failure;
     state.is_for_event = is_for_event;
-    state.record_due = record_due;
     let decision = loop {
         let decision = (context.decide)(&state.input());
         if execute::prepare(context, &mut state, &decision).await? {
@@ -193,7 +194,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
         _ if state.ledger.may_record_events(may_claim) => CallsOutcome::Entered,
-        Ownership::Owned | Ownership::Another => CallsOutcome::NotOwned,
+        Ownership::Owned | Ownership::Another => CallsOutcome::NoLedger,
     };
     let wake = report::report(context, resource, state).await;
     // Even if the status could not be written: the ledger and the memory hold what the events led to.

@@ -62,7 +62,9 @@ struct Registered {
     /// The hashes of its stream, and of the keys and the alias that it depends on.
     subjects: BTreeSet<u64>,
     scope: Option<EventScope>,
-    /// The number of the last event that concerns it and that no reconcile has finished with.
+    /// The number of the last event that concerns it and that no reconcile has finished with; `None` if there is nothing to
+    /// do. If it differs from `taken`, the resource is due and its reconcile has not begun. If it equals `taken`, its
+    /// reconcile runs, or has failed.
     noticed: Option<u64>,
     /// The number of the last event that a reconcile has begun to take into account.
     taken: Option<u64>,
@@ -87,7 +89,7 @@ pub enum CallsOutcome {
     Entered,
     /// The resource neither owns the ledger nor may claim the stream. Another resource of the stream may own the ledger,
     /// so the calls are kept until every resource of the stream is reconciled.
-    NotOwned,
+    NoLedger,
     /// The ledger could not be read or written. The calls are kept for a later reconcile.
     NotEntered,
 }
@@ -265,7 +267,7 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if outcome == CallsOutcome::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
+            if outcome == CallsOutcome::NoLedger && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };

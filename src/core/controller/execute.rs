@@ -20,7 +20,7 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::resource_identity;
 use super::recheck::{ensure_owner_lost_stream, ensure_policies_unchanged, ensure_spec_unchanged};
-use super::state::{MAX_AGE_FOR_CALL, MAX_CHECK_DURATION, MAX_STATE_AGE, ReconcileState};
+use super::state::{MAX_AGE_AFTER_PERMIT, MAX_AGE_AT_CALL, MAX_CHECK_DURATION, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
 use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::aws_event::EventScope;
@@ -34,7 +34,7 @@ use crate::model::service::Operation;
 /// Maximum time from the start of the resolve step to a write of the ledger. Usually it is a second. If it is
 /// longer, the process was paused, or several requests have used up their deadlines; in both cases the desired
 /// key may be another one by now. A reconcile that is late for this reason begins anew after the wait of a conflict.
-const MAX_TIME_TO_WRITE: Duration = Duration::from_mins(2);
+const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the stream must be described first, and
 /// the decision be made again. Waits for the rate limiter's permit for a call, once for each reconcile: after
@@ -49,14 +49,14 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
         Step::Describe => false,
         Step::ChangeEncryption(_) if !state.is_fresh() => false,
         Step::ChangeEncryption(call) if state.permit == Some(call.target.action) => {
-            if state.age(context.clock.monotonic()) > MAX_STATE_AGE {
+            if state.age(context.clock.monotonic()) > MAX_AGE_AFTER_PERMIT {
                 return Err(Interruption::Outdated);
             }
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // For this step, `describe_due` is the time of the next test record. Before that time `execute` only saves the
-        // ledger, so the remembered description suffices.
+        // For this step, `describe_due` is the time of the next test record. Before that time `execute` writes none and only
+        // saves the ledger, so the remembered description suffices.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -73,9 +73,9 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     let Some(signer) = &state.signer else { return Ok(false) };
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     let permit = context.aws.acquire_permit(stream, action, principal, signer);
-    let signs = state.end.in_term(&context.clock, permit).await?;
+    let is_same_signer = state.end.in_term(&context.clock, permit).await?;
     state.permit = Some(action);
-    Ok(signs && state.age(context.clock.monotonic()) <= MAX_STATE_AGE)
+    Ok(is_same_signer && state.age(context.clock.monotonic()) <= MAX_AGE_AFTER_PERMIT)
 }
 
 /// Executes a decision that is ready: one call, one test record, the removal of the finalizer, or nothing but
@@ -88,9 +88,7 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let executed = match &decision.step {
         Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
-        Step::Verify if state.is_fresh() && state.record_due.is_none_or(|due| due <= state.now) => {
-            verify(context, resource, state).await
-        }
+        Step::Verify if state.may_write_record() => verify(context, resource, state).await,
         Step::RemoveFinalizer => {
             // The ledger may have changed: by AWS's events, by the description, or because it was rebuilt or taken over. The
             // removal does not depend on this write.
@@ -133,7 +131,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     ensure_owner_lost_stream(context, state).await?;
     let is_late = |state: &ReconcileState| {
         let now = context.clock.monotonic();
-        now.saturating_sub(start) > MAX_CHECK_DURATION || state.age(now) > MAX_AGE_FOR_CALL
+        now.saturating_sub(start) > MAX_CHECK_DURATION || state.age(now) > MAX_AGE_AT_CALL
     };
     if is_late(state) {
         return Err(Interruption::Outdated);
@@ -204,7 +202,7 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    if state.ledger.is_changed() && state.spec_age(context.clock.monotonic()) > MAX_TIME_TO_WRITE {
+    if state.ledger.is_changed() && state.spec_age(context.clock.monotonic()) > MAX_AGE_AT_LEDGER_WRITE {
         return Err(Interruption::Outdated);
     }
     if state.ledger.depends_on_spec() {
@@ -232,8 +230,8 @@ async fn verify<A: StreamApi, R: KubeApi>(
     save_ledger(context, resource, state).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
     let permit = context.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
-    let signs = state.end.in_term(&context.clock, permit).await?;
-    if !signs {
+    let is_same_signer = state.end.in_term(&context.clock, permit).await?;
+    if !is_same_signer {
         info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
         return Ok(());
     }

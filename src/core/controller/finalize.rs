@@ -42,7 +42,7 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
         return Err(end_as_released(context));
     }
     if has_finalizer && resource.spec.deletion_policy == DeletionPolicy::Retain {
-        return change_finalizer(context, &resource.metadata, false).await.map(Some);
+        return change_finalizer(context, &resource.metadata, false).await;
     }
     Ok(None)
 }
@@ -67,30 +67,31 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     }
     let wanted = spec.permission.check_disable(&spec.stream).is_ok();
     if !wanted {
-        // Without the finalizer, a deletion leaves the stream encrypted.
+        // Also if there is no finalizer: the denial in the cache may be outdated, and without the finalizer a deletion would
+        // leave the stream encrypted.
         ensure_policies_unchanged(context, resource, &spec.permission).await?;
     }
     if wanted == has_finalizer(&resource.metadata) {
         return Ok(None);
     }
-    change_finalizer(context, &resource.metadata, wanted).await.map(Some)
+    change_finalizer(context, &resource.metadata, wanted).await
 }
 
-/// Adds or removes the finalizer of a resource that is not being deleted, which ends the reconcile. Publishes and returns
-/// the error if that fails. The reconcile then goes on: possibly an admission policy or a webhook refuses only this
-/// change, or does not answer, and the API server accepts the writes of the ledger and the status.
+/// Adds or removes the finalizer of a resource that is not being deleted. Returns [`Interruption::Ended`] if that succeeded,
+/// and `Some(error)`, which it also publishes, if it failed and the reconcile is to go on: possibly an admission policy or a
+/// webhook refuses only this change, or does not answer, and the API server accepts the writes of the ledger and the status.
 async fn change_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
     present: bool,
-) -> Result<KubeError, Interruption> {
+) -> Result<Option<KubeError>, Interruption> {
     match set_finalizer(context, read, present).await {
         // The resource has another version now, which the next reconcile handles.
         Ok(_) => Err(Interruption::Ended(context.clock.now())),
         Err(KubeError::Conflict) => Err(Interruption::Outdated),
         Err(error) => {
             report_failure(context, read, present, &error).await;
-            Ok(error)
+            Ok(Some(error))
         }
     }
 }

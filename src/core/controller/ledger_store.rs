@@ -16,7 +16,7 @@ use tracing::warn;
 use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
-use super::permitted::permission_in;
+use super::policies::permission_in;
 use crate::model::arn::{AwsAccount, StreamArn};
 use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;

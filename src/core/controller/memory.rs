@@ -49,6 +49,9 @@ pub struct LastReconcile {
     /// When the stream is described again for a retry annotation that has changed too soon after the last
     /// Describe; set by [`Memory::recall_unexpired`].
     pub retry_due: Option<Timestamp>,
+    /// The time before which no further test record may be written; `None` if no record is expected. It stays in force if
+    /// the stream is described earlier: for an event of AWS, a write of another replica, or after a failed request.
+    pub next_record: Option<Timestamp>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
@@ -110,13 +113,6 @@ pub struct Urgency {
 }
 
 impl LastReconcile {
-    /// Returns when the next test record is due; `None` if none is expected, or it is due already.
-    #[must_use]
-    pub fn record_due(&self) -> Option<Timestamp> {
-        let is_expected = self.reason.is_some_and(|(reason, _)| reason == Reason::Verifying);
-        self.remembered.as_ref().filter(|_| is_expected).map(|remembered| remembered.due)
-    }
-
     /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
     pub fn discard_description(&mut self) -> bool {
         self.retry_due = None;
@@ -143,7 +139,11 @@ impl Memory {
             match remembered.validity(resource, now) {
                 Validity::Current => {}
                 Validity::UntilRetry(pause_ends) => last.retry_due = Some(pause_ends),
-                Validity::Expired => last.remembered = None,
+                Validity::Expired => {
+                    // A retry that a user requests includes the test record.
+                    last.next_record = last.next_record.filter(|_| remembered.retry == retry_token(resource));
+                    last.remembered = None;
+                }
             }
         }
         last

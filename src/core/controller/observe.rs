@@ -13,7 +13,7 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::memory::Urgency;
 use super::resolve::{self, ResolveError};
-use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
+use super::state::{MAX_AGE_AFTER_PERMIT, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::KmsKeyId;
 use crate::model::desired::DesiredEncryption;
@@ -34,7 +34,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
         return Err(Interruption::DescriptionNotFresh);
     }
     send_describe(context, resource, state).await?;
-    if state.spec_age(context.clock.monotonic()) > MAX_STATE_AGE {
+    if state.spec_age(context.clock.monotonic()) > MAX_AGE_AFTER_PERMIT {
         let resolving = resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer);
         match state.end.in_term(&context.clock, resolving).await? {
             Ok(spec) => state.replace_spec(spec)?,

@@ -65,10 +65,10 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let is_foreign = changed_by_another(read);
     let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
-    let may_write = described
-        || last.unacknowledged_write.is_some()
-        || is_foreign
+    // Computed from what this process reported last: if that is unchanged, only another replica has changed the stored status.
+    let has_news =
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
+    let may_write = described || last.unacknowledged_write.is_some() || is_foreign || has_news();
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
     if stored == Some(&status) && last.unacknowledged_write.is_some() {
@@ -168,6 +168,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     };
     let written = update_status(context, read, stored, &last, false, make).await;
     let StatusWrite { status, unacknowledged_write, is_conflict, failed, failures, .. } = written;
+    // The caller counts this conflict, because it is returned as an error.
     let failures = if is_conflict { last.failures } else { failures };
     context.memory.keep_status(uid(read), status, unacknowledged_write, failures);
     if let Some(error) = failed {

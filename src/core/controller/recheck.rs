@@ -11,7 +11,7 @@ use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::ledger_store::{self, resource_identity};
-use super::permitted::permission_in;
+use super::policies::permission_in;
 use super::state::ReconcileState;
 use super::stream_api::StreamApi;
 use crate::model::permission::EffectivePolicy;

@@ -16,11 +16,11 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError};
+use super::last_known;
 use super::memory::{LastReconcile, Remembered};
 use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
-use super::status_age;
 use super::stream_api::StreamApi;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
@@ -52,11 +52,15 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     .await;
     let since = schedule::reason_since(state.last.reason, decision.reason, state.now);
     // A description is used again only with the ledger that records what it showed. If the ledger cannot be read
-    // or written, its current version is unknown, so the version that was seen last is kept.
+    // or written, its current version is unknown. The version that was seen last is kept, so that a cache that is older than
+    // it is not believed.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
-    let changing_at = follow_change(context, &state, &decision);
+    learn_change_time(context, &state, &decision);
+    let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
+    let changing_at = changing_at(&state, &decision);
     let last = LastReconcile {
-        remembered: remembered(resource, &state, &decision).filter(|_| is_recorded),
+        remembered: remembered.filter(|_| is_recorded),
+        next_record,
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {
@@ -105,28 +109,43 @@ fn decision_to_report<A, R>(context: &Context<A, R>, state: &ReconcileState) -> 
     Decision { wake, describe_due: decision.describe_due.min(wake), ..decision }
 }
 
-/// Learns from a change that AWS has completed. Returns when the stream was last described in the middle of a change
-/// that is not complete.
-fn follow_change<A, R>(
-    context: &Context<A, R>,
-    state: &ReconcileState,
-    decision: &Decision,
-) -> Option<Timestamp> {
-    let is_change = |reason| matches!(reason, Reason::Enabling | Reason::Disabling);
-    let Observed::Described { at, observation, fresh: true, .. } = &state.observed else {
-        return state.last.changing_at.filter(|_| is_change(decision.reason));
+fn is_change(reason: Reason) -> bool {
+    matches!(reason, Reason::Enabling | Reason::Disabling)
+}
+
+/// Returns when the stream was last described in the middle of a change that is not complete.
+fn changing_at(state: &ReconcileState, decision: &Decision) -> Option<Timestamp> {
+    let described = match &state.observed {
+        Observed::Described { at, observation: Observation::InProgress(_), fresh: true, .. } => Some(*at),
+        _ => state.last.changing_at,
     };
-    if is_change(decision.reason) {
-        return matches!(observation, Observation::InProgress(_)).then_some(*at).or(state.last.changing_at);
-    }
-    if let Some((reason, since)) = state.last.reason
-        && is_change(reason)
-        && matches!(observation, Observation::On(_) | Observation::Off)
+    described.filter(|_| is_change(decision.reason))
+}
+
+/// Learns how long a change took that AWS has completed.
+fn learn_change_time<A, R>(context: &Context<A, R>, state: &ReconcileState, decision: &Decision) {
+    if let Observed::Described { at, observation: Observation::On(_) | Observation::Off, fresh: true, .. } =
+        &state.observed
+        && let Some((last_reason, since)) = state.last.reason
+        && is_change(last_reason)
+        && !is_change(decision.reason)
     {
         let in_progress = state.last.changing_at.map(|changing| changing.duration_since(since));
         context.memory.learn_change_time(state.spec.stream.service, in_progress, at.duration_since(since));
     }
-    None
+}
+
+/// Returns the time before which no further test record may be written.
+fn next_record(state: &ReconcileState, decision: &Decision) -> Option<Timestamp> {
+    let earlier = state.last.next_record.filter(|due| *due > state.now);
+    match (&state.observed, decision.reason) {
+        (_, Reason::Verifying) => {
+            Some(earlier.map_or(decision.describe_due, |earlier| earlier.min(decision.describe_due)))
+        }
+        // The same record will be expected again.
+        (Observed::Failed(_) | Observed::NotYet, _) => earlier,
+        (Observed::Described { .. }, _) => None,
+    }
 }
 
 /// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.
@@ -145,7 +164,7 @@ fn remembered(
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
     // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
     // one does not. The same applies to a test record that was not written yet.
-    let dues = [earlier.map(|earlier| earlier.due), state.record_due.filter(|due| *due > state.now)];
+    let dues = [earlier.map(|earlier| earlier.due), state.last.next_record.filter(|due| *due > state.now)];
     let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
     Some(Remembered {
         stream,
@@ -222,7 +241,7 @@ pub(super) fn unresolved_status(
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     if reason == Reason::Suspended {
-        return status_age::suspended(resource, before, now);
+        return last_known::suspended(resource, before, now);
     }
     let generation = resource.metadata.generation;
     let mut status = before.clone();
@@ -234,8 +253,8 @@ pub(super) fn unresolved_status(
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
         let encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        if encrypted && status_age::is_outdated(before, unanswered) {
-            status_age::outdated(old, before, reason, generation, now)
+        if encrypted && last_known::is_outdated(before, unanswered) {
+            last_known::outdated(old, before, reason, generation, now)
         } else {
             old.clone()
         }
@@ -254,15 +273,15 @@ pub(super) fn status(
     unanswered: u32,
 ) -> StreamEncryptionStatus {
     if decision.reason.ready_state() == ReadyState::Unchanged {
-        return status_age::suspended(resource, before, state.now);
+        return last_known::suspended(resource, before, state.now);
     }
     let mut status = decided(resource, before, state, decision);
-    if status_age::is_outdated(before, unanswered)
+    if last_known::is_outdated(before, unanswered)
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {
         *known =
-            status_age::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
+            last_known::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
     }
     status.last_handled_retry = match state.observed {
         // The retry waits, like everything else.
@@ -271,7 +290,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::Described { .. } => retry_token(resource),
     };
-    status_age::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
+    last_known::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
 }
 

@@ -1,15 +1,12 @@
 //! The resolve step: turns a resource into a [`ResolvedSpec`] with the stream's ARN, the desired state and
 //! the permissions.
 //!
-//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
-//! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
-//! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
-//! other cases the operator's identity is needed first, because the word `own` in a policy without a role stands for the
-//! operator's account. `ledger_store::holds` needs the same account: it reads the policies of the namespace of the ledger's
-//! owner, in which `own` stands for it, too. No request is sent about a stream or a key that is not
-//! allowed, or whose resource is suspended; an alias is resolved if the alias is allowed. After this step `stream` in the
-//! spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to quote it in messages, and to see whether it contains an ARN, in which case the
-//! status may show the account.
+//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that key. Sends no
+//! request about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the alias is
+//! allowed. An invalid spec is detected before any request to AWS.
+//!
+//! After this step, `stream` in the spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to
+//! quote it in messages, and to see whether it contains an ARN, in which case the status may show the account.
 
 use std::time::Duration;
 
@@ -26,7 +23,7 @@ use super::context::Context;
 use super::kube_api::{KubeApi, KubeError, ReadFrom, ReferencedKey};
 use super::ledger_store::Claim;
 use super::memory::LastReconcile;
-use super::permitted::policies_in;
+use super::policies::policies_in;
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
 use crate::model::aws_error::{AwsError, ErrorKind};
@@ -149,7 +146,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let policies = policies_in(&context.kube, namespace, from).await?;
     let (stream, own) = match named {
-        NamedStream::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
+        NamedStream::Arn(stream) if needs_no_identity(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
             let own = AwsAccount::of(&stream);
             (stream, own)
@@ -176,25 +173,28 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     };
     match key {
         None => {}
-        Some(KeySelector::AwsOwned) => spec.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
-        Some(KeySelector::Problem(problem)) => {
+        Some(NamedKey::AwsOwned) => spec.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
+        Some(NamedKey::Problem(problem)) => {
             spec.desired.encryption = DesiredEncryption::UnknownKey;
             spec.desired.key_problem = Some(problem);
         }
-        Some(KeySelector::Customer(KmsKeyId::Alias(alias)))
+        Some(NamedKey::Customer(KmsKeyId::Alias(alias)))
             if spec.permission.check_alias(&spec.stream, &alias).is_err() =>
         {
             mark_key_not_permitted(&mut spec.desired);
         }
-        Some(KeySelector::Customer(name)) => describe_key(context, last, &mut spec, name).await,
+        Some(NamedKey::Customer(name)) => describe_key(context, last, &mut spec, name).await,
     }
     Ok(spec)
 }
 
-/// Returns whether it is certain without the operator's account that the stream will not be described: the resource is
-/// suspended, or the policies deny the stream or disabling encryption. This is about the stream only: if the policies deny
-/// only disabling, the desired key is still described in KMS.
-fn is_decided_without_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
+/// Returns whether the operator's account cannot change the result: the stream will not be described in any case, because
+/// the resource is suspended, or the policies deny the stream or disabling encryption. (If they deny only disabling, the
+/// desired key is still described in KMS.)
+///
+/// In all other cases the account is needed first: the word `own` in a policy without a role stands for it, in the
+/// policies of this namespace and in those of the namespace of the ledger's owner (`ledger_store::holds`).
+fn needs_no_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;
     }
@@ -284,7 +284,7 @@ fn key_reference(key: &KeyReference) -> Option<String> {
     key.alias.clone().or_else(|| key.object_ref.as_ref().map(|reference| reference.name.clone()))
 }
 
-enum KeySelector {
+enum NamedKey {
     AwsOwned,
     Customer(KmsKeyId),
     Problem(KeyProblem),
@@ -295,20 +295,20 @@ async fn named_key<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     key: &KeyReference,
-) -> Result<KeySelector, ResolveError> {
+) -> Result<NamedKey, ResolveError> {
     Ok(match (key.kind, &key.arn, &key.alias, &key.object_ref) {
-        (KeyType::AwsOwned, None, None, None) => KeySelector::AwsOwned,
-        (KeyType::CustomerManaged, Some(arn), None, None) => KeySelector::Customer(KmsKeyId::Arn(arn.parse()?)),
-        (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(arn::alias(alias)?),
+        (KeyType::AwsOwned, None, None, None) => NamedKey::AwsOwned,
+        (KeyType::CustomerManaged, Some(arn), None, None) => NamedKey::Customer(KmsKeyId::Arn(arn.parse()?)),
+        (KeyType::CustomerManaged, None, Some(alias), None) => NamedKey::Customer(arn::alias(alias)?),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
             match context.kube.referenced_key(namespace, reference).await? {
                 ReferencedKey::Arn(arn) => arn.parse().map_or(
-                    KeySelector::Problem(KeyProblem::ReferenceNotReady),
-                    |arn| KeySelector::Customer(KmsKeyId::Arn(arn)),
+                    NamedKey::Problem(KeyProblem::ReferenceNotReady),
+                    |arn| NamedKey::Customer(KmsKeyId::Arn(arn)),
                 ),
-                ReferencedKey::NotReady => KeySelector::Problem(KeyProblem::ReferenceNotReady),
-                ReferencedKey::KindMissing => KeySelector::Problem(KeyProblem::ReferenceCrdMissing),
+                ReferencedKey::NotReady => NamedKey::Problem(KeyProblem::ReferenceNotReady),
+                ReferencedKey::KindMissing => NamedKey::Problem(KeyProblem::ReferenceCrdMissing),
             }
         }
         _ => return Err(ResolveError::Spec("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned())),

@@ -24,7 +24,7 @@ use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
 /// Maximum age of the description and of the resolved spec after the wait for the rate limiter.
-pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
+pub(super) const MAX_AGE_AFTER_PERMIT: Duration = Duration::from_secs(10);
 /// Maximum duration of the last checks and the reservation, up to the call.
 pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
@@ -32,7 +32,7 @@ pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// reconcile, which cannot be told from that Describe's wait for the rate limiter; one after the last check; and that of
 /// a suspended machine, whose monotonic clock stands still. AWS refuses a call that arrives more than 15 minutes after
 /// its reservation.
-pub(super) const MAX_AGE_FOR_CALL: Duration = Duration::from_secs(20);
+pub(super) const MAX_AGE_AT_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
 pub(super) struct ReconcileState {
@@ -53,9 +53,6 @@ pub(super) struct ReconcileState {
     /// Whether the stream is described only because an event of AWS reports something. Such a Describe must not compete
     /// with changes, because somebody may be able to forge events.
     pub(super) is_for_event: bool,
-    /// When the next test record is due; `None` if none is expected, or it is due already. An event of AWS, or a write of
-    /// another replica, leads to a Describe before that time, and must not lead to a record.
-    pub(super) record_due: Option<Timestamp>,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
     /// The signer of the Describe in this reconcile; no other may sign the call after it.
@@ -145,7 +142,6 @@ impl ReconcileState {
             answered_request: None,
             description_start: Duration::ZERO,
             is_for_event: false,
-            record_due: None,
             permit: None,
             signer: None,
             active_key,
@@ -155,6 +151,12 @@ impl ReconcileState {
             expected_change,
             end: TermEnd::default(),
         }
+    }
+
+    /// Returns whether a test record may be written: the stream was described in this reconcile, and the last record was
+    /// written long enough ago.
+    pub(super) fn may_write_record(&self) -> bool {
+        self.is_fresh() && self.last.next_record.is_none_or(|next| next <= self.now)
     }
 
     /// Returns the input of the decision.

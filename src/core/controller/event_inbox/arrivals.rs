@@ -51,8 +51,8 @@ impl Arrivals {
 
     /// Records that an event of CloudTrail has arrived, whose `age` is the time since it happened.
     pub(super) fn record_trail_event(&mut self, now: Duration, age: Duration) {
-        // An event that happened up to LONGEST_SKEW before the call counts as one since the call: its age is the difference of
-        // two clocks.
+        // The event happened at `now - age`, which is since the call if it is at least `call - LONGEST_SKEW`: the age is the
+        // difference of two clocks. Both sides are written as sums, because the differences could be negative.
         let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
         self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
         self.last_trail_event = Some(now);

@@ -138,29 +138,51 @@ fn failed_finalizer_is_an_error_if_the_account_is_unknown() {
 }
 
 #[test]
-fn event_of_aws_leads_to_no_test_record_before_it_is_due() {
-    let mut resource = resource();
-    resource.spec.verification = Verification::PutRecord;
-    let world = World::new(resource);
-    let mut context = world.context();
-    context.config.drift_interval_with_events = Some(context.config.drift_interval);
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    world.state().is_record_plaintext = true;
-    reconcile_stored(&world, &context);
-    status_after_a_minute(&world, &context);
-    reconcile_stored(&world, &context);
-    assert_eq!(world.count(Request::PutRecord), 1);
-    // The poll interval begins with 5 seconds.
-    let describes = world.count(Request::Describe);
-    for _ in 0..4 {
-        world.state().elapsed += Duration::from_secs(1);
-        assert_eq!(woken_by(&context, Subject::Stream(ARN.parse().unwrap())), 1);
+fn early_describe_leads_to_no_test_record() {
+    type Cause = fn(&World, &Context<World, World>);
+    let causes: [(&str, Cause); 3] = [
+        ("event of AWS", |_, context| {
+            assert_eq!(woken_by(context, Subject::Stream(ARN.parse().unwrap())), 1);
+        }),
+        ("write of the ledger by another client", |world, _| {
+            let mut state = world.state();
+            let version = state.next_version();
+            state.ledger.as_mut().unwrap().metadata.resource_version = Some(version);
+        }),
+        ("failed Describe", |world, context| {
+            context.memory.forget_description(&resource());
+            world.state().describe_fails = true;
+            reconcile_stored(world, context);
+            world.state().describe_fails = false;
+        }),
+    ];
+    for (name, cause) in causes {
+        let mut resource = resource();
+        resource.spec.verification = Verification::PutRecord;
+        let world = World::new(resource);
+        let mut context = world.context();
+        context.config.drift_interval_with_events = Some(context.config.drift_interval);
+        world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+        world.state().is_record_plaintext = true;
         reconcile_stored(&world, &context);
+        status_after_a_minute(&world, &context);
+        reconcile_stored(&world, &context);
+        assert_eq!(world.count(Request::PutRecord), 1);
+        // The poll interval begins with 5 seconds.
+        let describes = world.count(Request::Describe);
+        for _ in 0..4 {
+            world.state().elapsed += Duration::from_secs(1);
+            cause(&world, &context);
+            for _ in 0..2 {
+                reconcile_stored(&world, &context);
+            }
+        }
+        assert!(world.count(Request::Describe) >= describes + 4, "{name}: it is described");
+        assert_eq!(world.count(Request::PutRecord), 1, "{name}");
+        world.state().elapsed += Duration::from_secs(2);
+        reconcile_stored(&world, &context);
+        assert_eq!(world.count(Request::PutRecord), 2, "{name} does not delay it either");
     }
-    assert_eq!((world.count(Request::Describe) - describes, world.count(Request::PutRecord)), (4, 1));
-    world.state().elapsed += Duration::from_secs(2);
-    reconcile_stored(&world, &context);
-    assert_eq!(world.count(Request::PutRecord), 2, "events do not delay it either");
 }
 
 /// Returns the status after another reconcile of the stored resource, a minute later.
