@@ -65,10 +65,10 @@ pub struct Cluster {
 
 /// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. Many more
 /// reconciles than this run at a time. Without the limit, each of them could hold such an object in memory.
-const LARGE_OBJECTS: usize = 8;
+const MIN_LARGE_OBJECT_REQUESTS: usize = 8;
 /// With more concurrent reconciles, one such request may run for every four of them. The memory that large objects may
 /// take grows with the number of reconciles that an administrator allows.
-const RECONCILES_PER_LARGE_OBJECT: usize = 4;
+const RECONCILES_PER_LARGE_OBJECT_REQUEST: usize = 4;
 
 impl Cluster {
     /// Creates access with ledgers in the namespace `ledger_namespace`. The default policy is treated like
@@ -94,7 +94,7 @@ impl Cluster {
             planned: Arc::default(),
             policies: Arc::default(),
             recorder,
-            large_object_permits: Arc::new(Semaphore::new(LARGE_OBJECTS)),
+            large_object_permits: Arc::new(Semaphore::new(MIN_LARGE_OBJECT_REQUESTS)),
         }
     }
 
@@ -114,7 +114,8 @@ impl Cluster {
     /// Returns the same access for so many concurrent reconciles.
     #[must_use]
     pub fn for_reconciles(self, concurrency: u16) -> Self {
-        let permits = (usize::from(concurrency) / RECONCILES_PER_LARGE_OBJECT).max(LARGE_OBJECTS);
+        let permits =
+            (usize::from(concurrency) / RECONCILES_PER_LARGE_OBJECT_REQUEST).max(MIN_LARGE_OBJECT_REQUESTS);
         Self { large_object_permits: Arc::new(Semaphore::new(permits)), ..self }
     }
 
@@ -132,7 +133,7 @@ impl Cluster {
         read(&caches?).ok()
     }
 
-    /// Acquires a permit for a request about an object that users write.
+    /// Acquires a permit for a read of an object that users write. No webhook can delay a read.
     async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
         match tokio::time::timeout(request::DEADLINE, self.large_object_permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -141,10 +142,6 @@ impl Cluster {
                 request::DEADLINE.as_secs()
             ))),
         }
-    }
-
-    fn resources(&self, namespace: &str) -> Api<StreamEncryption> {
-        Api::namespaced(self.client.clone(), namespace)
     }
 }
 
@@ -194,8 +191,8 @@ impl KubeApi for Cluster {
         metadata: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
-        let _permit = self.acquire_large_object_permit().await?;
-        resources::write_status::<StreamEncryption>(&self.client, metadata, status).await
+        let permits = &self.large_object_permits;
+        resources::write_status::<StreamEncryption>(&self.client, permits, metadata, status).await
     }
 
     async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
@@ -203,9 +200,7 @@ impl KubeApi for Cluster {
     }
 
     async fn set_finalizer(&self, metadata: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
-        let _permit = self.acquire_large_object_permit().await?;
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        resources::set_finalizer(&self.resources(namespace), metadata, present).await
+        resources::set_finalizer(&self.client, &self.large_object_permits, metadata, present).await
     }
 
     async fn policies(
@@ -230,6 +225,6 @@ impl KubeApi for Cluster {
         reference: &KeyObjectReference,
     ) -> Result<ReferencedKey, KubeError> {
         let _permit = self.acquire_large_object_permit().await?;
-        keys::arn(&self.client, namespace, reference).await
+        keys::referenced_key(&self.client, namespace, reference).await
     }
 }

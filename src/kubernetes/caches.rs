@@ -82,7 +82,7 @@ struct WatchCondition {
 /// The last failure of a watch.
 #[derive(Clone, Copy, Default)]
 struct Failure {
-    failed_at: Option<Instant>,
+    distrusted_since: Option<Instant>,
     warnings: Warnings,
 }
 
@@ -266,11 +266,12 @@ impl WatchCondition {
     fn record_event(&self, news: WatchNews) {
         match news {
             WatchNews::Listing => {
-                // After a recent failure, most objects in the cache are as old as the failure until the list is complete.
-                if let Some(failed_at) = &mut self.failure().failed_at
-                    && failed_at.elapsed() < DISTRUSTED
+                // A list after a failure may take longer than `DISTRUSTED`. Until it is complete, most objects in the cache are
+                // as old as the failure, so the distrust begins anew with each object of the list.
+                if let Some(distrusted_since) = &mut self.failure().distrusted_since
+                    && distrusted_since.elapsed() < DISTRUSTED
                 {
-                    *failed_at = Instant::now();
+                    *distrusted_since = Instant::now();
                 }
                 return;
             }
@@ -278,14 +279,14 @@ impl WatchCondition {
             WatchNews::Listed => drop(self.listed.set(())),
             WatchNews::Changed => {}
         }
-        self.failure().failed_at = None;
+        self.failure().distrusted_since = None;
     }
 
     /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches
     /// all.
     fn record_failure(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let mut failure = self.failure();
-        failure.failed_at = Some(Instant::now());
+        failure.distrusted_since = Some(Instant::now());
         if failure.warnings.is_due() {
             let cause = watches::explain(error, kind);
             warn!(
@@ -298,8 +299,8 @@ impl WatchCondition {
     /// Returns whether the cache holds a complete list, and the watch has not failed recently. A watch without
     /// changes returns no events, so the time since its last failure is the only sign that it works again.
     fn is_current(&self) -> bool {
-        let failed_at = self.failure().failed_at;
-        self.listed.initialized() && failed_at.is_none_or(|failed| failed.elapsed() >= DISTRUSTED)
+        let distrusted_since = self.failure().distrusted_since;
+        self.listed.initialized() && distrusted_since.is_none_or(|failed| failed.elapsed() >= DISTRUSTED)
     }
 
     fn failure(&self) -> std::sync::MutexGuard<'_, Failure> {

@@ -55,7 +55,7 @@ pub struct KeyObject {
 
 /// Returns the ARN in the status of a key object. If the operator lacks the permission, this returns the error, as
 /// every other request does. The log then has the cause, and the next reconcile tries again.
-pub(super) async fn arn(
+pub(super) async fn referenced_key(
     client: &Client,
     namespace: &str,
     reference: &KeyObjectReference,
@@ -223,7 +223,7 @@ mod tests {
             let code = StatusCode::from_u16(code).unwrap();
             let server = Router::new().fallback(async move || (code, body));
             let client = Client::new(server, "default");
-            assert_eq!(arn(&client, "data", &reference("orders")).await, found);
+            assert_eq!(referenced_key(&client, "data", &reference("orders")).await, found);
         }
     }
 
@@ -232,7 +232,11 @@ mod tests {
         // Nothing listens at this address, so any request would be an error.
         let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         for name in ["my orders", "../../other/keys/orders", "orders?watch=true", "orders#", "", "\u{fc}"] {
-            assert_eq!(arn(&client, "data", &reference(name)).await, Ok(ReferencedKey::NotReady), "{name:?}");
+            assert_eq!(
+                referenced_key(&client, "data", &reference(name)).await,
+                Ok(ReferencedKey::NotReady),
+                "{name:?}"
+            );
         }
     }
 }

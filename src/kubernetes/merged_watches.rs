@@ -16,7 +16,8 @@ use super::store::{Key, Kind, Store};
 /// single watch, which covers everything.
 pub(super) type WatchedNamespace = Option<String>;
 
-/// Returns whether a watch covers an object.
+/// Returns whether a watch covers an object. An object without a namespace is a namespace itself here: no other kind without
+/// one has a watch for each namespace.
 pub(super) fn covers(watched: &WatchedNamespace, object: &Key) -> bool {
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
     watched.as_deref().is_none_or(|watched| watched == namespace.unwrap_or(object.name()))

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
 use stream_encryption_core::controller::kube_api::KubeError;
+use tokio::sync::Semaphore;
 
 use super::resources;
 
@@ -13,5 +14,7 @@ pub async fn write(
     metadata: &ObjectMeta,
     status: &StreamEncryptionPolicyStatus,
 ) -> Result<(), KubeError> {
-    resources::write_status::<StreamEncryptionPolicy>(client, metadata, status).await.map(drop)
+    // Only administrators write policies, and one is written at a time.
+    let permits = Semaphore::new(1);
+    resources::write_status::<StreamEncryptionPolicy>(client, &permits, metadata, status).await.map(drop)
 }

@@ -1,7 +1,13 @@
 //! Requests to the API server: their deadline, and the conversion of their errors.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
+
+use futures_util::AsyncReadExt as _;
+use kube::Client;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use stream_encryption_core::controller::kube_api::KubeError;
 
@@ -30,6 +36,24 @@ pub(super) async fn none_if_missing<T>(
         }
     };
     with_timeout(request).await
+}
+
+/// Sends a request, and acquires one of `permits` before it reads the body of the response.
+///
+/// The permits limit how many large objects are in memory. The API server may answer a write late, because a webhook of some
+/// namespace does not respond. Until the response begins, such a write holds no permit, or it would keep other namespaces
+/// from reading.
+pub(super) async fn send_then_acquire<T: DeserializeOwned>(
+    client: &Client,
+    request: hyper::Request<Vec<u8>>,
+    permits: &Semaphore,
+) -> kube::Result<T> {
+    let response = client.request_stream(request).await?;
+    // It is never closed.
+    let _permit = permits.acquire().await;
+    let mut body = Vec::new();
+    pin!(response).read_to_end(&mut body).await.map_err(|error| kube::Error::Service(error.into()))?;
+    serde_json::from_slice(&body).map_err(kube::Error::SerdeError)
 }
 
 fn to_kube_error(error: &kube::Error) -> KubeError {

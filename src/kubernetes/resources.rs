@@ -2,15 +2,16 @@
 //! never written.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams, Request};
+use kube::api::{Api, GetParams, PartialObjectMeta, Patch, PatchParams, Request};
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{FIELD_MANAGER, FINALIZER};
 use stream_encryption_core::controller::kube_api::KubeError;
+use tokio::sync::Semaphore;
 
-use super::request::none_if_missing;
+use super::request::{none_if_missing, send_then_acquire};
 use super::trimmed::Trimmed;
 
 /// Reads a resource, live, without the metadata that the operator does not use.
@@ -33,6 +34,7 @@ pub(super) async fn read(
 /// invalid, so only the version is read from the response; `None` means that the resource does not exist.
 pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     client: &Client,
+    permits: &Semaphore,
     metadata: &ObjectMeta,
     status: &impl Serialize,
 ) -> Result<Option<String>, KubeError> {
@@ -47,7 +49,7 @@ pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
         let request = Request::new(K::url_path(&(), namespace))
             .patch_subresource("status", name, &as_operator(), &Patch::Json::<()>(operations))
             .map_err(kube::Error::BuildRequest)?;
-        client.request::<Versioned>(request).await
+        send_then_acquire::<Versioned>(client, request, permits).await
     };
     Ok(none_if_missing(request).await?.map(|written| written.metadata.resource_version))
 }
@@ -74,12 +76,15 @@ fn as_operator() -> PatchParams {
 /// not kept in the cache. Only metadata is requested: the spec may be invalid. A webhook that undoes the change counts as a
 /// refusal.
 pub(super) async fn set_finalizer(
-    api: &Api<StreamEncryption>,
+    client: &Client,
+    permits: &Semaphore,
     metadata: &ObjectMeta,
     present: bool,
 ) -> Result<Option<String>, KubeError> {
     let name = metadata.name.as_deref().unwrap_or_default();
-    let Some(current) = none_if_missing(api.get_metadata(name)).await? else { return Ok(None) };
+    let requests = Request::new(StreamEncryption::url_path(&(), metadata.namespace.as_deref()));
+    let request = requests.get_metadata(name, &GetParams::default());
+    let Some(current) = metadata_of(client, permits, request).await? else { return Ok(None) };
     if current.metadata.resource_version != metadata.resource_version {
         return Err(KubeError::Conflict);
     }
@@ -92,8 +97,8 @@ pub(super) async fn set_finalizer(
         "finalizers": finalizers,
         "resourceVersion": metadata.resource_version,
     }});
-    let written = none_if_missing(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await?;
-    let Some(written) = written else { return Ok(None) };
+    let request = requests.patch_metadata(name, &as_operator(), &Patch::Merge(&body));
+    let Some(written) = metadata_of(client, permits, request).await? else { return Ok(None) };
     let is_present = written.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     if is_present != present {
         return Err(KubeError::Rejected("a webhook of the API server has undone the change".to_owned()));
@@ -101,15 +106,30 @@ pub(super) async fn set_finalizer(
     Ok(Some(written.metadata.resource_version.unwrap_or_default()))
 }
 
+/// Sends a request that is answered with the metadata of a resource.
+async fn metadata_of(
+    client: &Client,
+    permits: &Semaphore,
+    request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<Option<PartialObjectMeta<StreamEncryption>>, KubeError> {
+    none_if_missing(async {
+        send_then_acquire(client, request.map_err(kube::Error::BuildRequest)?, permits).await
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use axum::Router;
     use axum::http::Method;
+    use futures_util::poll;
 
     use super::*;
 
-    /// Returns the API of a server that holds a resource with the finalizers `before`, and with `after` once it is changed.
-    fn api(before: &'static [&'static str], after: &'static [&'static str]) -> Api<StreamEncryption> {
+    /// Returns a client of a server that holds a resource with the finalizers `before`, and with `after` once it is changed.
+    fn client(before: &'static [&'static str], after: &'static [&'static str]) -> Client {
         let handler = async move |method: Method| {
             let finalizers = if method == Method::PATCH { after } else { before };
             json!({
@@ -118,23 +138,52 @@ mod tests {
             })
             .to_string()
         };
-        Api::namespaced(Client::new(Router::new().fallback(handler), "default"), "data")
+        Client::new(Router::new().fallback(handler), "default")
+    }
+
+    fn read() -> ObjectMeta {
+        ObjectMeta {
+            name: Some("orders".to_owned()),
+            namespace: Some("data".to_owned()),
+            resource_version: Some("1".to_owned()),
+            ..ObjectMeta::default()
+        }
     }
 
     const OTHER: &str = "example.com/other";
 
     #[tokio::test]
     async fn finalizer_that_a_webhook_changes_back_is_refused() {
-        let name = Some("orders".to_owned());
-        let read = ObjectMeta { name, resource_version: Some("1".to_owned()), ..ObjectMeta::default() };
         for (before, present, after, is_refused) in [
             (&[OTHER][..], true, &[OTHER, FINALIZER][..], false),
             (&[OTHER], true, &[OTHER], true),
             (&[OTHER, FINALIZER], false, &[OTHER], false),
             (&[OTHER, FINALIZER], false, &[FINALIZER], true),
         ] {
-            let changed = set_finalizer(&api(before, after), &read, present).await;
+            let changed = set_finalizer(&client(before, after), &Semaphore::new(1), &read(), present).await;
             assert_eq!(matches!(changed, Err(KubeError::Rejected(_))), is_refused, "{changed:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn write_that_waits_for_a_webhook_holds_no_permit() {
+        let handler = async |method: Method| {
+            if method == Method::PATCH {
+                std::future::pending::<()>().await;
+            }
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": "orders", "resourceVersion": "1"}})
+            .to_string()
+        };
+        let client = Client::new(Router::new().fallback(handler), "default");
+        let permits = Semaphore::new(1);
+        let (metadata, status) = (read(), json!({}));
+        let mut status = pin!(write_status::<StreamEncryption>(&client, &permits, &metadata, &status));
+        let mut finalizer = pin!(set_finalizer(&client, &permits, &metadata, true));
+        for _ in 0..100 {
+            assert!(poll!(&mut status).is_pending() && poll!(&mut finalizer).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(permits.available_permits(), 1);
     }
 }
