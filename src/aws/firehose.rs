@@ -76,17 +76,18 @@ impl Firehose {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
                 let description = match request.send().await {
-                    Ok(answer) => answer.delivery_stream_description,
+                    Ok(answer) => answer
+                        .delivery_stream_description
+                        .ok_or_else(|| invalid_response(operation, "DeliveryStreamDescription"))?,
                     Err(error) => {
-                        Some(incomplete::description(&error).ok_or_else(|| aws_error(operation, &error))?)
+                        incomplete::description(&error).ok_or_else(|| aws_error(operation, &error))?
                     }
                 };
                 Ok((description, signer))
             })
             .await;
         let Some((description, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
-        let seen = description.as_ref().map(parse_description).transpose()?;
-        Ok(seen.map(|description| (description, signer)))
+        Ok(Some((parse_description(&description)?, signer)))
     }
 
     /// Sends `StartDeliveryStreamEncryption` once, without waiting for a permit, dated `signing_time`. A

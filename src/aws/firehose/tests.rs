@@ -151,12 +151,16 @@ async fn missing_stream_is_not_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn description_with_invalid_arn_is_an_error() {
-    let body = described("ACTIVE", "DirectPut", &Value::Null).replace("arn:aws:firehose", "arn:gcp:firehose");
-    let recorded = ReplayClient::answers([(200, body)]);
-    let error =
-        firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap_err();
-    assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Transient, Some("InvalidResponse")));
+async fn response_without_usable_description_is_an_error() {
+    let of_another_cloud =
+        described("ACTIVE", "DirectPut", &Value::Null).replace("arn:aws:firehose", "arn:gcp:firehose");
+    // An empty response does not mean that the stream does not exist.
+    for body in [of_another_cloud, "{}".to_owned()] {
+        let recorded = ReplayClient::answers([(200, body)]);
+        let error =
+            firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap_err();
+        assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Transient, Some("InvalidResponse")));
+    }
 }
 
 #[tokio::test(start_paused = true)]
