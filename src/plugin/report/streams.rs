@@ -47,12 +47,12 @@ impl ReportedStream {
         let entry = Entry::of(found);
         let stream: Option<StreamArn> = entry.stream.as_ref().and_then(|arn| arn.parse().ok());
         let ledger = stream.and_then(|stream| ledgers.get(&ledger::name(&stream)));
-        let calls = ledger
-            .filter(|ledger| is_owner(ledger, &entry))
-            .map(|ledger| of_ledger(ledger, &entry))
-            .unwrap_or_default();
+        let ledger = ledger.filter(|ledger| is_owner(ledger, &entry));
+        let calls = ledger.map(|ledger| of_ledger(ledger, &entry)).unwrap_or_default();
+        let encrypted = ledger
+            .and_then(|ledger| Some(ledger.spec.known_encryption.as_ref()?.encrypted_since_time.as_ref()?.0));
         Self {
-            plaintext_periods: plaintext_periods(&entry, &calls),
+            plaintext_periods: plaintext_periods(&entry, &calls, encrypted),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
             calls,
             managed: Some(true),
@@ -236,24 +236,39 @@ impl Columns for Row<'_> {
 const LONGEST_CHANGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Returns the periods in plaintext that are known: the present one, and the one that the calls of the ledger ended.
-fn plaintext_periods(entry: &Entry, calls: &[LedgerCall]) -> Vec<Period> {
-    let mut periods = Vec::new();
-    if let Some(encrypted) = entry.encrypted_since_time {
-        // Records were in plaintext when the first call was accepted that led to the encryption. What an event reports of
-        // others is no evidence.
-        let led_to_it = calls.iter().filter(|call| {
-            !call.external
-                && call.action == Action::Start
-                && call.outcome == Outcome::Accepted
-                && call.time < encrypted
-                && encrypted.duration_since(call.time) < LONGEST_CHANGE
-        });
-        if let Some(first) = led_to_it.map(|call| call.time).min() {
-            periods.push(Period { from_time: first, to_time: Some(encrypted) });
+/// `encrypted` is the time at which the operator first observed the present encryption.
+fn plaintext_periods(entry: &Entry, calls: &[LedgerCall], encrypted: Option<Timestamp>) -> Vec<Period> {
+    let ended = entry.encrypted_since_time.and_then(|since| {
+        let from_time = start_of_encryption(calls, encrypted?)?;
+        Some(Period { from_time, to_time: Some(since) })
+    });
+    let present = entry.plaintext_since_time.map(|since| Period { from_time: since, to_time: None });
+    ended.into_iter().chain(present).collect()
+}
+
+/// Returns when the operator's first Start was accepted that led to an encryption: the last one before the encryption was
+/// observed, and the failed ones of which it is a retry. Until then, records were in plaintext.
+///
+/// An earlier Start is about another encryption, which somebody ended meanwhile, and a later one changes the key of an
+/// encrypted stream. What an event reports of a Start of others is no evidence.
+fn start_of_encryption(calls: &[LedgerCall], encrypted: Timestamp) -> Option<Timestamp> {
+    let mut first = None;
+    let may_have_led_to_it =
+        |call: &&LedgerCall| call.time < encrypted && encrypted.duration_since(call.time) < LONGEST_CHANGE;
+    for call in calls.iter().rev().filter(may_have_led_to_it) {
+        match (call.action, call.outcome) {
+            (_, Outcome::Refused) => {}
+            (Action::Stop, _) => break,
+            (Action::Start, Outcome::Accepted) if !call.external => {
+                if first.is_some() && !call.failed {
+                    break;
+                }
+                first = Some(call.time);
+            }
+            (Action::Start, _) => {}
         }
     }
-    periods.extend(entry.plaintext_since_time.map(|since| Period { from_time: since, to_time: None }));
-    periods
+    first
 }
 
 #[cfg(test)]
@@ -326,5 +341,81 @@ mod tests {
         let known = status("True", "DISABLING", "encryptedSinceTime");
         assert_eq!(observed(&known, changing("encryption is being disabled")).entry.state, State::Changing);
         assert_eq!(observed(&known, changing("encryption is being enabled")).entry.state, State::Unknown);
+    }
+
+    /// Returns the start of the period in plaintext that these own calls ended: action, time, outcome and whether it is
+    /// called after a failure. The encryption was observed at 10:36, and is effective 5 s later.
+    fn plaintext_since(calls: &[(&str, &str, &str, bool)], others: &Value) -> Option<String> {
+        let calls: Vec<Value> = calls
+            .iter()
+            .map(|(action, time, outcome, after_failure)| {
+                json!({"id": time, "target": {"action": action, "key": {"type": "AWS_OWNED_CMK"}},
+                    "time": format!("2026-01-01T{time}.000000Z"), "outcome": outcome, "afterFailure": after_failure})
+            })
+            .collect();
+        let mut status = status("True", "ENABLED", "encryptedSinceTime");
+        status["encryptedSinceTime"] = json!("2026-01-01T10:36:05Z");
+        let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data"}, "spec": {"stream": {"arn": ORDERS}}, "status": status});
+        let ledger: StreamLedger = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger", "metadata": {"name": "x"},
+            "spec": {"streamARN": ORDERS, "owner": {"namespace": "data", "name": "orders", "uid": "1"}, "calls": calls,
+                "externalCalls": others, "knownEncryption": {"key": {"type": "AWS_OWNED_CMK"},
+                "sinceTime": "2026-01-01T10:36:00.000000Z", "encryptedSinceTime": "2026-01-01T10:36:00.000000Z"}},
+        }))
+        .unwrap();
+        let ledgers = BTreeMap::from([(ledger::name(&ORDERS.parse().unwrap()), ledger)]);
+        let stream = ReportedStream::of(&Found::of(serde_json::from_value(resource).unwrap()), &ledgers);
+        let [period] = stream.plaintext_periods.as_slice() else {
+            assert_eq!(stream.plaintext_periods, []);
+            return None;
+        };
+        assert_eq!(period.to_time, Some("2026-01-01T10:36:05Z".parse().unwrap()));
+        Some(period.from_time.strftime("%H:%M:%S").to_string())
+    }
+
+    #[test]
+    fn plaintext_begins_with_calls_that_led_to_encryption() {
+        let start = |time, after_failure| ("Start", time, "Accepted", after_failure);
+        let none = json!([]);
+        let stopped = json!([{"eventID": "1", "action": "Stop", "time": "2026-01-01T10:30:00Z"}]);
+        let started = json!([{"eventID": "1", "action": "Start", "time": "2026-01-01T10:30:00Z"}]);
+        for (why, calls, others, since) in [
+            ("one call", vec![start("10:35:00", false)], &none, Some("10:35:00")),
+            (
+                "retry of a failure",
+                vec![start("10:00:00", false), start("10:35:00", true)],
+                &none,
+                Some("10:00:00"),
+            ),
+            (
+                "encrypted in between",
+                vec![start("10:00:00", false), start("10:35:00", false)],
+                &none,
+                Some("10:35:00"),
+            ),
+            (
+                "stopped in between",
+                vec![
+                    start("10:00:00", false),
+                    ("Stop", "10:20:00", "Accepted", false),
+                    start("10:35:00", false),
+                ],
+                &none,
+                Some("10:35:00"),
+            ),
+            (
+                "stopped by others",
+                vec![start("10:00:00", false), start("10:35:00", true)],
+                &stopped,
+                Some("10:35:00"),
+            ),
+            ("started by others", vec![], &started, None),
+            ("encrypted already", vec![start("10:36:00", false), start("10:36:01", false)], &none, None),
+            ("refused", vec![("Start", "10:35:00", "Refused", false)], &none, None),
+            ("long ago", vec![start("09:30:00", false)], &none, None),
+        ] {
+            assert_eq!(plaintext_since(&calls, others).as_deref(), since, "{why}");
+        }
     }
 }
