@@ -111,7 +111,8 @@ pub fn layout(
         plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
     let granted = grants::granted_streams(&folder.iam);
     // A manifest without a namespace gets that of the kustomization, otherwise that of `kubectl apply -n`.
-    let of_kustomization = folder.kustomization.as_deref().and_then(kustomization::namespace_of);
+    let of_kustomization =
+        folder.kustomization.as_ref().and_then(|(_, text)| kustomization::namespace_of(text));
     for (stream, manifest) in existing {
         layout.manifests.insert(stream.clone(), manifest.path.clone());
         layout.modes.insert(stream.clone(), manifest.mode);
@@ -138,14 +139,16 @@ pub fn layout(
     // A file may have several manifests, and kustomize refuses a resource that is listed twice.
     let mut seen = BTreeSet::new();
     resources.extend(layout.manifests.values().filter(|path| seen.insert(path.as_str())).cloned());
-    match kustomization::extended(folder.kustomization.as_deref(), &resources, &folder.gone) {
+    let existing = folder.kustomization.as_ref();
+    let name = existing.map_or(kustomization::FILES[0], |(name, _)| name);
+    match kustomization::extended(existing.map(|(_, text)| text.as_str()), &resources, &folder.gone) {
         Ok(listed) => {
-            layout.files.insert("kustomization.yaml".to_owned(), listed);
+            layout.files.insert(name.to_owned(), listed);
         }
         // The other files are of use without it, and the survey took long.
         Err(error) => {
-            layout.left.insert("kustomization.yaml".to_owned());
-            layout.notes.push(format!("{error:#}"));
+            layout.left.insert(name.to_owned());
+            layout.notes.push(format!("{name} {error:#}"));
         }
     }
     Ok(layout)

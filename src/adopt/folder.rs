@@ -25,8 +25,8 @@ pub struct Folder {
     pub policies: Vec<ExistingPolicy>,
     /// The IAM policies.
     pub iam: Vec<ExistingIamPolicy>,
-    /// The text of `kustomization.yaml`.
-    pub kustomization: Option<String>,
+    /// The name and the text of the kustomization's file. kustomize accepts three names, but only one of them in a folder.
+    pub kustomization: Option<(&'static str, String)>,
     /// The entries below `streams` of the kustomization that do not exist any more.
     pub gone: BTreeSet<String>,
 }
@@ -93,8 +93,14 @@ impl Folder {
             let document = serde_json::from_str(&text).ok();
             read.iam.push(ExistingIamPolicy { path, document, text });
         }
-        read.kustomization = text(&folder.join("kustomization.yaml"))?;
-        let listed = read.kustomization.as_deref().map(kustomization::manifests_in).unwrap_or_default();
+        for name in kustomization::FILES {
+            if let Some(text) = text(&folder.join(name))? {
+                read.kustomization = Some((name, text));
+                break;
+            }
+        }
+        let listed = read.kustomization.as_ref().map(|(_, text)| kustomization::manifests_in(text));
+        let listed = listed.unwrap_or_default();
         // Only what certainly does not exist: a person may list a folder, or a file at another depth.
         let is_gone = |path: &String| matches!(folder.join(path).try_exists(), Ok(false));
         read.gone = listed.into_iter().filter(is_gone).collect();

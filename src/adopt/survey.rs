@@ -25,8 +25,12 @@ use crate::aws::Aws;
 /// Number of streams of one service to describe at the same time in a place. More than the requests that the rate limiter
 /// permits in the time of an answer.
 const CONCURRENCY: usize = 16;
-/// Number of refused descriptions without a granted one after which the rest is not requested.
-const MAX_DENIED: usize = 3;
+/// Number of denied requests without a granted one after which the rest of the same kind is not requested. A person may be
+/// permitted only some streams, and AWS lists the streams by name, so a few denials do not show that all are denied.
+const MAX_DENIED: usize = 50;
+/// Number of consecutive rejections of the credentials after which no stream is requested: an expired session does not
+/// recover.
+const MAX_REJECTED: usize = 3;
 
 /// An account and a region, and the identity with which to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +114,41 @@ struct Part {
     problems: Vec<String>,
 }
 
-/// What AWS has refused in a place so far.
+/// What AWS has refused of one service in a place so far.
 #[derive(Default)]
 struct Refused {
-    tags: AtomicBool,
-    descriptions: AtomicUsize,
-    is_described: AtomicBool,
+    tags: Denials,
+    descriptions: Denials,
+    /// Consecutive rejections of the credentials.
+    credentials: AtomicUsize,
+}
+
+impl Refused {
+    fn are_credentials_rejected(&self) -> bool {
+        self.credentials.load(Ordering::Relaxed) >= MAX_REJECTED
+    }
+}
+
+/// The denied requests of one kind.
+#[derive(Default)]
+struct Denials {
+    count: AtomicUsize,
+    is_one_granted: AtomicBool,
+}
+
+impl Denials {
+    fn record<T>(&self, result: &Result<T, AwsError>) {
+        match result {
+            Ok(_) => self.is_one_granted.store(true, Ordering::Relaxed),
+            Err(error) if error.kind == ErrorKind::Denied => drop(self.count.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => {}
+        }
+    }
+
+    /// Returns whether the person seems to be permitted no request of this kind.
+    fn is_everything_denied(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= MAX_DENIED && !self.is_one_granted.load(Ordering::Relaxed)
+    }
 }
 
 enum Outcome {
@@ -164,11 +197,16 @@ impl<O: Observer> Survey<'_, O> {
             part.problems.extend(summary(&failed));
         }
         if skipped > 0 {
-            part.problems.push(format!("{skipped} more streams were not described, because AWS refuses it"));
+            part.problems.push(if refused.are_credentials_rejected() {
+                format!("{skipped} streams were not described: AWS rejects the credentials now. Renew them and run the command again")
+            } else {
+                format!("{skipped} more streams were not requested, because AWS denied the first {MAX_DENIED} of them")
+            });
         }
-        if refused.tags.load(Ordering::Relaxed) {
+        let without_tags = part.streams.iter().filter(|stream| stream.owners.is_none()).count();
+        if without_tags > 0 {
             part.problems.push(format!(
-                "the tags of {service:?} streams cannot be read (AccessDenied), so tools that manage them are not recognized"
+                "the tags of {without_tags} {service:?} streams cannot be read (AccessDenied), so tools that manage them are not recognized"
             ));
         }
         part
@@ -178,9 +216,7 @@ impl<O: Observer> Survey<'_, O> {
         if let Some(known) = self.progress.known(&stream) {
             return Outcome::Known(known.clone());
         }
-        if refused.descriptions.load(Ordering::Relaxed) >= MAX_DENIED
-            && !refused.is_described.load(Ordering::Relaxed)
-        {
+        if refused.descriptions.is_everything_denied() || refused.are_credentials_rejected() {
             return Outcome::Skipped;
         }
         let principal = place.principal();
@@ -188,6 +224,7 @@ impl<O: Observer> Survey<'_, O> {
         let found = match self.owners(refused, &stream, &principal).await {
             Ok(owners) => {
                 let described = self.aws.describe_stream(&stream, &principal, Priority::Drift).await;
+                refused.descriptions.record(&described);
                 let found = |description: Option<(StreamDescription, _)>| {
                     let description = description.map(|(description, _)| description);
                     FoundStream::of(&stream, description.as_ref(), owners)
@@ -198,15 +235,15 @@ impl<O: Observer> Survey<'_, O> {
         };
         match found {
             Ok(found) => {
-                refused.is_described.store(true, Ordering::Relaxed);
+                refused.credentials.store(0, Ordering::Relaxed);
                 if let Some(found) = &found {
                     self.progress.add(found, Timestamp::now());
                 }
                 Outcome::Described(found)
             }
             Err(error) => {
-                if error.kind == ErrorKind::Denied {
-                    refused.descriptions.fetch_add(1, Ordering::Relaxed);
+                if error.kind == ErrorKind::CredentialsRejected {
+                    refused.credentials.fetch_add(1, Ordering::Relaxed);
                 }
                 Outcome::Failed(stream, error)
             }
@@ -220,15 +257,14 @@ impl<O: Observer> Survey<'_, O> {
         stream: &StreamArn,
         principal: &Principal,
     ) -> Result<Option<Vec<Owner>>, AwsError> {
-        if refused.tags.load(Ordering::Relaxed) {
+        if refused.tags.is_everything_denied() {
             return Ok(None);
         }
-        match self.aws.list_tags(stream, principal).await {
+        let tags = self.aws.list_tags(stream, principal).await;
+        refused.tags.record(&tags);
+        match tags {
             Ok(tags) => Ok(Some(owners(&tags))),
-            Err(error) if error.kind == ErrorKind::Denied => {
-                refused.tags.store(true, Ordering::Relaxed);
-                Ok(None)
-            }
+            Err(error) if error.kind == ErrorKind::Denied => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -20,7 +20,7 @@ use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
 use super::Outcome;
 use super::bars::Bars;
-use super::cluster::{ClusterArguments, Found, Scope};
+use super::cluster::{ClusterArguments, Found, Refusal, Scope};
 use super::fleet::Entry;
 use super::output::Format;
 use super::places::PlaceArguments;
@@ -183,11 +183,11 @@ async fn cluster(
     };
     let namespace = cluster.namespace.clone();
     let list = async |namespace| cluster.resources(&Scope { namespace, selector: None }).await;
-    let (found, not_searched) = match list(None).await {
+    let (found, not_searched) = match if_allowed(list(None).await)? {
         Ok(found) => (found, None),
-        Err(error) => {
-            let of_namespace = list(Some(namespace.clone())).await;
-            let (why, searched_namespace) = (error_chain(error.as_ref()), of_namespace.is_ok());
+        Err(why) => {
+            let of_namespace = if_allowed(list(Some(namespace.clone())).await)?;
+            let searched_namespace = of_namespace.is_ok();
             (of_namespace.unwrap_or_default(), Some(NotSearched { why, searched_namespace }))
         }
     };
@@ -195,6 +195,18 @@ async fn cluster(
         take(&mut managed, found, own, arguments.places.regions());
     }
     Ok((managed, not_searched, namespace))
+}
+
+/// Returns the objects of a list, or why the person cannot list them. Any other failure ends the run: without the objects,
+/// streams that they manage would be adopted a second time.
+fn if_allowed<T>(listed: anyhow::Result<T>) -> anyhow::Result<Result<T, String>> {
+    match listed {
+        Ok(objects) => Ok(Ok(objects)),
+        Err(error) if error.is::<Refusal>() => Ok(Err(error_chain(error.as_ref()))),
+        Err(error) => Err(error.context(
+            "the StreamEncryptions of the cluster cannot be listed. Run the command again, or without a cluster: KUBECONFIG=/dev/null",
+        )),
+    }
 }
 
 /// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource.

@@ -279,12 +279,24 @@ where
     }
 }
 
-/// Returns an error in words that name what to do.
+/// A lasting refusal of the API server, in contrast to a cluster that is out of reach or fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// The kind is not installed, so there is no object of it.
+    #[error("the kind is not installed in this cluster; install the operator first: docs/install.md")]
+    KindMissing,
+    /// The person may not send the request.
+    #[error("the API server refused the request: {0}")]
+    Forbidden(String),
+}
+
+/// Returns an error in words that name what to do. It is a [`Refusal`] if sending the request again cannot help.
 pub(super) fn readable(error: kube::Error) -> anyhow::Error {
     match error {
-        kube::Error::Api(status) if status.code == 404 && status.reason != "NotFound" => anyhow::anyhow!(
-            "the kind is not installed in this cluster; install the operator first: docs/install.md"
-        ),
+        kube::Error::Api(status) if status.code == 404 && status.reason != "NotFound" => {
+            Refusal::KindMissing.into()
+        }
+        kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(status.message.clone()).into(),
         kube::Error::Api(status) => anyhow::anyhow!("the API server refused the request: {}", status.message),
         other => anyhow::anyhow!("{}", error_chain(&other)),
     }

@@ -353,6 +353,22 @@ fn manifest_without_a_namespace_has_that_of_the_kustomization() {
 }
 
 #[test]
+fn kustomization_of_any_name_is_extended() {
+    for name in ["kustomization.yml", "Kustomization"] {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "resources:\n- other.yaml\n";
+        fs::write(folder.path().join(name), text).unwrap();
+        let made = written(&folder, &[clicks()], &Managed::default(), false);
+        assert_eq!((made[name], made.get("kustomization.yaml")), (Written::Differs, None));
+        assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), text);
+        written(&folder, &[clicks()], &Managed::default(), true);
+        let listed = json!(["other.yaml", "policy.yaml", path(&clicks().stream.arn)]);
+        assert_eq!(read(&folder, name)[0]["resources"], listed);
+        assert!(!folder.path().join("kustomization.yaml").exists(), "kustomize refuses a second file");
+    }
+}
+
+#[test]
 fn mode_is_that_of_each_manifest() {
     let folder = tempfile::tempdir().unwrap();
     written(&folder, &[clicks()], &Managed::default(), false);

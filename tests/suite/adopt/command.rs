@@ -300,6 +300,26 @@ async fn given_key_is_checked_before_it_is_written() {
     assert_eq!(left_out, ["alias/orders cannot encrypt streams in eu-west-1: KeyDisabled"]);
 }
 
+/// Without the resources of the cluster, streams that they manage would be adopted a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_out_of_reach_ends_the_run_before_the_survey() {
+    let aws = aws().await;
+    let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: far\ncontexts: [{name: far, context: {cluster: far, user: me}}]\nclusters: [{name: far, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: me, user: {}}]\n";
+    let machine = Machine::new(&aws);
+    std::fs::write(machine.path("far.yaml"), kubeconfig).expect("written");
+    let machine = Machine { kubeconfig: Some(machine.path("far.yaml")), ..machine };
+    let output = machine.adopt("--region eu-west-1 --write adopted").await;
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let command = "Run the command again, or without a cluster: KUBECONFIG=/dev/null";
+    assert!(errors.contains(command), "{errors}");
+    assert!(!machine.path("adopted").exists());
+    assert!(!aws.world().calls().iter().any(|call| call.operation.starts_with("ListDeliveryStreams")));
+    let without =
+        machine.run("KUBECONFIG=/dev/null kubectl-streamencryption adopt --region eu-west-1 -o json").await;
+    assert_eq!(json_of(&without)["searchedCluster"], false);
+}
+
 /// Whoever may read one namespace only, as most members of teams, must not lose what the team has changed in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_the_own_namespace_are_known_to_a_tenant() {

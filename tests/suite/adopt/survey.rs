@@ -123,7 +123,7 @@ async fn refused_region_and_service_lose_no_other_stream() {
 async fn refused_tags_and_descriptions_are_problems() {
     let aws = VirtualAws::start();
     aws.plant(SimulatedService::Firehose, REGION, 3);
-    aws.plant(SimulatedService::Kinesis, REGION, 40);
+    aws.plant(SimulatedService::Kinesis, REGION, 200);
     for operation in ["ListTagsForDeliveryStream", "DescribeStreamSummary"] {
         let operation = Some(operation.to_owned());
         aws.world().script(Rule { operation, ..Rule::always(Fault::AccessDenied) });
@@ -132,11 +132,41 @@ async fn refused_tags_and_descriptions_are_problems() {
     assert_eq!(survey.streams.len(), 3);
     assert!(survey.streams.iter().all(|stream| stream.owners.is_none()));
     let problems = survey.problems.join("\n");
-    assert!(problems.contains("the tags of Firehose streams cannot be read (AccessDenied)"), "{problems}");
+    assert!(problems.contains("the tags of 3 Firehose streams cannot be read (AccessDenied)"), "{problems}");
     assert!(problems.contains("kinesis:DescribeStreamSummary failed: AccessDeniedException"), "{problems}");
-    assert!(problems.contains("more streams were not described, because AWS refuses it"), "{problems}");
+    assert!(
+        problems.contains("more streams were not requested, because AWS denied the first 50 of them"),
+        "{problems}"
+    );
     let asked = describes(&aws).keys().filter(|(service, ..)| *service == SimulatedService::Kinesis).count();
-    assert!(asked < 40, "{asked}");
+    assert!((50..100).contains(&asked), "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_after_denied_ones_are_described() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 30);
+    for operation in ["ListTagsForDeliveryStream", "DescribeDeliveryStream"] {
+        let operation = Some(operation.to_owned());
+        aws.world().script(Rule { operation, times: Some(20), ..Rule::always(Fault::AccessDenied) });
+    }
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    assert_eq!(survey.streams.len(), 10);
+    assert!(survey.streams.iter().any(|stream| stream.owners.is_some()), "the tags of the others are read");
+    assert!(!survey.problems.join("\n").contains("not requested"), "{:?}", survey.problems);
+}
+
+#[tokio::test(start_paused = true)]
+async fn survey_ends_when_the_credentials_have_expired() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 200);
+    let operation = Some("DescribeDeliveryStream".to_owned());
+    aws.world().script(Rule { operation, ..Rule::always(Fault::InvalidToken) });
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    let problems = survey.problems.join("\n");
+    assert!(problems.contains("AWS rejects the credentials now. Renew them"), "{problems}");
+    let asked: usize = describes(&aws).values().sum();
+    assert!(asked < 50, "{asked}");
 }
 
 #[tokio::test(start_paused = true)]
