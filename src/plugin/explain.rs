@@ -156,7 +156,7 @@ fn state(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> 
     };
     let described = entry.last_describe_time.map(|at| {
         format!(
-            " Last Describe {} or later (the status shows this time up to an hour late).",
+            " Last Describe at most {} (the status shows this time up to an hour late).",
             relative(at, now)
         )
     });
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn age_of_the_description_is_a_bound() {
         let text = explained(&json!({"lastDescribeTime": "2026-01-01T00:00:00Z"}));
-        assert!(text.contains("Last Describe 5s ago or later (the status shows"), "{text}");
+        assert!(text.contains("Last Describe at most 5s ago (the status shows"), "{text}");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(super) async fn server(cluster: &Cluster) -> Check {
 
 /// Checks that the definitions are installed, established, and those of this version.
 pub(super) async fn definitions(cluster: &Cluster) -> Vec<Check> {
-    let name = "definitions";
+    let name = "CRDs";
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     let installed = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
@@ -65,7 +65,7 @@ pub(super) async fn definitions(cluster: &Cluster) -> Vec<Check> {
             Some(found) if fields(found) != fields(&own) => Check::warning(
                 name,
                 format!("{kind} is of another version than this program ({})", env!("CARGO_PKG_VERSION")),
-                "Update the plugin or the definitions, so that both have the same version.",
+                "Update the plugin or the CRDs, so that both have the same version.",
             ),
             Some(_) => Check::good(name, kind),
         }
