@@ -388,7 +388,7 @@ pub struct Calls {
     /// The calls among `used` that other callers made and that AWS did not refuse, as AWS's events reported them. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, and at most the 25 that AWS allows. It includes `external` because `used` does.
+    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, and at most the 25 that AWS allows. Calls in `external` raise it, because `used` counts them, too.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
