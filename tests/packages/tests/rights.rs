@@ -89,7 +89,7 @@ const USED: [(&str, &str, &str, &str, &str); 29] = [
     (GROUP, "streamencryptionpolicies/status", "patch", "src/kubernetes/policy_status.rs", "write_status::<"),
     (GROUP, "streamencryptions", "get", "src/kubernetes/resources.rs", "api.get(name)"),
     (GROUP, "streamencryptions", "list", "src/kubernetes/watches.rs", "fn resources("),
-    (GROUP, "streamencryptions", "patch", "src/kubernetes/resources.rs", "api.patch_metadata(name"),
+    (GROUP, "streamencryptions", "patch", "src/kubernetes/resources.rs", "requests.patch_metadata(name"),
     (GROUP, "streamencryptions", "watch", "src/kubernetes/watches.rs", "fn resources("),
     (GROUP, "streamencryptions/status", "patch", "src/kubernetes/resources.rs", "patch_subresource("),
     (GROUP, "streamencryptions/status", "update", "src/kubernetes/resources.rs", "replace_subresource("),
