@@ -7,9 +7,8 @@ use std::time::Duration;
 use futures_util::AsyncReadExt as _;
 use kube::Client;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
-
 use stream_encryption_core::controller::kube_api::KubeError;
+use tokio::sync::Semaphore;
 
 use crate::telemetry::error_chain;
 

@@ -137,11 +137,9 @@ fn learn_change_time<A, R>(context: &Context<A, R>, state: &ReconcileState, deci
 
 /// Returns the time before which no further test record may be written.
 fn next_record(state: &ReconcileState, decision: &Decision) -> Option<Timestamp> {
-    let earlier = state.last.next_record.filter(|due| *due > state.now);
+    let earlier = state.next_record();
     match (&state.observed, decision.reason) {
-        (_, Reason::Verifying) => {
-            Some(earlier.map_or(decision.describe_due, |earlier| earlier.min(decision.describe_due)))
-        }
+        (_, Reason::Verifying) => Some(earlier.into_iter().fold(decision.describe_due, Timestamp::min)),
         // The same record will be expected again.
         (Observed::Failed(_) | Observed::NotYet, _) => earlier,
         (Observed::Described { .. }, _) => None,
@@ -164,7 +162,7 @@ fn remembered(
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
     // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
     // one does not. The same applies to a test record that was not written yet.
-    let dues = [earlier.map(|earlier| earlier.due), state.last.next_record.filter(|due| *due > state.now)];
+    let dues = [earlier.map(|earlier| earlier.due), state.next_record()];
     let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
     Some(Remembered {
         stream,

@@ -153,10 +153,15 @@ impl ReconcileState {
         }
     }
 
+    /// Returns the time before which no further test record may be written, if it is still to come.
+    pub(super) fn next_record(&self) -> Option<Timestamp> {
+        self.last.next_record.filter(|next| *next > self.now)
+    }
+
     /// Returns whether a test record may be written: the stream was described in this reconcile, and the last record was
     /// written long enough ago.
     pub(super) fn may_write_record(&self) -> bool {
-        self.is_fresh() && self.last.next_record.is_none_or(|next| next <= self.now)
+        self.is_fresh() && self.next_record().is_none()
     }
 
     /// Returns the input of the decision.
