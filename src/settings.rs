@@ -20,6 +20,11 @@ mod names;
 mod request_limits;
 mod selector;
 
+/// The default interval of drift detection, in seconds.
+pub(crate) const DEFAULT_DRIFT_INTERVAL_SECONDS: u32 = 600;
+/// The default interval of drift detection while AWS's events arrive, in seconds.
+pub(crate) const DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS: u32 = 3_600;
+
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you choose.
 #[derive(Debug, Parser)]
 #[command(name = "stream-encryption-operator", version)]
@@ -111,13 +116,13 @@ pub struct RunArguments {
     #[arg(long, env = "DEFAULT_POLICY")]
     pub default_policy: Option<String>,
     /// The interval at which each stream is described to detect drift, in seconds.
-    #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
+    #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = DEFAULT_DRIFT_INTERVAL_SECONDS)]
     pub drift_interval_seconds: u32,
     /// The URL of the SQS queue through which AWS's events arrive. Default: none; drift is detected by interval only.
     #[arg(long, env = "EVENTS_QUEUE_URL")]
     pub events_queue_url: Option<String>,
     /// The interval at which each stream is described to detect drift while AWS's events arrive, in seconds.
-    #[arg(long, env = "EVENTS_DRIFT_INTERVAL_SECONDS", default_value_t = 3600)]
+    #[arg(long, env = "EVENTS_DRIFT_INTERVAL_SECONDS", default_value_t = DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS)]
     pub events_drift_interval_seconds: u32,
     /// The number of resources to reconcile at a time, in turn across namespaces.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use clap::Args;
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Outcome;
@@ -17,6 +18,7 @@ use super::aws::AwsArguments;
 use super::cluster::{ClusterArguments, Scope};
 use super::operator_settings::OperatorSettings;
 use super::output::{Columns, ListFormat, Tone, stdout, write_rows};
+use crate::settings::{DEFAULT_DRIFT_INTERVAL_SECONDS, DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS};
 
 /// The flags of `doctor`.
 #[derive(Args, Debug)]
@@ -95,7 +97,12 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         checks.extend(operator::all(&cluster, &deployments).await);
         checks.extend(kubernetes::permissions(&cluster).await);
         let scope = Scope { namespace: arguments.cluster.namespace.clone(), selector: None };
-        checks.extend(streams::all(&cluster, &scope, queue.is_some()).await);
+        let of_operator = settings.as_ref().and_then(|settings| settings.drift_interval);
+        let drift_interval = of_operator.unwrap_or(match queue {
+            Some(_) => SignedDuration::from_secs(DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS.into()),
+            None => SignedDuration::from_secs(DEFAULT_DRIFT_INTERVAL_SECONDS.into()),
+        });
+        checks.extend(streams::all(&cluster, &scope, drift_interval).await);
     }
     checks.extend(aws::all(settings.as_ref(), &arguments.aws, queue.as_deref()).await);
     for check in &mut checks {

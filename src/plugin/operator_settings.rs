@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use clap::builder::Resettable;
 use clap::{Args as _, FromArgMatches as _};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 use kube::ResourceExt as _;
@@ -20,9 +21,11 @@ use crate::settings::RunArguments;
 /// The label of everything that the chart and `config/` install.
 pub(super) const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
 /// The variables that decide a plan or a check.
-const DECISIVE: [&str; 7] = [
+const DECISIVE: [&str; 9] = [
     "AWS_REGION",
     "DEFAULT_POLICY",
+    "DRIFT_INTERVAL_SECONDS",
+    "EVENTS_DRIFT_INTERVAL_SECONDS",
     "EVENTS_QUEUE_URL",
     "LEADER_ELECTION",
     "LEASE_NAME",
@@ -45,6 +48,9 @@ pub(super) struct OperatorSettings {
     pub(super) lease: Option<String>,
     /// The URL of the queue of AWS's events.
     pub(super) events_queue_url: Option<String>,
+    /// The longest time between two Describes of a stream at rest: with a queue, that while events arrive. `None` if the
+    /// settings are invalid.
+    pub(super) drift_interval: Option<SignedDuration>,
     /// The image of the operator.
     pub(super) image: Option<String>,
     /// How many of its pods are ready, and how many there should be.
@@ -130,6 +136,10 @@ impl OperatorSettings {
         let events_queue_url = arguments.events_queue_url.clone().filter(|url| !url.is_empty());
         match arguments.check() {
             Ok(settings) => Self {
+                drift_interval: Some(match events_queue_url {
+                    Some(_) => settings.drift_interval.max(settings.events_drift_interval),
+                    None => settings.drift_interval,
+                }),
                 region,
                 default_policy: settings.default_policy,
                 watched: Watched {
@@ -234,6 +244,23 @@ mod tests {
         assert!(settings.events_queue_url.is_some_and(|url| url.ends_with("/events")));
         assert_eq!(settings.unread, [""; 0]);
         assert_eq!(OperatorSettings::of(&Deployment::default()).region, None);
+    }
+
+    #[test]
+    fn drift_interval_with_a_queue_is_that_of_events() {
+        let queue = json!({"name": "EVENTS_QUEUE_URL", "value": "https://sqs.eu-west-1.amazonaws.com/111122223333/events"});
+        let drift = json!({"name": "DRIFT_INTERVAL_SECONDS", "value": "900"});
+        let with_events = json!({"name": "EVENTS_DRIFT_INTERVAL_SECONDS", "value": "7200"});
+        for (variables, minutes) in [
+            (json!([]), 10),
+            (json!([drift]), 15),
+            (json!([drift, with_events]), 15),
+            (json!([queue]), 60),
+            (json!([queue, drift, with_events]), 120),
+        ] {
+            let settings = of_container(&json!({"name": "operator", "env": variables}));
+            assert_eq!(settings.drift_interval, Some(SignedDuration::from_mins(minutes)), "{variables}");
+        }
     }
 
     fn of_container(container: &serde_json::Value) -> OperatorSettings {

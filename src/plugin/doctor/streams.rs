@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_api::condition::Reason;
+use stream_encryption_api::condition::{DescribePurpose, Reason};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::service::profile;
 
@@ -13,20 +13,24 @@ use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, Scope};
 use crate::plugin::fleet::{Entry, Finding};
 
-/// Age of a description above which the operator may no longer work; the status lags by up to an hour.
-const OLD: SignedDuration = SignedDuration::from_mins(90);
-/// The same for an operator that receives AWS's events, and describes each stream every hour.
-const OLD_WITH_EVENTS: SignedDuration = SignedDuration::from_mins(150);
+/// How far a time of a Describe in a status lags: the operator writes a new one once an hour. The rest is for
+/// Describes that wait for their turn.
+const LAG: SignedDuration = SignedDuration::from_mins(80);
 
-/// Runs the checks. `has_events` is whether the operator receives AWS's events.
-pub(super) async fn all(cluster: &Cluster, scope: &Scope, has_events: bool) -> Vec<Check> {
+/// Runs the checks. `drift_interval` is the operator's, between two Describes of a stream at rest.
+pub(super) async fn all(cluster: &Cluster, scope: &Scope, drift_interval: SignedDuration) -> Vec<Check> {
     let found = match cluster.resources(scope).await {
         Ok(found) => found,
         Err(error) => return vec![Check::not_checked("resources", format!("{error:#}"))],
     };
     let entries: Vec<Entry> = found.iter().map(Entry::of).collect();
     let selected = scope.namespace.as_ref().map_or("-A".to_owned(), |namespace| format!("-n {namespace}"));
-    vec![resources(&entries, &selected), credentials(&entries), pace(&entries, has_events), budgets(&entries)]
+    vec![
+        resources(&entries, &selected),
+        credentials(&entries),
+        pace(&entries, drift_interval, Timestamp::now()),
+        budgets(&entries),
+    ]
 }
 
 fn resources(entries: &[Entry], selected: &str) -> Check {
@@ -91,44 +95,55 @@ fn credentials(entries: &[Entry]) -> Check {
     }
 }
 
-/// Whether each stream is described often enough, and how many there are for AWS's limit of each account and region.
-fn pace(entries: &[Entry], has_events: bool) -> Check {
+/// Whether each stream is described as often as the drift interval and AWS's limit of its account and region permit.
+fn pace(entries: &[Entry], drift_interval: SignedDuration, now: Timestamp) -> Check {
     let name = "drift detection";
-    let now = Timestamp::now();
-    let old = if has_events { OLD_WITH_EVENTS } else { OLD };
-    let described = entries.iter().filter(|entry| !entry.suspended);
-    let oldest = described.filter_map(|entry| entry.last_describe_time).min();
+    let described = || entries.iter().filter(|entry| is_described(entry));
     let mut fleets: BTreeMap<(&str, &str, _), u32> = BTreeMap::new();
-    for entry in entries {
+    for entry in described() {
         if let (Some(account), Some(region), Some(service)) = (&entry.account, &entry.region, entry.service) {
             *fleets.entry((account, region, service)).or_default() += 1;
         }
     }
-    let seconds = |service, count: u32| f64::from(count) / drift_checks_per_second(service);
     let slowest = fleets
         .iter()
         .map(|((account, region, service), count)| {
-            (seconds(*service, *count), *account, *region, *service, *count)
+            let seconds = f64::from(*count) / drift_checks_per_second(*service);
+            (SignedDuration::from_secs_f64(seconds), *account, *region, *service, *count)
         })
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    let interval = slowest.filter(|(seconds, ..)| *seconds > 600.0).map(|(seconds, account, region, service, count)| {
+        .max_by_key(|(time, ..)| *time)
+        .filter(|(time, ..)| *time > drift_interval);
+    let limit = slowest.map_or_else(String::new, |(time, account, region, service, count)| {
         format!(
             "; {count} {service:?} streams of account {account} in {region} are described every {} at AWS's default limit",
-            short(SignedDuration::from_secs_f64(seconds))
+            short(time)
         )
     });
-    let interval = interval.unwrap_or_default();
-    match oldest.map(|at| now.duration_since(at)) {
-        None => Check::good(name, format!("no stream has been described yet{interval}")),
-        Some(age) if age > old && interval.is_empty() => Check::warning(
-            name,
-            format!("the oldest description in a status is {} old", short(age)),
-            "Statuses lag by up to an hour. If it is older: does the operator run? docs/runbooks/StreamEncryptionNotReconciling.md",
-        ),
-        Some(age) => {
-            Check::good(name, format!("the oldest description in a status is {} old{interval}", short(age)))
-        }
+    let interval = slowest.map_or(drift_interval, |(time, ..)| time);
+    let Some(oldest) = described().filter_map(|entry| entry.last_describe_time).min() else {
+        return Check::good(name, format!("no stream has been described yet{limit}"));
+    };
+    let age = now.duration_since(oldest);
+    let message = format!("the oldest description in a status is {} old{limit}", short(age));
+    // The interval of each stream varies by a tenth.
+    if age <= interval + interval / 10 + LAG {
+        return Check::good(name, message);
     }
+    Check::warning(
+        name,
+        message,
+        format!(
+            "A status lags by up to an hour, and streams are described every {}. Does the operator run? docs/runbooks/StreamEncryptionNotReconciling.md",
+            short(interval)
+        ),
+    )
+}
+
+/// Returns whether the operator describes the stream of this resource. It does not for a suspended resource, for one
+/// that no policy permits, or for a stream of another resource.
+fn is_described(entry: &Entry) -> bool {
+    let reason = entry.reason.as_deref().and_then(|reason| reason.parse::<Reason>().ok());
+    !entry.suspended && reason.is_none_or(|reason| reason.describe_purpose() != DescribePurpose::Absent)
 }
 
 /// Returns how many Describes a second detect drift, by the operator's default share of AWS's default limit.
@@ -172,5 +187,48 @@ mod tests {
         ] {
             assert_eq!(credentials(&entries).result, expected, "{entries:?}");
         }
+    }
+
+    #[test]
+    fn old_descriptions_are_compared_with_the_possible_interval() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(10_000);
+        let (minutes, hours) = (SignedDuration::from_mins, SignedDuration::from_hours);
+        for (streams, reason, age, interval, expected) in [
+            (1, "Encrypted", hours(1), minutes(10), Health::Good),
+            (1, "Encrypted", hours(2), minutes(10), Health::Warning),
+            (1, "Encrypted", hours(2), hours(1), Health::Good),
+            (1, "Encrypted", hours(8), hours(12), Health::Good),
+            (1, "NotPermitted", hours(300), minutes(10), Health::Good),
+            // AWS's limit leaves one Describe a second for 9,000 streams.
+            (9_000, "Encrypted", hours(2), minutes(10), Health::Good),
+            (9_000, "Encrypted", hours(72), minutes(10), Health::Warning),
+            (9_000, "NotPermitted", hours(72), minutes(10), Health::Good),
+        ] {
+            let entry = Entry {
+                reason: Some(reason.to_owned()),
+                account: Some("111122223333".to_owned()),
+                region: Some("eu-west-1".to_owned()),
+                service: Some(Service::Firehose),
+                last_describe_time: Some(now - age),
+                ..Entry::default()
+            };
+            let check = pace(&vec![entry; streams], interval, now);
+            assert_eq!(check.result, expected, "{streams} {reason} {interval:#}: {check:?}");
+        }
+    }
+
+    #[test]
+    fn one_stream_not_described_by_purpose_hides_no_old_one() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(10_000);
+        let described = |reason: &str, hours| Entry {
+            reason: Some(reason.to_owned()),
+            last_describe_time: Some(now - SignedDuration::from_hours(hours)),
+            ..Entry::default()
+        };
+        let entries =
+            [described("NotPermitted", 300), described("Encrypted", 3), described("Suspended", 900)];
+        let check = pace(&entries, SignedDuration::from_mins(10), now);
+        assert_eq!(check.result, Health::Warning);
+        assert!(check.message.contains(" 3h old"), "{check:?}");
     }
 }
