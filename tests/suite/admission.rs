@@ -66,7 +66,7 @@ async fn guard(harness: &Harness, says: Says) {
 async fn until_in_force(user: &Client, namespace: &str) {
     let spec = json!({"stream": {"arn": firehose("probe")}, "key": customer(&key_arn("us-east-1", ACCOUNT))});
     let refuses = async || would_create(user, namespace, "probe", &spec).await.is_err();
-    eventually("the admission policy is in force", 60, refuses).await;
+    eventually("the admission policy is in force", refuses).await;
 }
 
 /// Creates a resource with a server-side dry run. Returns the API server's message if it is rejected.

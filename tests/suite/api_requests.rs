@@ -72,7 +72,7 @@ async fn stream_costs_few_requests_and_none_at_rest() {
     let before = requests(&cluster).await;
     let _operator = OperatorProcess::start(&account, "default", &environment);
     let metrics = format!("http://{address}/metrics");
-    eventually("all streams are encrypted", 120, async || ready(&metrics).await == STREAMS).await;
+    eventually("all streams are encrypted", async || ready(&metrics).await == STREAMS).await;
     let until_ready = requests(&cluster).await - before;
     let streams = u64::try_from(STREAMS).expect("a number");
     println!("{until_ready} requests for {STREAMS} streams");
@@ -84,9 +84,9 @@ async fn stream_costs_few_requests_and_none_at_rest() {
     // The last events and ledgers are written before the streams come to rest.
     let looks = || aws.world().calls().iter().filter(|call| call.operation == DESCRIBE).count();
     let rest = looks() + STREAMS;
-    eventually("each stream is described again", 120, async || looks() >= rest).await;
+    eventually("each stream is described again", async || looks() >= rest).await;
     let at_rest = requests(&cluster).await;
     let end = looks() + STREAMS;
-    eventually("each stream is described once more", 120, async || looks() >= end).await;
+    eventually("each stream is described once more", async || looks() >= end).await;
     assert_eq!(requests(&cluster).await - at_rest, 0, "requests while nothing changes");
 }

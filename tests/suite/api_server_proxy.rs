@@ -78,8 +78,7 @@ async fn becomes_ready(kubeconfig: &std::path::Path, variables: &[(&str, &str)])
     let address = free_address().to_string();
     let _operator = place.start(&[&[("LISTEN", address.as_str())], variables].concat());
     let ready = format!("http://{address}/readyz");
-    eventually("it is ready", 20, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
-        .await;
+    eventually("it is ready", async || asked(&ready).await.is_some_and(|(status, _)| status == 200)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ async fn private_ca_is_trusted_through_ssl_cert_file() {
     for (variable, answers) in [("AWS_CA_BUNDLE", false), ("SSL_CERT_FILE", true)] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let operator = place.logging_to(writer, &[("AWS_ENDPOINT_URL", &url), (variable, authority)]);
-        eventually("the status says whether AWS answers", 60, async || {
+        eventually("the status says whether AWS answers", async || {
             !place.field(REASON).await.is_empty() && answers == aws_answers(&place).await
         })
         .await;
@@ -70,7 +70,7 @@ async fn aws_with_tls_is_reached_through_proxy_tunnel() {
         let proxy = Tunnel::to(port(&place.cluster.url())).await;
         let endpoint = ("AWS_ENDPOINT_URL", "https://kubernetes.default.svc");
         let operator = place.start(&[endpoint, (variable, &proxy.url), ("SSL_CERT_FILE", authority)]);
-        eventually("AWS answers", 60, async || {
+        eventually("AWS answers", async || {
             !place.field(REASON).await.is_empty() && aws_answers(&place).await && !proxy.hosts().is_empty()
         })
         .await;

@@ -6,6 +6,7 @@ use std::fs::{self, create_dir_all, rename};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, put};
@@ -13,11 +14,11 @@ use serde_json::json;
 use simulated_aws::SimulatedAws;
 use simulated_aws::world::{Fault, Rule};
 
-use crate::process::{MESSAGE, OperatorProcess, Place, REASON, eventually};
+use crate::process::{MESSAGE, OperatorProcess, Place, REASON, eventually, within};
 
 const DESCRIBE: &str = "DescribeDeliveryStream";
-/// The promised time, in seconds, until a rotated file or a new session is used.
-const WITHIN: u64 = 60;
+/// The promised time until a rotated file or a new session is used.
+const A_MINUTE: Duration = Duration::from_mins(1);
 
 /// A directory that is removed when it is dropped.
 struct Directory(PathBuf);
@@ -101,7 +102,7 @@ async fn rotated_credentials_file_is_used_within_a_minute() {
         let content = format!("[default]\naws_access_key_id = {new}\naws_secret_access_key = next\n{token}");
         secret.mount(version, &content);
         let is_used = async || keys(&place.aws).last().is_some_and(|key| key == new);
-        eventually("the new key is used", WITHIN, is_used).await;
+        within("the new key is used", A_MINUTE, is_used).await;
         place.until_it_is_encrypted().await;
     }
     assert_eq!(keys(&place.aws), ["AKIAROTATED00000001", "AKIAROTATED00000002", "ASIAROTATED00000003"]);
@@ -126,7 +127,7 @@ async fn ended_session_is_replaced_within_a_minute() {
 
     let first = keys(&place.aws).pop().expect("a Describe request");
     refuse(&place.aws, &first, "ExpiredTokenException");
-    eventually("another session is used", WITHIN, async || keys(&place.aws).last() != Some(&first)).await;
+    within("another session is used", A_MINUTE, async || keys(&place.aws).last() != Some(&first)).await;
     place.until_it_is_encrypted().await;
     let calls = place.aws.world().calls().to_vec();
     let assumed = calls.iter().filter(|call| call.operation == "AssumeRoleWithWebIdentity");
@@ -189,7 +190,7 @@ async fn unusable_credential_source_is_reported_without_requests() {
     ] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut operator = start(&place, writer, &own);
-        eventually("NoCredentials is reported", 40, async || {
+        eventually("NoCredentials is reported", async || {
             place.field(REASON).await == "NoCredentials" && place.field(MESSAGE).await.contains(told)
         })
         .await;

@@ -77,11 +77,11 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     .await;
     apply(cluster, &namespace, "nobody", &json!({"stream": {"service": "Firehose", "name": "nobody"}})).await;
     for name in ["orders", "clicks"] {
-        until_it_says(cluster, &namespace, name, "Encrypted", 60).await;
+        until_it_says(cluster, &namespace, name, "Encrypted").await;
         assert_eq!(field(cluster, &namespace, name, "{.status.activeKey.arn}").await, keys[0], "{name}");
         assert_eq!(field(cluster, &namespace, name, "{.status.calls.used}").await, "1", "{name}");
     }
-    until_it_says(cluster, &namespace, "nobody", "StreamNotFound", 60).await;
+    until_it_says(cluster, &namespace, "nobody", "StreamNotFound").await;
 
     for name in ["orders", "clicks"] {
         let re_key =
@@ -89,14 +89,14 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &re_key.to_string()];
         cluster.kubectl(&patch).await.expect("the key is changed");
         let new_key = async || field(cluster, &namespace, name, "{.status.activeKey.arn}").await == keys[1];
-        eventually("the new key is active", 60, new_key).await;
-        until_it_says(cluster, &namespace, name, "Encrypted", 60).await;
+        eventually("the new key is active", new_key).await;
+        until_it_says(cluster, &namespace, name, "Encrypted").await;
     }
     for name in ["orders", "clicks"] {
         let off = json!({"spec": {"encryption": "Disabled"}});
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &off.to_string()];
         cluster.kubectl(&patch).await.expect("encryption is disabled");
-        until_it_says(cluster, &namespace, name, "EncryptionDisabled", 60).await;
+        until_it_says(cluster, &namespace, name, "EncryptionDisabled").await;
         assert_eq!(encryption_status(cluster, &namespace, name).await, "DISABLED", "{name}");
     }
 
@@ -106,7 +106,7 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     let again = json!({"spec": {"encryption": "Enabled"}});
     let patch = ["patch", "strenc", "orders", "-n", &namespace, "--type=merge", "-p", &again.to_string()];
     cluster.kubectl(&patch).await.expect("encryption is requested");
-    until_it_says(cluster, &namespace, "orders", "KeyDisabled", 60).await;
+    until_it_says(cluster, &namespace, "orders", "KeyDisabled").await;
     assert_eq!(field(cluster, &namespace, "orders", "{.status.calls.used}").await, "3");
 }
 
@@ -140,8 +140,8 @@ async fn updating_kinesis_local_stream_is_polled_until_encrypted() {
     )
     .await;
     let enabling = async || encryption_status(cluster, &namespace, "clicks").await == "ENABLING";
-    eventually("it is being enabled", 30, enabling).await;
-    until_it_says(cluster, &namespace, "clicks", "Encrypted", 60).await;
+    eventually("it is being enabled", enabling).await;
+    until_it_says(cluster, &namespace, "clicks", "Encrypted").await;
     assert_eq!(field(cluster, &namespace, "clicks", "{.status.activeKey.arn}").await, key);
     assert_eq!(field(cluster, &namespace, "clicks", "{.status.calls.used}").await, "1");
 }

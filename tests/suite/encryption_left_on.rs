@@ -47,7 +47,7 @@ async fn encryption_left_on_in_deleted_namespace_is_reported() {
     assert!(finalizers.contains("disable-encryption"), "{finalizers}");
     let _operator = start(policy("other"), file);
     log.until("leaving the encryption unchanged").await;
-    eventually("the resource is gone", 10, async || {
+    eventually("the resource is gone", async || {
         cluster.kubectl(&["get", "strenc", "orders", "-n", namespace]).await.is_err()
     })
     .await;

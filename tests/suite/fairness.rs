@@ -83,10 +83,8 @@ async fn concurrency_is_limited_and_fair_across_namespaces() {
     create(&own, "lone", &["lone".to_owned()]).await;
     proxy.heal();
     proxy.release();
-    eventually("the stream lone has been described", 60, async || {
-        described(&aws).contains(&"lone".to_owned())
-    })
-    .await;
+    eventually("the stream lone has been described", async || described(&aws).contains(&"lone".to_owned()))
+        .await;
     let looks = described(&aws);
     let before = looks.iter().position(|stream| stream == "lone").expect("the stream lone");
     // Resources that were held, and those that got a permit before `lone` was created. kube's own order would
@@ -94,7 +92,7 @@ async fn concurrency_is_limited_and_fair_across_namespaces() {
     assert!(before <= 3 * AT_A_TIME, "{before} streams of the crowd were described before lone: {looks:?}");
 
     operator.signal("-TERM");
-    eventually("it has ended", 60, async || operator.ended().is_some()).await;
+    eventually("it has ended", async || operator.ended().is_some()).await;
     let looks = described(&aws).len();
     assert!(looks < CROWD, "{looks} Describe requests: queued resources were reconciled after SIGTERM");
 }
@@ -117,7 +115,7 @@ async fn retry_flood_does_not_delay_drift_check_of_other_team() {
     let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS)];
     let _operator = OperatorProcess::start(&account, "", &environment);
     create(&own, "lone", &["lone".to_owned()]).await;
-    until_it_says(&own, "lone", "lone", "Encrypted", 60).await;
+    until_it_says(&own, "lone", "lone", "Encrypted").await;
 
     let crowd: Vec<String> = (0..60).map(|number| format!("crowd-{number}")).collect();
     create(&own, "crowd", &crowd).await;
@@ -140,11 +138,11 @@ async fn retry_flood_does_not_delay_drift_check_of_other_team() {
     }
     let looks_of_the_crowd =
         async || described(&aws).iter().filter(|stream| stream.starts_with("crowd-")).count();
-    eventually("the crowd has reached AWS's rate limit", 60, async || looks_of_the_crowd().await > 40).await;
+    eventually("the crowd has reached AWS's rate limit", async || looks_of_the_crowd().await > 40).await;
 
     let now = aws.now();
     assert!(aws.world().set_stream(now, &firehose("lone"), Snapshot::default()), "a stream");
-    eventually("the drift is corrected while annotations change", 60, async || {
+    eventually("the drift is corrected while annotations change", async || {
         aws.world().calls().count("StartDeliveryStreamEncryption", "lone") == 1
     })
     .await;

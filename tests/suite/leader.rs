@@ -9,9 +9,6 @@ use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::process::{OperatorProcess, Place, REASON, START, eventually, free_address};
 use crate::readiness::asked;
 
-/// Maximum time, in seconds, until another replica takes over from a dead one.
-const TAKEN_OVER: u64 = 40;
-
 /// A replica that takes part in the election.
 struct Replica {
     process: OperatorProcess,
@@ -40,7 +37,7 @@ impl Replica {
 }
 
 async fn until_it_leads(replica: &Replica) {
-    eventually("the replica is the leader", TAKEN_OVER, async || replica.leads().await).await;
+    eventually("the replica is the leader", async || replica.leads().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +47,7 @@ async fn standby_takes_over_from_killed_leader_without_second_start() {
     until_it_leads(&first).await;
     let second = Replica::start(&place, "second");
     for replica in [&first, &second] {
-        eventually("it is ready", 20, async || {
+        eventually("it is ready", async || {
             replica.asked("/readyz").await.is_some_and(|(status, _)| status == 200)
         })
         .await;
@@ -60,7 +57,7 @@ async fn standby_takes_over_from_killed_leader_without_second_start() {
 
     place.aws.world().script(Rule::once(Fault::Hold).on(START));
     place.ask_for_encryption().await;
-    eventually("Start is sent", 20, async || place.starts() == 1).await;
+    eventually("Start is sent", async || place.starts() == 1).await;
     first.process.kill();
     until_it_leads(&second).await;
     place.until_it_is_encrypted().await;
@@ -74,14 +71,14 @@ async fn lease_is_released_on_shutdown_and_recreated_if_deleted() {
     until_it_leads(&first).await;
     let second = Replica::start(&place, "second");
     first.process.signal("-TERM");
-    eventually("it ends", 10, async || first.process.ended().is_some()).await;
+    eventually("it ends", async || first.process.ended().is_some()).await;
     assert!(first.process.ended().is_some_and(|status| status.success()));
     until_it_leads(&second).await;
 
     let lease = ["delete", "lease", "stream-encryption-operator", "-n", &place.namespace];
     place.cluster.kubectl(&lease).await.expect("the lease is deleted");
     let holder = ["get", "lease", "stream-encryption-operator", "-n", &place.namespace, "-o"];
-    eventually("there is a lease again", TAKEN_OVER, async || {
+    eventually("there is a lease again", async || {
         let path = ["jsonpath={.spec.holderIdentity}"];
         let asked = [&holder[..], &path].concat();
         place.cluster.kubectl(&asked).await.is_ok_and(|holder| holder == "second")
@@ -106,7 +103,7 @@ async fn leader_without_api_server_is_replaced() {
     // Requests hang: they get neither a response nor an error.
     proxy.always(|_| true, Meet::Hold(When::Before));
     until_it_leads(&second).await;
-    eventually("the first replica has lost leadership", TAKEN_OVER, async || !first.leads().await).await;
+    eventually("the first replica has lost leadership", async || !first.leads().await).await;
     place.ask_for_encryption().await;
     place.until_it_is_encrypted().await;
     assert_eq!(place.starts(), 1);
@@ -118,7 +115,7 @@ async fn replica_without_lease_permission_is_not_ready() {
     let place = Place { namespace: "without-a-lease".to_owned(), ..Place::new().await };
     place.cluster.kubectl(&["create", "namespace", &place.namespace]).await.expect("a namespace");
     let replica = Replica::start(&place, "only");
-    eventually("the replica answers", 20, async || replica.asked("/healthz").await.is_some()).await;
+    eventually("the replica answers", async || replica.asked("/healthz").await.is_some()).await;
     place.ask_for_encryption().await;
     let (status, words) = replica.asked("/readyz").await.expect("an answer");
     assert_eq!(
@@ -135,7 +132,7 @@ async fn metrics_and_check_command_reflect_replica_state() {
     let replica = Replica::start(&place, "only");
     place.ask_for_encryption().await;
     place.until_it_is_encrypted().await;
-    eventually("the metrics count the encrypted resource", 10, async || {
+    eventually("the metrics count the encrypted resource", async || {
         replica.metrics().await.contains("stream_encryption_resources{reason=\"Encrypted\"} 1\n")
     })
     .await;

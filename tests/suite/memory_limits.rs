@@ -58,10 +58,9 @@ async fn peak_of_operator(
         tokio::time::timeout(Duration::from_mins(5), proxy.held(1)).await.expect("key objects are watched");
     }
     let ready = format!("http://{address}/readyz");
-    eventually("it is ready", 300, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
-        .await;
+    eventually("it is ready", async || asked(&ready).await.is_some_and(|(status, _)| status == 200)).await;
     let metrics = format!("http://{address}/metrics");
-    eventually("each resource has a status", 300, async || {
+    eventually("each resource has a status", async || {
         asked(&metrics).await.is_some_and(|(_, words)| !words.contains("reason=\"UNKNOWN\""))
     })
     .await;
@@ -152,7 +151,7 @@ async fn half_open_connections_do_not_exhaust_memory() {
     let place = Place::new().await;
     let operator = place.start(&[("LISTEN", &address.to_string())]);
     let healthz = format!("http://{address}/healthz");
-    eventually("it is healthy", 20, async || asked(&healthz).await.is_some()).await;
+    eventually("it is healthy", async || asked(&healthz).await.is_some()).await;
     let before = peak(operator.id());
     let mut held = std::collections::VecDeque::new();
     for _ in 0..3000 {

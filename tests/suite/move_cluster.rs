@@ -40,24 +40,24 @@ async fn moved_ledgers_keep_calls_and_stream_in_new_cluster() {
 
     let operator = OperatorProcess::start(&account_in_old, "data", &environment);
     apply(&old, "data", "orders", &spec("Disable", &first)).await;
-    until_it_says(&old, "data", "orders", "Encrypted", 40).await;
+    until_it_says(&old, "data", "orders", "Encrypted").await;
     let finalizers = async || field(&old, "data", "orders", "{.metadata.finalizers}").await;
     assert!(finalizers().await.contains("disable-encryption"));
     apply(&old, "data", "orders", &spec("Retain", &first)).await;
-    eventually("no finalizer is left", 20, async || finalizers().await.is_empty()).await;
+    eventually("no finalizer is left", async || finalizers().await.is_empty()).await;
     operator.kill();
     run(&old, folder, "sh old-cluster").await;
 
     run(&new, folder, "sh new-cluster").await;
     apply(&new, "data", "orders", &spec("Retain", &first)).await;
     let _operator = OperatorProcess::start(&account_in_new, "data", &environment);
-    until_it_says(&new, "data", "orders", "Encrypted", 40).await;
+    until_it_says(&new, "data", "orders", "Encrypted").await;
     let used = async || field(&new, "data", "orders", "{.status.calls.used}").await;
     assert_eq!((used().await.as_str(), calls(START)), ("1", 1), "the call of the old cluster counts");
 
     apply(&new, "data", "orders", &spec("Retain", &second)).await;
     let is_active = async || field(&new, "data", "orders", "{.status.activeKey.arn}").await == second;
-    eventually("the new operator changes the key", 40, is_active).await;
+    eventually("the new operator changes the key", is_active).await;
     assert_eq!((used().await.as_str(), calls(START)), ("2", 2));
 
     old.kubectl(&["delete", "strenc", "orders", "-n", "data", "--timeout=10s"]).await.expect("it is deleted");

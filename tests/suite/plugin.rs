@@ -110,7 +110,7 @@ async fn samples_installed(cluster: &TestCluster, account: &Path) -> (SimulatedA
     let operator = OperatorProcess::start(account, "", &environment);
     cluster.kubectl(&["apply", "-k", &config("samples")]).await.expect("the samples");
     let reasons = ["get", "strenc", "-n", "data", "-o", "jsonpath={.items[*].status.conditions[0].reason}"];
-    eventually("the samples have their final states", 60, async || {
+    eventually("the samples have their final states", async || {
         let reasons = cluster.kubectl(&reasons).await.unwrap_or_default();
         reasons == "KeyDisabled Encrypted Encrypted Encrypted SourceNotDirectPut Encrypted"
     })

@@ -245,7 +245,7 @@ async fn change_of_policy_or_namespace_labels_applies_at_once() {
     apply(cluster, &namespace, "orders", &orders()).await;
     // Long before the next drift check, also on a busy machine.
     let says = async |reason: &str| {
-        eventually(reason, 120, async || field(cluster, &namespace, "orders", REASON).await == reason).await;
+        eventually(reason, async || field(cluster, &namespace, "orders", REASON).await == reason).await;
     };
     says("NotPermitted").await;
     let asked = aws.world().calls().iter().filter(|call| call.operation != "GetCallerIdentity").count();

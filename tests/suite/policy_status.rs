@@ -21,7 +21,7 @@ async fn policy(cluster: &TestCluster, labels: serde_json::Value) {
 
 /// Waits until kubectl prints these columns of the policy: ACCEPTED, NAMESPACES and RESOURCES.
 async fn until_it_shows(cluster: &TestCluster, columns: [&str; 3]) {
-    eventually(&format!("{columns:?}"), 40, async || {
+    eventually(&format!("{columns:?}"), async || {
         let table = cluster.kubectl(&["get", "strencpol", "data"]).await.unwrap_or_default();
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         let [heading, row] = &rows[..] else { return false };
@@ -44,7 +44,7 @@ async fn policy_status_follows_namespaces_and_resources() {
 
     // A stream by its ARN, one by its name, and one of a service that the policy does not allow.
     apply(&cluster, "data", "orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
-    until_it_says(&cluster, "data", "orders", "Encrypted", 40).await;
+    until_it_says(&cluster, "data", "orders", "Encrypted").await;
     apply(&cluster, "data", "clicks", &json!({"stream": {"service": "Kinesis", "name": "clicks"}})).await;
     let visits = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/visits";
     apply(&cluster, "data", "visits", &json!({"stream": {"arn": visits}})).await;

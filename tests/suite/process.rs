@@ -111,11 +111,20 @@ pub(crate) fn signal_to(process: u32, signal: &str) {
     assert!(sent.success(), "kill {signal} {process}");
 }
 
+/// Time after which a test gives up on what takes as long as the machine needs. It is no promise of the operator.
+const GIVE_UP: Duration = Duration::from_mins(5);
+
 /// Waits, on the real clock, until a condition outside this process is true.
-pub(crate) async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(seconds);
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    within(what, GIVE_UP, is_so).await;
+}
+
+/// Waits as [`eventually`] does, for this time at most: for a condition that would become true later in another way, such
+/// as by the next check for drift.
+pub(crate) async fn within(what: &str, time: Duration, mut is_so: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + time;
     while !is_so().await {
-        assert!(Instant::now() < end, "not within {seconds} s: {what}");
+        assert!(Instant::now() < end, "not within {time:?}: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -173,7 +182,7 @@ impl Place {
 
     /// Waits until the resource `orders` is encrypted.
     pub(crate) async fn until_it_is_encrypted(&self) {
-        until_it_says(self.cluster, &self.namespace, "orders", "Encrypted", 40).await;
+        until_it_says(self.cluster, &self.namespace, "orders", "Encrypted").await;
     }
 
     /// The number of Starts of `orders` that AWS received.
@@ -182,16 +191,10 @@ impl Place {
     }
 }
 
-/// Waits this many seconds at most until `Ready` has this reason.
-pub(crate) async fn until_it_says(
-    cluster: &TestCluster,
-    namespace: &str,
-    name: &str,
-    reason: &str,
-    seconds: u64,
-) {
+/// Waits until `Ready` has this reason.
+pub(crate) async fn until_it_says(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
     let says_it = async || field(cluster, namespace, name, REASON).await == reason;
-    eventually(&format!("{namespace}/{name}: {reason}"), seconds, says_it).await;
+    eventually(&format!("{namespace}/{name}: {reason}"), says_it).await;
 }
 
 /// Returns fields of a resource as text, in the form of kubectl's jsonpath: `{.status.calls.used}/{.status.calls.limit}`.
@@ -239,7 +242,7 @@ async fn multi_line_aws_message_is_logged_as_one_json_line() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let operator = place.logging_to(writer, &[]);
     place.ask_for_encryption().await;
-    until_it_says(place.cluster, &place.namespace, "orders", "CallRefused", 40).await;
+    until_it_says(place.cluster, &place.namespace, "orders", "CallRefused").await;
     operator.kill();
     let log = std::io::read_to_string(reader).expect("text");
     assert!(log.contains("forged"), "AWS's message is in\n{log}");
@@ -296,15 +299,15 @@ async fn invalid_object_blocks_neither_others_nor_its_deletion() {
     let (own, _aws, _operator) = own_stage(&lax.to_string()).await;
     apply(&own, "data", "broken", &json!({"stream": 7})).await;
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_says(&own, "data", "orders", "Encrypted", 40).await;
-    until_it_says(&own, "data", "broken", "SpecInvalid", 10).await;
+    until_it_says(&own, "data", "orders", "Encrypted").await;
+    until_it_says(&own, "data", "broken", "SpecInvalid").await;
     let finalizers = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
     let broken = ["strenc", "broken", "-n", "data"];
     own.kubectl(&[&["patch"], &broken[..], &["--type=merge", "-p", &finalizers]].concat())
         .await
         .expect("a finalizer");
     own.kubectl(&[&["delete"], &broken[..], &["--wait=false"]].concat()).await.expect("it is deleted");
-    eventually("its finalizer is removed", 10, async || {
+    eventually("its finalizer is removed", async || {
         own.kubectl(&[&["get"], &broken[..]].concat()).await.is_err()
     })
     .await;
@@ -342,7 +345,7 @@ async fn key_objects_of_ack_and_crossplane_are_followed_promptly() {
         let reference = json!({"group": group, "kind": "Key", "name": "main"});
         let key = json!({"type": "CUSTOMER_MANAGED_CMK", "objectRef": reference});
         apply(&own, "data", stream, &json!({"stream": {"arn": firehose(stream)}, "key": key})).await;
-        until_it_says(&own, "data", stream, "KeyReferenceNotReady", 20).await;
+        until_it_says(&own, "data", stream, "KeyReferenceNotReady").await;
 
         for _ in 0..2 {
             let arn = aws.world().plant_key(PlantedKey::default());
@@ -355,14 +358,14 @@ async fn key_objects_of_ack_and_crossplane_are_followed_promptly() {
                 "metadata": {"name": "main", "namespace": "data"},
                 "status": status,
             });
-            own.apply(&object.to_string()).await.expect("the key object");
             let starts = aws.world().calls().count(START, stream);
-            eventually("another Start is sent", 5, async || {
+            own.apply(&object.to_string()).await.expect("the key object");
+            within("another Start is sent", Duration::from_secs(20), async || {
                 aws.world().calls().count(START, stream) == starts + 1
             })
             .await;
             let is_active = async || field(&own, "data", stream, "{.status.activeKey.arn}").await == arn;
-            eventually("its key is active", 30, is_active).await;
+            eventually("its key is active", is_active).await;
         }
     }
 }

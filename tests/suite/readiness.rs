@@ -67,9 +67,9 @@ async fn time_to_ready(election: &str, workers: &str) -> Duration {
     let begin = Instant::now();
     let _operator = place.start(&environment);
     let ready = format!("http://{address}/readyz");
-    eventually("it is ready", 20, async || is_ok(&ready).await).await;
+    eventually("it is ready", async || is_ok(&ready).await).await;
     let time = begin.elapsed();
-    eventually("the stray ledger is retired", 20, async || {
+    eventually("the stray ledger is retired", async || {
         let ledgers = ["get", "streamledgers", "-n", &place.namespace, "-o", "name"];
         place.cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
     })
@@ -100,9 +100,9 @@ async fn operator_is_not_ready_before_first_list() {
     let _operator = place.start(&[("LISTEN", &address)]);
     let page = |path: &str| format!("http://{address}{path}");
     proxy.held(1).await;
-    eventually("it is alive", 20, async || is_ok(&page("/healthz")).await).await;
+    eventually("it is alive", async || is_ok(&page("/healthz")).await).await;
     assert_eq!(asked(&page("/readyz")).await.expect("an answer").0, 503);
     proxy.heal();
     proxy.release();
-    eventually("it is ready", 20, async || is_ok(&page("/readyz")).await).await;
+    eventually("it is ready", async || is_ok(&page("/readyz")).await).await;
 }

@@ -117,7 +117,7 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     create(cluster, &namespace, "payments", json!({"shard": "b"})).await;
     create(cluster, &namespace, "visits", json!({})).await;
     for name in ["orders", "payments", "visits"] {
-        until_it_says(cluster, &namespace, name, "Encrypted", 40).await;
+        until_it_says(cluster, &namespace, name, "Encrypted").await;
     }
     assert_eq!(described(&aws, "shard-a"), ["orders".to_owned()].into());
     assert_eq!(described(&aws, "rest"), ["payments".to_owned(), "visits".to_owned()].into());
@@ -129,19 +129,19 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     // To the other shard, which then corrects the stream, and the first one does not.
     relabel(cluster, &namespace, "orders", "shard=b").await;
     let by_rest = async || described(&aws, "rest").contains("orders");
-    eventually("the other shard describes the stream", 40, by_rest).await;
+    eventually("the other shard describes the stream", by_rest).await;
     let by_shard_a = || requests(&aws, "shard-a", DESCRIBE).len();
     let before = by_shard_a();
     assert!(aws.world().set_stream(aws.now(), &firehose("orders"), stopped()), "a stream");
     let starts =
         |shard: &str| requests(&aws, shard, START).into_iter().filter(|target| target == "orders").count();
-    eventually("the other shard corrects the stream", 40, async || starts("rest") == 1).await;
-    until_it_says(cluster, &namespace, "orders", "Encrypted", 40).await;
+    eventually("the other shard corrects the stream", async || starts("rest") == 1).await;
+    until_it_says(cluster, &namespace, "orders", "Encrypted").await;
     assert_eq!((starts("shard-a"), by_shard_a()), (1, before));
 
     // And back, although nothing but the labels has changed since the first shard knew the resource.
     relabel(cluster, &namespace, "orders", "shard=a").await;
-    eventually("the first shard describes the stream", 40, async || by_shard_a() > before).await;
+    eventually("the first shard describes the stream", async || by_shard_a() > before).await;
     assert_eq!((starts("shard-a"), starts("rest")), (1, 1));
 }
 
@@ -210,7 +210,7 @@ async fn namespace_shard_watches_each_of_its_namespaces_only() {
         apply(cluster, namespace, name, &json!({"stream": {"arn": firehose(name)}})).await;
     }
     for (namespace, name) in [(data, "a"), (web, "b")] {
-        eventually("the labels of the namespace are read", 40, async || {
+        eventually("the labels of the namespace are read", async || {
             field(cluster, namespace, name, REASON).await == "NotPermitted"
         })
         .await;
@@ -219,7 +219,7 @@ async fn namespace_shard_watches_each_of_its_namespaces_only() {
         cluster.kubectl(&["label", "namespace", namespace, "team=streams"]).await.expect("a label");
     }
     for (namespace, name) in [(data, "a"), (web, "b")] {
-        until_it_says(cluster, namespace, name, "Encrypted", 40).await;
+        until_it_says(cluster, namespace, name, "Encrypted").await;
         assert_eq!(
             aws.world().calls().iter().filter(|call| call.operation == START && call.target == name).count(),
             1

@@ -34,7 +34,7 @@ impl Log {
     }
 
     pub(crate) async fn until(&self, words: &str) {
-        eventually(words, 20, async || self.text().contains(words)).await;
+        eventually(words, async || self.text().contains(words)).await;
     }
 
     pub(crate) fn text(&self) -> String {
@@ -112,7 +112,7 @@ async fn operator_without_policies_or_namespace_warns() {
     log.until("the watched namespace does not exist").await;
     // Other tests of this cluster create policies, so one may exist. The unit tests of `presence` cover the
     // other case.
-    eventually("policies are reported", 20, async || {
+    eventually("policies are reported", async || {
         let text = log.text();
         text.contains("no StreamEncryptionPolicy exists") || text.contains("found a StreamEncryptionPolicy")
     })
@@ -123,5 +123,5 @@ async fn operator_without_policies_or_namespace_warns() {
     };
     assert!(reported("the watched namespace does not exist") && !reported("the watched namespace exists"));
     place.cluster.kubectl(&["create", "namespace", "not-there-yet"]).await.expect("a namespace");
-    eventually("the new namespace is reported", 20, async || reported("the watched namespace exists")).await;
+    eventually("the new namespace is reported", async || reported("the watched namespace exists")).await;
 }

@@ -205,9 +205,9 @@ async fn files_are_accepted_and_lead_to_no_call() {
     let _operator: OperatorProcess = place.start(&[("DEFAULT_POLICY", "")]);
     let plaintext = field_names(&place, "telemetry").await;
     for name in ["firehose-audit", "kinesis-clicks"] {
-        until_it_says(place.cluster, namespace, name, "Encrypted", 60).await;
+        until_it_says(place.cluster, namespace, name, "Encrypted").await;
     }
-    until_it_says(place.cluster, namespace, &plaintext, "Drifted", 60).await;
+    until_it_says(place.cluster, namespace, &plaintext, "Drifted").await;
     assert_eq!(changes(&place.aws), 0);
     // Encrypted streams are right already, so nothing is called for them in the other mode either.
     for name in ["firehose-audit", "kinesis-clicks"] {
@@ -216,8 +216,8 @@ async fn files_are_accepted_and_lead_to_no_call() {
         place.cluster.kubectl(&patch).await.expect("patched");
         let generation = "{.status.observedGeneration}";
         let is_seen = async || field(place.cluster, namespace, name, generation).await == "2";
-        eventually("the new mode is seen", 60, is_seen).await;
-        until_it_says(place.cluster, namespace, name, "Encrypted", 60).await;
+        eventually("the new mode is seen", is_seen).await;
+        until_it_says(place.cluster, namespace, name, "Encrypted").await;
     }
     assert_eq!(changes(&place.aws), 0);
 
@@ -421,7 +421,7 @@ async fn killed_run_continues_where_it_was() {
     let mut first =
         machine.shell(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let lines = || fs::read_to_string(machine.path("progress")).unwrap_or_default().lines().count();
-    eventually("three streams are described", 60, async || lines() >= 3).await;
+    eventually("three streams are described", async || lines() >= 3).await;
     first.kill().expect("killed");
     first.wait().expect("ended");
     let output = machine.run(line).await;

@@ -32,13 +32,13 @@ async fn killed_at(site: Site<'_>, towards: Side, number: usize, when: When) {
     // The last requests to AWS occur only if the Describe requests fall at the same moments as in the
     // reference run.
     let done = async || proxy.held_so_far() > 0 || site.reason().await == "Encrypted";
-    eventually(&at, 60, done).await;
+    eventually(&at, done).await;
     operator.kill();
     proxy.heal();
 
     let _operator = site.start();
     let mut end = String::new();
-    eventually(&at, 60, async || {
+    eventually(&at, async || {
         end = site.reason().await;
         end == "Encrypted" || end == "OutcomeUnknown" && site.outcomes().await == ["Pending"]
     })
@@ -58,7 +58,7 @@ async fn killed_everywhere(towards: Side, prefix: &str) {
     let reference = Site::prepare(cluster, &account, &aws, name).await;
     let operator = reference.start();
     reference.ask_for_encryption().await;
-    eventually("it is encrypted", 60, async || {
+    eventually("it is encrypted", async || {
         let events = reference.kubernetes.count(|asked| asked.path.ends_with("/events"));
         // Each status has an event, except for Settling.
         let statuses = reference.kubernetes.count(Asked::is_status);

@@ -41,7 +41,7 @@ fn webhook(harness: &Harness, resources: &[&str]) -> Value {
 /// or cannot.
 async fn until_changes_are(harness: &Harness, possible: bool, object: &str) {
     let label = ["label", object, "x=y", "--overwrite", "--dry-run=server", "-n", &harness.namespace];
-    eventually("the API server knows of the webhook", 30, async || {
+    eventually("the API server knows of the webhook", async || {
         harness.cluster.kubectl(&label).await.is_ok() == possible
     })
     .await;

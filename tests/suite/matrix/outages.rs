@@ -36,10 +36,8 @@ async fn etcd(cluster: &TestCluster, path: &str, body: &str) -> String {
 /// Waits until the operator has sent this many more requests to the API server.
 async fn asked_again(site: &Site<'_>, times: usize) {
     let asked = site.kubernetes.count(|_| true);
-    eventually("the operator sends more requests", 60, async || {
-        site.kubernetes.count(|_| true) >= asked + times
-    })
-    .await;
+    eventually("the operator sends more requests", async || site.kubernetes.count(|_| true) >= asked + times)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +48,7 @@ async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     let log = own.folder().join("operator.log");
     let _operator = site.start_logging_to(std::fs::File::create(&log).expect("a log"));
     site.ask_for_encryption().await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
 
     // The API server is killed, and etcd drops the revision from which the watch would resume.
     own.stop_apiserver();
@@ -59,12 +57,12 @@ async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     assert_eq!(site.starts(), 1, "nothing can be written");
     compact(&own).await;
     own.start_apiserver().await.expect("it starts again");
-    eventually("it is corrected", 60, async || site.starts() == 2).await;
-    site.until_it_says("Encrypted", 40).await;
+    eventually("it is corrected", async || site.starts() == 2).await;
+    site.until_it_says("Encrypted").await;
     assert!(site.kubernetes.said_gone() > 0, "the watch was resumed");
     let key = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&key))).await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 3);
 
     // etcd is paused, and requests to it hang.
@@ -76,8 +74,8 @@ async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     let called_meanwhile = site.starts() - 3;
     signal_to(etcd, "-CONT");
     assert_eq!(called_meanwhile, 0, "nothing can be written");
-    eventually("it is corrected", 90, async || site.starts() == 4).await;
-    site.until_it_says("Encrypted", 60).await;
+    eventually("it is corrected", async || site.starts() == 4).await;
+    site.until_it_says("Encrypted").await;
 
     // The permissions are removed: first those for ledgers, which a condition reports once a ledger is to be
     // written, then all.
@@ -85,19 +83,19 @@ async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     own.kubectl(&["delete", "rolebinding", name, "-n", LEDGERS]).await.expect("it is deleted");
     let other = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&other))).await;
-    site.until_it_says("LedgerInvalid", 40).await;
+    site.until_it_says("LedgerInvalid").await;
     own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
     asked_again(&site, 2).await;
     let forbidden = site.kubernetes.answered(Asked::is_status, 403)
         + site.kubernetes.answered(|asked| !asked.is_write(), 403);
     assert!(forbidden > 0);
     assert_eq!(site.starts(), 4, "nothing may be written");
-    eventually("the log says why", 20, async || {
+    eventually("the log says why", async || {
         std::fs::read_to_string(&log).expect("the log").contains("is forbidden")
     })
     .await;
     install_rights(&own).await;
-    site.until_it_says("Encrypted", 90).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 5);
     assert_eq!(site.outcomes().await, ["Accepted"; 5]);
 }

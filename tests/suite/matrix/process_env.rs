@@ -106,8 +106,8 @@ impl<'a> Site<'a> {
     }
 
     /// Waits until `Ready` has this reason for the current generation.
-    pub(crate) async fn until_it_says(&self, wanted: &str, seconds: u64) {
-        eventually(&format!("{}: {wanted}", self.name), seconds, async || {
+    pub(crate) async fn until_it_says(&self, wanted: &str) {
+        eventually(&format!("{}: {wanted}", self.name), async || {
             let Some(resource) = self.resource().await else { return false };
             let status = resource.status.unwrap_or_default();
             reason(&status) == wanted && status.observed_generation == resource.metadata.generation

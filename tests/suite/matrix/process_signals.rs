@@ -19,7 +19,7 @@ fn is_ledger_write(asked: &Asked) -> bool {
 /// Waits this long. A process that does nothing offers nothing to wait for.
 async fn time_passes(time: Duration) {
     let end = Instant::now() + time;
-    eventually("time passes", 60, async || Instant::now() >= end).await;
+    eventually("time passes", async || Instant::now() >= end).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,12 +30,12 @@ async fn process_paused_after_reservation_does_not_send_call() {
     site.ask_for_encryption().await;
     site.kubernetes.held(1).await;
     first.signal("-STOP");
-    eventually("all of its threads are stopped", 10, async || first.is_stopped()).await;
+    eventually("all of its threads are stopped", async || first.is_stopped()).await;
     site.kubernetes.release();
 
     // A second replica sees the reservation, and that its call may still arrive.
     let second = site.start();
-    site.until_it_says("OutcomeUnknown", 40).await;
+    site.until_it_says("OutcomeUnknown").await;
     // A reservation is valid for 10 s.
     time_passes(Duration::from_secs(10)).await;
     assert_eq!(site.outcomes().await, ["Pending"]);
@@ -44,7 +44,7 @@ async fn process_paused_after_reservation_does_not_send_call() {
     first.signal("-CONT");
     // The process finds the acknowledgement too old and drops its call. If the write of the reservation timed
     // out while it was paused, it does not know whether it holds a reservation, and describes the stream.
-    eventually("the process continues", 40, async || {
+    eventually("the process continues", async || {
         let first = site.outcomes().await.into_iter().next();
         first.is_some_and(|first| first == "Refused OperatorPaused") || site.calls(DESCRIBE) > looks
     })
@@ -61,17 +61,17 @@ async fn sigterm_during_start_records_the_outcome_first() {
     site.aws.world().script(Rule::once(Fault::Hold).on(START));
     let mut operator = site.start();
     site.ask_for_encryption().await;
-    eventually("Start is sent", 40, async || site.starts() == 1).await;
+    eventually("Start is sent", async || site.starts() == 1).await;
     operator.signal("-TERM");
     time_passes(Duration::from_secs(1)).await;
     assert!(operator.ended().is_none(), "a call is in flight");
     site.aws.release_held();
-    eventually("it ends", 10, async || operator.ended().is_some()).await;
+    eventually("it ends", async || operator.ended().is_some()).await;
     assert!(operator.ended().is_some_and(|status| status.success()));
     assert_eq!(site.outcomes().await, ["Accepted"]);
 
     let _operator = site.start();
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 1);
 }
 
@@ -82,7 +82,7 @@ async fn sigterm_before_first_list_ends_the_process() {
     let mut operator = site.start();
     site.kubernetes.held(1).await;
     operator.signal("-TERM");
-    eventually("it ends", 10, async || operator.ended().is_some()).await;
+    eventually("it ends", async || operator.ended().is_some()).await;
     assert!(operator.ended().is_some_and(|status| status.success()));
 }
 
@@ -103,11 +103,11 @@ async fn closed_or_full_log_does_not_stop_the_operator() {
     let other = device.ok().map(|device| full.start_logging_to(device));
     full.ask_for_encryption().await;
 
-    gone.until_it_says("Encrypted", 40).await;
+    gone.until_it_says("Encrypted").await;
     assert_eq!(gone.starts(), 1);
     // Only Linux has a device that is always full.
     if other.is_some() {
-        full.until_it_says("Encrypted", 40).await;
+        full.until_it_says("Encrypted").await;
         assert_eq!(full.starts(), 1);
     }
 }
@@ -127,7 +127,7 @@ async fn unread_log_blocks_without_repeating_a_call() {
         let mut taken = [0; 4096];
         while reader.read(&mut taken).is_ok_and(|count| count > 0) {}
     });
-    site.until_it_says("Encrypted", 60).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 1);
     assert_eq!(site.outcomes().await, ["Accepted"]);
 }

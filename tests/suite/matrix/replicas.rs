@@ -32,7 +32,7 @@ async fn paused(
     let before = asked();
     harness.aws.world().script(Rule::once(Fault::Hold).on(operation));
     let meanwhile = async {
-        eventually("the request is held", 20, async || asked() > before).await;
+        eventually("the request is held", async || asked() > before).await;
         meanwhile().await;
         harness.aws.release_held();
     };

@@ -61,8 +61,8 @@ async fn startup_of_300_resources_stays_within_aws_rate_limits() {
             .collect();
         targets.len()
     };
-    eventually("each stream has been described", 180, async || described(&aws) == COUNT).await;
-    eventually("each resource is reported as encrypted", 60, async || {
+    eventually("each stream has been described", async || described(&aws) == COUNT).await;
+    eventually("each resource is reported as encrypted", async || {
         let all = api.list(&ListParams::default()).await.expect("a list");
         all.iter().filter(|one| reason(&one.status.clone().unwrap_or_default()) == "Encrypted").count()
             == COUNT

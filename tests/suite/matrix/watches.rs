@@ -2,6 +2,8 @@
 //!
 //! The operator is a process, and the proxy is on its watch.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use simulated_aws::world::PlantedKey;
@@ -10,7 +12,7 @@ use super::process_env::{Site, aws};
 use super::proxy::{Asked, Meet, When};
 use super::scenario::{DESCRIBE, namespaces};
 use crate::harness::{LEDGERS, cluster, operators_kubeconfig, spec};
-use crate::process::{OperatorProcess, eventually};
+use crate::process::{OperatorProcess, eventually, within};
 
 /// Returns whether a request reads the resource as it is now, as the operator does immediately before a call.
 fn is_live_read(asked: &Asked) -> bool {
@@ -26,7 +28,7 @@ async fn frozen_watch_causes_no_call_against_live_spec() {
     let site = Site::fresh("frozen").await;
     let _operator = site.start();
     site.ask_for_encryption().await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
 
     site.kubernetes.freeze(true);
     let mut hands_off = spec(&site.arn(), None);
@@ -34,26 +36,23 @@ async fn frozen_watch_causes_no_call_against_live_spec() {
     site.apply(&hands_off).await;
     site.turned_off_by_another();
     let (reads, looks) = (site.kubernetes.count(is_live_read), site.calls(DESCRIBE));
-    eventually("the operator reconciles and describes", 40, async || {
+    eventually("the operator reconciles and describes", async || {
         site.kubernetes.count(is_live_read) > reads && site.calls(DESCRIBE) > looks
     })
     .await;
     assert_eq!(site.starts(), 1, "the cache has mode Enforce, the live resource has mode Observe");
 
     site.kubernetes.freeze(false);
-    site.until_it_says("Drifted", 20).await;
+    site.until_it_says("Drifted").await;
     let correct = json!({"stream": {"arn": site.arn()}, "mode": "Enforce"});
     site.apply(&correct).await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 2);
 }
 
 /// Events of the watch in the run below: the resource and three statuses, then the new spec and three
 /// statuses.
 const LINES: usize = 8;
-/// Time until a change is found whose event was lost, in seconds: the watches list everything again after six
-/// drift intervals of ten seconds, and the operator then calls and waits for AWS.
-const UNTIL_FOUND: u64 = 120;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_is_found_if_its_watch_event_is_lost() {
@@ -67,17 +66,17 @@ async fn change_is_found_if_its_watch_event_is_lost() {
             let site = Site::prepare(cluster, &account, &aws, &name).await;
             site.kubernetes.lose_line(number);
             let _operator = site.start();
-            eventually("the operator watches", 40, async || site.kubernetes.count(Asked::is_watch) > 0).await;
+            eventually("the operator watches", async || site.kubernetes.count(Asked::is_watch) > 0).await;
             site.ask_for_encryption().await;
             if number == 0 {
-                eventually("the event is dropped", 20, async || site.kubernetes.has_lost_it()).await;
+                eventually("the event is dropped", async || site.kubernetes.has_lost_it()).await;
                 // The operator cannot know of a resource whose first event was lost until its watch ends,
                 // after at most 75 s, and resumes from the last event that it received.
                 site.kubernetes.cut_watches();
             }
-            site.until_it_says("Encrypted", UNTIL_FOUND).await;
+            site.until_it_says("Encrypted").await;
             site.apply(&spec(&site.arn(), Some(&key))).await;
-            site.until_it_says("Encrypted", UNTIL_FOUND).await;
+            site.until_it_says("Encrypted").await;
             assert!(site.kubernetes.has_lost_it(), "the watch had no event {number}");
             assert_eq!(site.starts(), 2, "event {number}");
         })
@@ -94,14 +93,14 @@ async fn hung_watch_is_noticed_before_it_lists_again() {
         [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS), ("DRIFT_INTERVAL_SECONDS", "60")];
     let _operator = OperatorProcess::start(site.kubernetes.kubeconfig(), &site.name, &environment);
     site.ask_for_encryption().await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
 
     // The watch ends as usual, and the request that begins it anew gets no answer.
     site.kubernetes.always(is_our_watch, Meet::Hold(When::Before));
     site.kubernetes.cut_watches();
     site.kubernetes.held(1).await;
     site.apply(&spec(&site.arn(), Some(&key))).await;
-    eventually("the change is found", 200, async || site.starts() == 2).await;
+    within("the change is found", Duration::from_secs(200), async || site.starts() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,9 +122,9 @@ async fn operator_works_if_one_watch_is_forbidden() {
             site.kubernetes.always(watch, Meet::Answer(403, When::Before));
             let _operator = site.start();
             site.ask_for_encryption().await;
-            site.until_it_says("Encrypted", 60).await;
+            site.until_it_says("Encrypted").await;
             site.apply(&spec(&site.arn(), Some(&key))).await;
-            site.until_it_says("Encrypted", 60).await;
+            site.until_it_says("Encrypted").await;
             assert_eq!(site.starts(), 2, "{name}");
             assert!(site.kubernetes.answered(watch, 403) > 0, "{name}: it was forbidden");
         })
@@ -138,18 +137,18 @@ async fn expired_watch_is_relisted_without_a_second_call() {
     let key = site.aws.world().plant_key(PlantedKey::default());
     let _operator = site.start();
     site.ask_for_encryption().await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
 
     let lists = site.kubernetes.count(is_list);
     site.kubernetes.once(is_our_watch, 0, Meet::Answer(410, When::Before));
     site.kubernetes.cut_watches();
-    eventually("the operator lists again", 20, async || {
+    eventually("the operator lists again", async || {
         site.kubernetes.said_gone() == 1 && site.kubernetes.count(is_list) > lists
     })
     .await;
     let rekeyed: Value = spec(&site.arn(), Some(&key));
     site.apply(&rekeyed).await;
-    site.until_it_says("Encrypted", 40).await;
+    site.until_it_says("Encrypted").await;
     assert_eq!(site.starts(), 2);
 }
 

@@ -44,8 +44,11 @@ async fn verbs_work_on_a_thousand_streams_and_call_nothing() {
         ("DRIFT_INTERVAL_SECONDS", "600"),
     ];
     let _operator = OperatorProcess::start(&account, "", &environment);
+    let starts =
+        || aws.world().calls().iter().filter(|call| call.operation == "StartStreamEncryption").count();
+    eventually("AWS receives a Start for each stream", async || starts() == STREAMS).await;
     let status = "kubectl streamencryption status -n fleet";
-    eventually("every stream is encrypted", 180, async || {
+    eventually("every stream is encrypted", async || {
         shell.run(&format!("{status} --fail-on plaintext,not-ready,unknown")).await.0 == 0
     })
     .await;
@@ -77,7 +80,6 @@ async fn verbs_work_on_a_thousand_streams_and_call_nothing() {
     let doctor = shell.output("kubectl streamencryption doctor").await;
     assert!(doctor.contains("1000 StreamEncryptions: 0 in plaintext, 0 need attention"), "{doctor}");
 
-    let calls = aws.world().calls().iter().filter(|call| call.operation == "StartStreamEncryption").count();
     let manifests: Vec<String> =
         resources.iter().map(|resource| serde_json::to_string(resource).expect("JSON")).collect();
     std::fs::write(shell.folder().join("fleet.yaml"), manifests.join("\n---\n")).expect("a file");
@@ -89,6 +91,5 @@ async fn verbs_work_on_a_thousand_streams_and_call_nothing() {
     let rows = plan.as_array().expect("rows");
     assert_eq!(rows.len(), STREAMS);
     assert!(rows.iter().all(|row| row["reason"] == "Encrypted" && row["call"].is_null()), "{}", rows[0]);
-    let after = aws.world().calls().iter().filter(|call| call.operation == "StartStreamEncryption").count();
-    assert_eq!((calls, after), (STREAMS, STREAMS), "the plan calls nothing");
+    assert_eq!(starts(), STREAMS, "the plan calls nothing");
 }
