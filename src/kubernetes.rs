@@ -24,7 +24,7 @@ use tracing::warn;
 use caches::{Caches, NotCurrent};
 use events::Recorder;
 use policies::MaybeInvalidPolicy;
-pub use policies::Planned;
+pub use policies::UnappliedObjects;
 use shared_read::SharedRead;
 
 pub mod caches;
@@ -56,8 +56,8 @@ pub struct Cluster {
     watched: Arc<[String]>,
     caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
-    planned: Arc<Planned>,
-    /// Reads the live policies, with the planned ones.
+    unapplied: Arc<UnappliedObjects>,
+    /// Reads the live policies, with those that are not applied yet.
     policies: Arc<SharedRead<Vec<MaybeInvalidPolicy>>>,
     recorder: Arc<Recorder>,
     large_object_permits: Arc<Semaphore>,
@@ -91,7 +91,7 @@ impl Cluster {
             watched: Arc::default(),
             caches: Arc::default(),
             default_policy,
-            planned: Arc::default(),
+            unapplied: Arc::default(),
             policies: Arc::default(),
             recorder,
             large_object_permits: Arc::new(Semaphore::new(MIN_LARGE_OBJECT_REQUESTS)),
@@ -107,8 +107,8 @@ impl Cluster {
 
     /// Returns the same access to a cluster as it would be once these objects are applied.
     #[must_use]
-    pub fn with_planned(self, planned: Planned) -> Self {
-        Self { planned: planned.into(), policies: Arc::default(), ..self }
+    pub fn with_unapplied(self, unapplied: UnappliedObjects) -> Self {
+        Self { unapplied: unapplied.into(), policies: Arc::default(), ..self }
     }
 
     /// Returns the same access for so many concurrent reconciles.
@@ -214,9 +214,9 @@ impl KubeApi for Cluster {
         }
         // One list for all reconciles that are about to change a stream: the API server answers only about a hundred
         // such lists per second.
-        let (client, planned) = (self.client.clone(), self.planned.clone());
-        let listed = self.policies.read(move || policies::list(client, planned)).await?;
-        policies::live_in_namespace(&self.client, &listed, default, &self.planned, namespace).await
+        let (client, unapplied) = (self.client.clone(), self.unapplied.clone());
+        let listed = self.policies.read(move || policies::list(client, unapplied)).await?;
+        policies::live_in_namespace(&self.client, &listed, default, &self.unapplied, namespace).await
     }
 
     async fn referenced_key(

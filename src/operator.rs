@@ -158,7 +158,7 @@ impl Shared {
         let due = |lanes: &[Lane]| lanes.iter().map(|lane| self.waiting.get(*lane)).sum::<usize>();
         let lanes: [(Priority, &[Lane]); 3] = [
             (Priority::Call, &[]),
-            (Priority::Changing, &[Lane::New, Lane::InProgress]),
+            (Priority::Changing, &[Lane::Changed, Lane::InProgress]),
             (Priority::Drift, &[Lane::Event, Lane::Drift]),
         ];
         let rate_limiter_waiting =

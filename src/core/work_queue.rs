@@ -19,8 +19,8 @@ use scope::ScopeQueue;
 /// Why a resource is due. The first two lanes alternate, and precede the last two, of which `Event` precedes `Drift`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// It is new or has changed, and its stream was not described since; or it needs no Describe.
-    New,
+    /// It has changed since its stream was described, as a new resource has; or it needs no Describe.
+    Changed,
     /// AWS is changing its stream, or it cannot be changed yet.
     InProgress,
     /// An event of AWS reports that something has happened to its stream or its key. Without the event, at most a check for
@@ -32,7 +32,7 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 4] = [Self::New, Self::InProgress, Self::Event, Self::Drift];
+    pub const ALL: [Self; 4] = [Self::Changed, Self::InProgress, Self::Event, Self::Drift];
 
     /// Returns whether the lane is served after changes.
     fn is_check(self) -> bool {

@@ -27,47 +27,47 @@ use super::watches;
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
 #[derive(Clone, Debug, Default)]
-pub struct Planned {
+pub struct UnappliedObjects {
     /// The policies.
     pub policies: Vec<StreamEncryptionPolicy>,
     /// The labels of the namespaces.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-impl Planned {
+impl UnappliedObjects {
     /// Replaces the stored policies of the same names, and adds the others.
     fn apply(&self, stored: &mut Vec<MaybeInvalidPolicy>) {
         let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
-        let planned: Vec<String> = self.policies.iter().map(|policy| name(&policy.metadata)).collect();
-        stored.retain(|policy| !planned.contains(&name(policy.meta())));
+        let unapplied: Vec<String> = self.policies.iter().map(|policy| name(&policy.metadata)).collect();
+        stored.retain(|policy| !unapplied.contains(&name(policy.meta())));
         stored.extend(self.policies.iter().cloned().map(|policy| DeserializeGuard(Ok(policy))));
     }
 }
 
-/// Lists the policies, live, as they would be with `planned`. The list is not paged: it is read before every call, and
+/// Lists the policies, live, as they would be with `unapplied`. The list is not paged: it is read before every call, and
 /// only administrators write policies.
 pub(super) async fn list(
     client: Client,
-    planned: Arc<Planned>,
+    unapplied: Arc<UnappliedObjects>,
 ) -> Result<Vec<MaybeInvalidPolicy>, KubeError> {
     let api: Api<Trimmed<MaybeInvalidPolicy>> = Api::all(client);
     let listed = with_timeout(api.list(&ListParams::default())).await?.items;
     let mut policies = listed.into_iter().map(|policy| policy.0).collect();
-    planned.apply(&mut policies);
+    unapplied.apply(&mut policies);
     Ok(policies)
 }
 
 /// Returns those of the listed policies that select `namespace`, with `default` if it does. Reads the labels of the
-/// namespace, live, as they would be with `planned`.
+/// namespace, live, as they would be with `unapplied`.
 pub(super) async fn live_in_namespace(
     client: &Client,
     listed: &[MaybeInvalidPolicy],
     default: Option<&StreamEncryptionPolicySpec>,
-    planned: &Planned,
+    unapplied: &UnappliedObjects,
     namespace: &str,
 ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
     let policies = candidates(default, listed);
-    let labels = match planned.namespaces.get(namespace) {
+    let labels = match unapplied.namespaces.get(namespace) {
         Some(labels) => labels.clone(),
         None if depend_on_labels(&policies) => labels(client, namespace).await?,
         None => BTreeMap::new(),

@@ -218,7 +218,7 @@ fn work_of<A: StreamApi, R: KubeApi>(
         Ok(resource) => due_work(context, resource),
         Err(invalid) => Work {
             scope: AwsLimit::NoRequest,
-            lane: Lane::New,
+            lane: Lane::Changed,
             namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
         },
     }
@@ -306,9 +306,9 @@ mod tests {
         let started = queue.next(Duration::ZERO, |key| {
             let is_new = *key == Key::new("data", "new");
             let scope = if is_new { describe.clone() } else { AwsLimit::NoRequest };
-            Some(Work { scope, lane: Lane::New, namespace: "data".to_owned() })
+            Some(Work { scope, lane: Lane::Changed, namespace: "data".to_owned() })
         });
-        assert_eq!((started, queue.waiting(Lane::New)), (None, 2));
-        assert_eq!(waiting_for_aws(&queue, Lane::New), 1);
+        assert_eq!((started, queue.waiting(Lane::Changed)), (None, 2));
+        assert_eq!(waiting_for_aws(&queue, Lane::Changed), 1);
     }
 }

@@ -186,7 +186,7 @@ async fn planner<'a>(
         cluster,
         manifests,
         aws: Arc::new(arguments.aws.connect(region.clone()).await?),
-        access: access.with_planned(planner::applied(cluster, manifests).await?),
+        access: access.with_unapplied(planner::applied(cluster, manifests).await?),
         reads_ledgers,
         config: Config {
             region,

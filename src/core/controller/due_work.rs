@@ -30,11 +30,11 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
     let is_noticed = context.memory.events.is_noticed(resource);
     if has_description && !is_noticed {
         // It takes no place of a request to AWS, so it need not wait behind such requests.
-        return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };
+        return Work { scope: AwsLimit::NoRequest, lane: Lane::Changed, namespace };
     }
     let scope = describe_limit(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
     let lane = match lane(resource, last) {
-        Lane::New => Lane::New,
+        Lane::Changed => Lane::Changed,
         // Without the event, nothing of AWS would be due.
         _ if has_description => Lane::Event,
         Lane::Drift if is_noticed => Lane::Event,
@@ -45,11 +45,11 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
 
 /// Returns the lane of a resource that needs a Describe.
 pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
-    let Some(status) = &resource.status else { return Lane::New };
+    let Some(status) = &resource.status else { return Lane::Changed };
     let is_handled = status.observed_generation == resource.metadata.generation
         && status.last_handled_retry == retry_token(resource);
     if !is_handled || last.is_interrupted {
-        return Lane::New;
+        return Lane::Changed;
     }
     if resource.metadata.deletion_timestamp.is_some() {
         return Lane::InProgress;
@@ -59,7 +59,7 @@ pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
     match last.reason.or_else(reported).map(Reason::describe_purpose) {
         Some(DescribePurpose::Drift) => Lane::Drift,
         Some(DescribePurpose::Change) => Lane::InProgress,
-        Some(DescribePurpose::Absent) | None => Lane::New,
+        Some(DescribePurpose::Absent) | None => Lane::Changed,
     }
 }
 
@@ -112,13 +112,13 @@ mod tests {
             ("Encrypted", Lane::Drift),
             ("StreamNotFound", Lane::Drift),
             ("Enabling", Lane::InProgress),
-            ("NotPermitted", Lane::New),
-            ("unknown", Lane::New),
+            ("NotPermitted", Lane::Changed),
+            ("unknown", Lane::Changed),
         ] {
             assert_eq!(lane_of(&reported(reason), None), lane, "{reason}");
         }
         assert_eq!(lane_of(&reported("Encrypted"), Some(Reason::Enabling)), Lane::InProgress);
-        assert_eq!(lane_of(&resource(&json!({"arn": ARN}), &Value::Null), None), Lane::New);
+        assert_eq!(lane_of(&resource(&json!({"arn": ARN}), &Value::Null), None), Lane::Changed);
     }
 
     #[test]
@@ -133,12 +133,12 @@ mod tests {
         deleted.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         for resource in [changed, retried] {
-            assert_eq!(lane_of(&resource, Some(Reason::Encrypted)), Lane::New);
+            assert_eq!(lane_of(&resource, Some(Reason::Encrypted)), Lane::Changed);
         }
         // The deletion has increased the generation, so this one was described since.
         assert_eq!(lane_of(&deleted, Some(Reason::DisablingFailed)), Lane::InProgress);
         let interrupted = Urgency { reason: Some(Reason::Encrypted), is_interrupted: true };
-        assert_eq!(lane(&encrypted, interrupted), Lane::New);
+        assert_eq!(lane(&encrypted, interrupted), Lane::Changed);
     }
 
     #[test]

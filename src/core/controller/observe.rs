@@ -106,7 +106,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let start = context.clock.monotonic();
     let principal = &state.spec.principal;
     let priority = match due_work::lane(resource, Urgency::from(&state.last)) {
-        Lane::New => Priority::Changing,
+        Lane::Changed => Priority::Changing,
         Lane::InProgress if !state.is_for_event => Priority::Changing,
         Lane::InProgress | Lane::Event | Lane::Drift => Priority::Drift,
     };

@@ -26,6 +26,7 @@ use crate::model::schedule;
 use fakes::{Identity, Request, World, run};
 
 mod fakes;
+mod finalizers;
 mod interrupted;
 mod ledger_gc;
 

@@ -102,7 +102,7 @@ impl<K> ScopeQueue<K> {
         match lane {
             Lane::Event => self.drift_turns.other(self.waits(Lane::Drift)),
             Lane::Drift => self.drift_turns.drift(),
-            Lane::New | Lane::InProgress => {}
+            Lane::Changed | Lane::InProgress => {}
         }
         self.running += 1;
         *self.running_by_namespace.entry(namespace).or_default() += 1;
@@ -128,8 +128,8 @@ impl<K> ScopeQueue<K> {
             return None;
         }
         let in_turn = match self.last {
-            Lane::New => [Lane::InProgress, Lane::New],
-            Lane::InProgress | Lane::Event | Lane::Drift => [Lane::New, Lane::InProgress],
+            Lane::Changed => [Lane::InProgress, Lane::Changed],
+            Lane::InProgress | Lane::Event | Lane::Drift => [Lane::Changed, Lane::InProgress],
         };
         let other = in_turn.into_iter().find(|lane| self.waits(*lane));
         let has_place = self.running_checks < (self.places / 2).max(1);

@@ -52,12 +52,12 @@ impl Table {
 #[test]
 fn scope_that_begins_anew_does_not_precede_one_that_waits() {
     let mut table = Table::new(1);
-    table.due(10..20, "large", Lane::New, "data");
+    table.due(10..20, "large", Lane::Changed, "data");
     assert_eq!(table.start(ZERO), Some(10));
     table.queue.end(10, None);
     // Each of two scopes with one resource is due again while the other one runs.
-    table.due([1], "a", Lane::New, "data");
-    table.due([2], "b", Lane::New, "data");
+    table.due([1], "a", Lane::Changed, "data");
+    table.due([2], "b", Lane::Changed, "data");
     let mut order = Vec::new();
     for _ in 0..6 {
         let key = table.start(ZERO).unwrap();
@@ -70,7 +70,7 @@ fn scope_that_begins_anew_does_not_precede_one_that_waits() {
 #[test]
 fn resource_is_started_when_due_and_again_when_requested() {
     let mut table = Table::new(10);
-    table.due([1], "a", Lane::New, "data");
+    table.due([1], "a", Lane::Changed, "data");
     table.queue.schedule(1, seconds(5));
     assert_eq!(table.start(ZERO), Some(1), "the earlier time remains");
     table.queue.end(1, Some(seconds(60)));
@@ -84,7 +84,7 @@ fn resource_is_started_when_due_and_again_when_requested() {
 #[test]
 fn resource_triggered_while_running_runs_again_afterwards() {
     let mut table = Table::new(10);
-    table.due([1], "a", Lane::New, "data");
+    table.due([1], "a", Lane::Changed, "data");
     assert_eq!(table.start(ZERO), Some(1));
     table.queue.schedule(1, ZERO);
     assert_eq!(table.start(ZERO), None, "it is running");
@@ -103,7 +103,7 @@ fn deleted_resource_leaves_the_queue() {
 #[test]
 fn new_and_followed_resources_alternate() {
     let mut table = Table::new(10);
-    table.due(0..4, "a", Lane::New, "data");
+    table.due(0..4, "a", Lane::Changed, "data");
     table.due(10..14, "a", Lane::InProgress, "data");
     assert_eq!(table.one_at_a_time(), [0, 10, 1, 11, 2, 12, 3, 13]);
 }
@@ -112,7 +112,7 @@ fn new_and_followed_resources_alternate() {
 fn drift_checks_yield_to_changes_but_not_for_ever() {
     let mut table = Table::new(10);
     table.due(100..103, "a", Lane::Drift, "lone");
-    table.due(0..8, "a", Lane::New, "crowd");
+    table.due(0..8, "a", Lane::Changed, "crowd");
     assert_eq!(table.one_at_a_time(), [0, 1, 2, 100, 3, 4, 5, 101, 6, 7, 102]);
 }
 
@@ -121,7 +121,7 @@ fn drift_checks_leave_half_of_the_places() {
     let mut table = Table::new(10);
     table.due(0..100, "a", Lane::Drift, "data");
     assert_eq!(table.together(), [0, 1]);
-    table.due([500], "a", Lane::New, "data");
+    table.due([500], "a", Lane::Changed, "data");
     assert_eq!(table.together(), [500]);
 }
 
@@ -130,7 +130,7 @@ fn changed_resource_leaves_the_drift_checks() {
     let mut table = Table::new(10);
     table.due(0..100, "a", Lane::Drift, "data");
     assert_eq!(table.together(), [0, 1]);
-    table.due([90], "a", Lane::New, "data");
+    table.due([90], "a", Lane::Changed, "data");
     assert_eq!(table.together(), [90]);
     assert_eq!(table.queue.waiting(Lane::Drift), 97);
     for key in [0, 1, 90] {
@@ -154,16 +154,16 @@ fn events_leave_half_of_the_places_to_changes() {
     table.due(0..100, "a", Lane::Event, "data");
     table.due(100..200, "a", Lane::Drift, "data");
     assert_eq!(table.together().len(), 2, "half of the four places");
-    table.due(200..202, "a", Lane::New, "data");
+    table.due(200..202, "a", Lane::Changed, "data");
     assert_eq!(table.together(), [200, 201]);
 }
 
 #[test]
 fn large_scope_delays_no_other_scope() {
     let mut table = Table::new(6);
-    table.due(0..100, "large", Lane::New, "data");
+    table.due(0..100, "large", Lane::Changed, "data");
     assert_eq!(table.together(), [0, 1, 2, 3], "all places of the scope");
-    table.due(200..210, "small", Lane::New, "data");
+    table.due(200..210, "small", Lane::Changed, "data");
     assert_eq!(table.together(), [200, 201]);
     table.queue.end(0, None);
     assert_eq!(table.together(), [202], "the scope with fewer running resources is next");
@@ -172,9 +172,9 @@ fn large_scope_delays_no_other_scope() {
 #[test]
 fn long_reconciles_of_a_namespace_keep_only_their_share() {
     let mut table = Table::new(4);
-    table.due(0..100, "a", Lane::New, "slow");
+    table.due(0..100, "a", Lane::Changed, "slow");
     assert_eq!(table.together(), [0, 1, 2, 3]);
-    table.due(200..300, "a", Lane::New, "quick");
+    table.due(200..300, "a", Lane::Changed, "quick");
     // One reconcile of the slow namespace ends. From then on the other namespace uses its place.
     table.queue.end(3, None);
     for key in 200..300 {
@@ -186,8 +186,8 @@ fn long_reconciles_of_a_namespace_keep_only_their_share() {
 #[test]
 fn namespaces_take_turns_whatever_their_queue_length() {
     let mut table = Table::new(1);
-    table.due(0..9900, "a", Lane::New, "large");
-    table.due(20_000..20_100, "a", Lane::New, "small");
+    table.due(0..9900, "a", Lane::Changed, "large");
+    table.due(20_000..20_100, "a", Lane::Changed, "small");
     let order = table.one_at_a_time();
     let last = order.iter().rposition(|key| *key >= 20_000).expect("a resource of the small namespace");
     assert!((198..=200).contains(&last), "{last}");
@@ -225,7 +225,7 @@ proptest! {
         // When each resource is due at the latest.
         let mut due: HashMap<u32, Duration> = HashMap::new();
         for key in 0..12 {
-            table.work.insert(key, Work { scope: "a", lane: Lane::New, namespace: format!("{}", key % 3) });
+            table.work.insert(key, Work { scope: "a", lane: Lane::Changed, namespace: format!("{}", key % 3) });
         }
         for step in steps {
             match step {

@@ -20,7 +20,7 @@ use super::merge::{self, LastApply};
 use super::planned_cluster::PlannedCluster;
 use super::recorded::{Failures, Recorded};
 use super::row::Row;
-use crate::kubernetes::{self, Planned};
+use crate::kubernetes::{self, UnappliedObjects};
 use crate::plugin::aws::ReadOnly;
 use crate::plugin::cluster::{Cluster, readable};
 use crate::plugin::operator_settings::Watched;
@@ -107,11 +107,11 @@ fn in_new_namespace(given: &DynamicObject, namespace: &str) -> anyhow::Result<Ac
 }
 
 /// Returns the policies and namespaces of the files as the API server would store them.
-pub(super) async fn applied(cluster: &Cluster, manifests: &Manifests) -> anyhow::Result<Planned> {
-    let mut planned = Planned::default();
+pub(super) async fn applied(cluster: &Cluster, manifests: &Manifests) -> anyhow::Result<UnappliedObjects> {
+    let mut unapplied = UnappliedObjects::default();
     let mut unchecked = None;
     for file in &manifests.policies {
-        planned.policies.push(match applied_policy(cluster, file).await {
+        unapplied.policies.push(match applied_policy(cluster, file).await {
             Ok(policy) => policy,
             Err(NotAccepted::Refused(words) | NotAccepted::NoNamespace(words)) => {
                 bail!("StreamEncryptionPolicy {}: {words}", file.given.name_any())
@@ -141,9 +141,9 @@ pub(super) async fn applied(cluster: &Cluster, manifests: &Manifests) -> anyhow:
                 continue;
             }
         };
-        planned.namespaces.insert(name.clone(), labels(name, &stored, &serde_json::to_value(given)?));
+        unapplied.namespaces.insert(name.clone(), labels(name, &stored, &serde_json::to_value(given)?));
     }
-    Ok(planned)
+    Ok(unapplied)
 }
 
 async fn applied_policy(cluster: &Cluster, file: &PolicyFile) -> Result<StreamEncryptionPolicy, NotAccepted> {

@@ -6,13 +6,11 @@ use serde_json::json;
 use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::StreamLedger;
-use stream_encryption_api::stream_encryption::{
-    DeletionPolicy, StreamEncryption, StreamEncryptionStatus, Verification,
-};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus, Verification};
 
-use super::fakes::{Identity, RIVALS, Request, World, run};
-use super::{ARN, KEY, deleted, reconcile_stored, resource, woken_by};
-use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeError};
+use super::fakes::{RIVALS, Request, World, run};
+use super::{ARN, KEY, reconcile_stored, resource, woken_by};
+use crate::controller::kube_api::KubeError;
 use crate::controller::{Context, ledger_store, reconcile};
 use crate::model::aws_error::ErrorKind;
 use crate::model::aws_event::Subject;
@@ -89,52 +87,6 @@ fn reconciles_given_up_in_succession_wait_longer_and_longer() {
     reconciled();
     assert_eq!(world.count(Request::Start), 1);
     assert_eq!(context.memory.recall_with_expired("uid-1").failures, 0);
-}
-
-#[test]
-fn stream_is_encrypted_although_its_finalizer_fails() {
-    let mut added = resource();
-    added.spec.deletion_policy = DeletionPolicy::Disable;
-    let mut removed = deleted();
-    removed.spec.deletion_policy = DeletionPolicy::Retain;
-    removed.metadata.deletion_timestamp = None;
-    let refusals = ["a webhook refuses it", "a webhook does not answer"].map(str::to_owned);
-    let [refused, unanswered] = refusals;
-    for (resource, refusal) in [
-        (added.clone(), KubeError::Rejected(refused.clone())),
-        (removed, KubeError::Rejected(refused)),
-        (added, KubeError::Unavailable(unanswered)),
-    ] {
-        let world = World::new(resource);
-        world.state().policies[0].allow_disable = true;
-        let error = refusal.clone();
-        world.before(Request::SetFinalizer, move |_| Err(error));
-        let cached = world.state().resource.clone().unwrap();
-        assert_eq!(run(reconcile(&world.context(), &cached)), Err(refusal));
-        let sent = [Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
-        assert_eq!(sent, [1, 1]);
-        let events = world.state().events.clone();
-        assert!(events.iter().any(|(reason, _)| reason == FINALIZER_UPDATE_FAILED), "{events:?}");
-    }
-}
-
-#[test]
-fn failed_finalizer_is_an_error_if_the_account_is_unknown() {
-    let mut resource = deleted();
-    resource.spec.deletion_policy = DeletionPolicy::Retain;
-    resource.metadata.deletion_timestamp = None;
-    let world = World::new(resource);
-    world.state().identity = Identity::Fails;
-    let refusal = KubeError::Rejected("a webhook refuses it".to_owned());
-    let context = world.context();
-    for failures in 1..4 {
-        let error = refusal.clone();
-        world.before(Request::SetFinalizer, move |_| Err(error));
-        let cached = world.state().resource.clone().unwrap();
-        assert_eq!(run(reconcile(&context, &cached)), Err(refusal.clone()));
-        assert_eq!(context.memory.count_failure("uid-1"), failures);
-    }
-    assert!(world.state().resource.clone().unwrap().status.is_some());
 }
 
 #[test]
@@ -233,38 +185,6 @@ fn denied_resource_does_not_prolong_its_description() {
 }
 
 #[test]
-fn refused_finalizer_is_retried_less_and_less_often() {
-    let mut resource = resource();
-    resource.spec.deletion_policy = DeletionPolicy::Disable;
-    let world = World::new(resource);
-    world.state().policies[0].allow_disable = true;
-    let context = world.context();
-    for failures in 1..4 {
-        world.before(Request::SetFinalizer, |_| Err(KubeError::Rejected("no".to_owned())));
-        let cached = world.state().resource.clone().unwrap();
-        assert!(run(reconcile(&context, &cached)).is_err());
-        assert_eq!(context.memory.count_failure("uid-1"), failures);
-    }
-}
-
-#[test]
-fn unconfirmed_removal_of_the_finalizer_is_reported_as_such() {
-    let world = World::new(deleted());
-    world.state().policies.clear();
-    let context = world.context();
-    for _ in 0..3 {
-        world.before(Request::SetFinalizer, |_| Err(KubeError::Unavailable("no response".to_owned())));
-        let cached = world.state().resource.clone().unwrap();
-        assert!(run(reconcile(&context, &cached)).is_err());
-    }
-    let state = world.state();
-    let of = |reason: &str| state.events.iter().filter(|(event, _)| event == reason).collect::<Vec<_>>();
-    assert_eq!((of(FINALIZER_UPDATE_FAILED).len(), of("NotPermitted").len()), (3, 1));
-    let [(_, note)] = of(ENCRYPTION_LEFT_ON)[..] else { panic!("{:?}", state.events) };
-    assert!(note.contains("did not confirm"), "{note}");
-}
-
-#[test]
 fn retry_is_handled_with_a_description_for_an_event() {
     let world = World::new(resource());
     let context = world.context();
@@ -314,18 +234,4 @@ fn stream_is_not_claimed_if_its_key_is_denied_meanwhile() {
     });
     reconcile_stored(&world, &world.context());
     assert_eq!(world.count(Request::WriteLedger), 0);
-}
-
-#[test]
-fn deleted_resource_stays_if_requests_reach_another_account() {
-    let mut resource = deleted();
-    resource.spec.stream.arn = Some(ARN.replace("111122223333", "444455556666"));
-    let world = World::new(resource);
-    world.state().policies[0].allow_disable = true;
-    world.state().policies[0].streams = vec!["arn:*:firehose:*:444455556666:deliverystream/*".to_owned()];
-    world.state().is_missing = true;
-    reconcile_stored(&world, &world.context());
-    let resource = world.state().resource.clone().expect("its stream may be encrypted");
-    let ready = find(&resource.status.unwrap().conditions, ConditionType::Ready).unwrap().reason.clone();
-    assert_eq!(ready, "StreamARNMismatch");
 }
