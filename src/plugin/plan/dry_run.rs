@@ -21,6 +21,9 @@ use crate::telemetry::error_chain;
 /// The longest pause for which an overloaded API server is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Part of the message with which the API server reports a missing permission. An admission webhook, a quota or an
+/// admission policy that refuses the object may answer with the same code, 403.
+const UNAUTHORIZED: &str = "is forbidden: User \"";
 /// What the API server answers to a server-side apply that does not match the definition.
 const UNTYPED: &str = "failed to create typed patch object";
 
@@ -217,8 +220,8 @@ fn not_accepted(failure: Failure) -> NotAccepted {
             let names_namespace = status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
             match status.code {
                 404 if names_namespace => NotAccepted::NoNamespace(words),
-                403 => NotAccepted::Forbidden(words),
-                400 | 404 | 413 | 422 => NotAccepted::Refused(words),
+                403 if status.message.contains(UNAUTHORIZED) => NotAccepted::Forbidden(words),
+                400 | 403 | 404 | 413 | 422 => NotAccepted::Refused(words),
                 409 if status.reason == "AlreadyExists" => NotAccepted::Refused(words),
                 // So the API server refuses a field that is unknown in a server-side apply.
                 500 if status.message.contains(UNTYPED) => NotAccepted::Refused(words),
@@ -301,7 +304,7 @@ mod tests {
         for (code, reason, kind, refusal) in [
             (400, "BadRequest", "", Some("refused")),
             (422, "Invalid", "", Some("refused")),
-            (403, "Forbidden", "", Some("forbidden")),
+            (403, "Forbidden", "", Some("refused")),
             (404, "NotFound", "namespaces", Some("no namespace")),
             (401, "Unauthorized", "", None),
             (500, "InternalError", "", None),
@@ -311,7 +314,7 @@ mod tests {
             let of_write = match result {
                 Ok(_) => panic!("{code} is no success"),
                 Err(NotAccepted::Refused(_)) => Some("refused"),
-                Err(NotAccepted::Forbidden(_)) => Some("forbidden"),
+                Err(NotAccepted::Forbidden(_)) => panic!("no authorizer has answered"),
                 Err(NotAccepted::NoNamespace(_)) => Some("no namespace"),
                 Err(NotAccepted::Unanswered(_)) => None,
             };
@@ -319,6 +322,28 @@ mod tests {
             let (result, _) = applied(vec![status(code, reason, kind), not_found()]).await;
             let is_unanswered = matches!(result, Err(NotAccepted::Unanswered(_)));
             assert_eq!(is_unanswered, reason != "NotFound", "{code} as the answer of a read");
+        }
+    }
+
+    #[test]
+    fn admission_that_denies_with_403_is_a_refusal() {
+        let unauthorized = r#"streamencryptionpolicies.streamencryption.dev "data" is forbidden: User "ann" cannot patch resource "streamencryptionpolicies" in API group "streamencryption.dev" at the cluster scope"#;
+        for (message, is_permission_missing) in [
+            (unauthorized, true),
+            (r#"admission webhook "policies.example.com" denied the request: not User "ann""#, false),
+            (
+                r#"streamencryptions.streamencryption.dev "orders" is forbidden: exceeded quota: streams"#,
+                false,
+            ),
+            (
+                r#"streamencryptions.streamencryption.dev "orders" is forbidden: ValidatingAdmissionPolicy 'keys' with binding 'keys' denied request: no"#,
+                false,
+            ),
+        ] {
+            let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
+            let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed())));
+            assert_eq!(matches!(result, NotAccepted::Forbidden(_)), is_permission_missing, "{result:?}");
+            assert_eq!(matches!(result, NotAccepted::Refused(_)), !is_permission_missing, "{result:?}");
         }
     }
 
