@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
@@ -42,15 +42,30 @@ pub async fn config() -> anyhow::Result<Config> {
     Ok(with_timeouts(config))
 }
 
+/// No kubeconfig says which cluster to use.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCluster {
+    /// There is no kubeconfig.
+    #[error("no cluster is configured: set KUBECONFIG, or use --kubeconfig FILE")]
+    NoKubeconfig,
+    /// The kubeconfig does not say which of its contexts is in use.
+    #[error("the kubeconfig has no current context: use kubectl config use-context NAME, or --context NAME")]
+    NoCurrentContext,
+}
+
 /// Returns the connection of a context of a kubeconfig, with the defaults of kubectl: a person's, never that of a pod.
+///
+/// # Errors
+///
+/// A [`NoCluster`] if no kubeconfig names a cluster; any other error if it names one that cannot be used.
 pub async fn of_context(file: Option<&Path>, context: Option<&str>) -> anyhow::Result<Config> {
     let kubeconfig = match file {
         Some(file) => Kubeconfig::read_from(file)
             .with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?,
-        None => {
-            kubeconfig()?.context("no cluster is configured: set KUBECONFIG, or use --kubeconfig FILE")?
-        }
+        None => kubeconfig()?.ok_or(NoCluster::NoKubeconfig)?,
     };
+    let current = context.or(kubeconfig.current_context.as_deref()).unwrap_or_default();
+    ensure!(!current.is_empty(), NoCluster::NoCurrentContext);
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     Ok(with_timeouts(of_kubeconfig(kubeconfig, &options).await?))
 }

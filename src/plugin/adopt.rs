@@ -35,6 +35,7 @@ use crate::adopt::plan::{PlannedStream, plan};
 use crate::adopt::progress_file::{self, ProgressFile};
 use crate::adopt::survey::{Place, PlaceSurvey, described, survey};
 use crate::aws::Aws;
+use crate::kubernetes::connection::NoCluster;
 use crate::telemetry::error_chain;
 
 /// The flags of `adopt`.
@@ -174,8 +175,8 @@ async fn cluster(
     let mut managed = Managed::default();
     let cluster = match arguments.cluster.connect().await {
         Ok(cluster) => cluster,
-        // A kubeconfig that the person names must be usable.
-        Err(error) if arguments.cluster.names_a_cluster() => return Err(error),
+        // A cluster that is named must be usable: without its resources, their streams would be adopted a second time.
+        Err(error) if arguments.cluster.names_a_cluster() || !error.is::<NoCluster>() => return Err(error),
         Err(error) => {
             let search = NotSearched { why: error_chain(error.as_ref()), searched_namespace: false };
             return Ok((managed, Some(search), given.unwrap_or_else(|| "default".to_owned())));

@@ -320,6 +320,28 @@ async fn cluster_out_of_reach_ends_the_run_before_the_survey() {
     assert_eq!(json_of(&without)["searchedCluster"], false);
 }
 
+/// The person has a cluster, and may not know that its kubeconfig is broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconfig_that_cannot_be_used_ends_the_run() {
+    let aws = aws().await;
+    let machine = Machine::new(&aws);
+    let line = "kubectl-streamencryption adopt --region eu-west-1 -o json";
+    let without = machine.run(line).await;
+    assert_eq!(json_of(&without)["searchedCluster"], false, "there is none");
+    let default = machine.path("home/.kube");
+    std::fs::create_dir_all(&default).expect("a folder");
+    let kind = "apiVersion: v1\nkind: Config\n";
+    for (kubeconfig, ends_the_run) in [
+        (format!("{kind}clusters: []\n"), false),
+        (format!("{kind}current-context: gone\n"), true),
+        ("clusters: [".to_owned(), true),
+    ] {
+        std::fs::write(default.join("config"), &kubeconfig).expect("written");
+        let output = machine.run(line).await;
+        assert_eq!(output.status.success(), !ends_the_run, "{kubeconfig}: {}", text(&output.stderr));
+    }
+}
+
 /// Whoever may read one namespace only, as most members of teams, must not lose what the team has changed in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_the_own_namespace_are_known_to_a_tenant() {
