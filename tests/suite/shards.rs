@@ -15,7 +15,10 @@ use crate::harness::{
     LEDGERS, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, spec, stopped,
 };
 use crate::matrix::scenario::{encrypted, stage};
-use crate::process::{OperatorProcess, REASON, START, apply, eventually, field, until_it_says, world};
+use crate::process::{
+    OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_says, world,
+};
+use crate::readiness::asked;
 
 mod fleet;
 
@@ -32,8 +35,21 @@ fn start(
     shard: &str,
     selector: &str,
 ) -> OperatorProcess {
+    start_at(&free_address().to_string(), account, namespace, aws, shard, selector)
+}
+
+/// The same, with its metrics at this address.
+fn start_at(
+    listen: &str,
+    account: &Path,
+    namespace: &str,
+    aws: &SimulatedAws,
+    shard: &str,
+    selector: &str,
+) -> OperatorProcess {
     let (url, key) = (aws.url(), access_key(shard));
     let environment = [
+        ("LISTEN", listen),
         ("AWS_ENDPOINT_URL", url.as_str()),
         ("AWS_ACCESS_KEY_ID", &key),
         ("WATCH_LABEL_SELECTOR", selector),
@@ -111,7 +127,8 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     let namespace = fresh_namespace(cluster).await;
     allow_leases(cluster, &namespace, &["shard-a", "rest"]).await;
     let aws = aws_with(&["orders", "payments", "visits"]).await;
-    let _shard_a = start(&account, &namespace, &aws, "shard-a", "shard=a");
+    let address = free_address().to_string();
+    let _shard_a = start_at(&address, &account, &namespace, &aws, "shard-a", "shard=a");
     let _rest = start(&account, &namespace, &aws, "rest", "shard notin (a)");
     create(cluster, &namespace, "orders", json!({"shard": "a"})).await;
     create(cluster, &namespace, "payments", json!({"shard": "b"})).await;
@@ -130,6 +147,13 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     relabel(cluster, &namespace, "orders", "shard=b").await;
     let by_rest = async || described(&aws, "rest").contains("orders");
     eventually("the other shard describes the stream", by_rest).await;
+    // Until its watch reports the new label, the first shard may correct the stream as well as the other one.
+    let metrics = format!("http://{address}/metrics");
+    let has_resources = "stream_encryption_resources{reason=\"Encrypted\"}";
+    eventually("the first shard has no resource", async || {
+        asked(&metrics).await.is_some_and(|(_, words)| !words.contains(has_resources))
+    })
+    .await;
     let by_shard_a = || requests(&aws, "shard-a", DESCRIBE).len();
     let before = by_shard_a();
     assert!(aws.world().set_stream(aws.now(), &firehose("orders"), stopped()), "a stream");
