@@ -169,6 +169,12 @@ impl Aws {
         }
     }
 
+    /// Waits up to `deadline` for the source of the credentials, before the first request: a person may have to confirm on
+    /// a device or in a browser. Each request reports a failure of the source.
+    pub async fn wait_for_credentials(&self, deadline: Duration) {
+        self.sender.wait_for_credentials(deadline).await;
+    }
+
     /// Returns a client of the queue with this URL.
     #[must_use]
     pub fn event_queue(&self, queue: &QueueUrl) -> EventQueue {

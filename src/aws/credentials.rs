@@ -231,6 +231,19 @@ impl BaseCredentials {
         extended.map(|credentials| state.with_age(credentials, now).session_at(now)).ok_or(failure)
     }
 
+    /// Queries the source before the first request, and waits for it up to `deadline`: a person may have to confirm on a
+    /// device or in a browser. A failure is left to the requests.
+    pub(super) async fn wait_for_first(&self, deadline: Duration) {
+        let mut query = {
+            let mut state = self.state();
+            match state.running_query() {
+                Some(query) => query,
+                None => self.start_query(&mut state, deadline),
+            }
+        };
+        let _ = query.wait_for(Option::is_some).await;
+    }
+
     /// Records that AWS has accepted `session`.
     pub(super) fn mark_accepted(&self, session: &Session) {
         let now = self.now();
@@ -285,7 +298,7 @@ impl BaseCredentials {
                 (None, Some((at, failure))) if is_within(FAILURE_CACHE_TTL, Some(*at), now) => {
                     return Err(failure.clone());
                 }
-                (None, _) => self.start_query(&mut state),
+                (None, _) => self.start_query(&mut state, QUERY_DEADLINE),
             };
             match failed {
                 Some((_, failure)) if state.unexpired_session(now).is_some() => return Err(failure),
@@ -314,13 +327,13 @@ impl BaseCredentials {
         files.contents = Some(contents);
     }
 
-    fn start_query(&self, state: &mut State) -> Query {
+    fn start_query(&self, state: &mut State, deadline: Duration) -> Query {
         let (sender, query) = watch::channel(None);
         state.query = Some(query.clone());
         let own = self.clone();
         tokio::spawn(async move {
-            let answer = timeout(QUERY_DEADLINE, own.request_credentials()).await;
-            let answer = answer.unwrap_or_else(|_| Err(timed_out(QUERY_DEADLINE)));
+            let answer = timeout(deadline, own.request_credentials()).await;
+            let answer = answer.unwrap_or_else(|_| Err(timed_out(deadline)));
             let now = own.now();
             sender.send_replace(Some(own.state().finish_query(answer, now)));
         });

@@ -98,6 +98,11 @@ impl Sessions {
         }
     }
 
+    /// Waits up to `deadline` for the first session of the own credentials.
+    pub(super) async fn wait_for_first(&self, deadline: Duration) {
+        self.0.base.wait_for_first(deadline).await;
+    }
+
     /// Records whether AWS accepted `session`. Has it replaced if `error` shows that AWS rejected it. Returns whether the
     /// next session may be a different one.
     pub(super) async fn mark_outcome(

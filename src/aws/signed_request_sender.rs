@@ -39,6 +39,11 @@ impl SignedRequestSender {
         Self { sender, sessions }
     }
 
+    /// Waits up to `deadline` for the first session of the own credentials.
+    pub(super) async fn wait_for_credentials(&self, deadline: Duration) {
+        self.sessions.wait_for_first(deadline).await;
+    }
+
     /// Sends a request that only reads, up to three times if AWS throttles, does not respond, or returns a
     /// temporary error. If AWS does not accept the cached session, the request is sent again at once with
     /// another one, without a second permit.

@@ -3,7 +3,9 @@
 //! [`ReadOnly`] is the operator's own adapter without the requests that change something: these return an error, and are
 //! never sent. The person may be unable to assume the roles of policies, and can then use their own credentials.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,9 +18,15 @@ use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
+use tokio::time::timeout;
 
 use super::progress;
 use crate::aws::{Aws, AwsConfig, CredentialsReport, QueueState, QueueUrl};
+
+/// Time in which a person may confirm what the source of the credentials asks for.
+const CREDENTIALS_DEADLINE: Duration = Duration::from_mins(5);
+/// Time after which the verbs report that they wait for it.
+const NOTE_AFTER: Duration = Duration::from_secs(5);
 
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
@@ -72,10 +80,23 @@ impl AwsArguments {
             rate_percent: self.aws_rate_percent,
             ..AwsConfig::of(region)
         };
-        let aws = Aws::new(config).await.context("AWS's configuration cannot be used")?;
+        let aws = of_person(config).await?;
         let account_note = AccountNote::default();
         Ok(ReadOnly { aws, own_credentials: self.own_credentials, account_note })
     }
+}
+
+/// Creates the adapter with the person's credentials, once their source has answered.
+pub(super) async fn of_person(config: AwsConfig) -> anyhow::Result<Aws> {
+    let aws = Aws::new(config).await.context("AWS's configuration cannot be used")?;
+    {
+        let mut answered = pin!(aws.wait_for_credentials(CREDENTIALS_DEADLINE));
+        if timeout(NOTE_AFTER, &mut answered).await.is_err() {
+            progress::note("Waiting for AWS credentials. Their source may ask you to confirm.");
+            answered.await;
+        }
+    }
+    Ok(aws)
 }
 
 impl ReadOnly {

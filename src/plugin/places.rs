@@ -8,6 +8,7 @@ use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::principal::{ExternalId, Role};
 
+use super::aws::of_person;
 use crate::adopt::survey::Place;
 use crate::aws::rate_limit::DEFAULT_RATE_PERCENT;
 use crate::aws::{Aws, AwsConfig};
@@ -90,7 +91,7 @@ impl PlaceArguments {
             rate_percent: self.aws_rate_percent,
             ..AwsConfig::of(region.clone())
         };
-        Aws::new(config).await.context("AWS's configuration cannot be used")
+        of_person(config).await
     }
 
     /// Returns each account in each region. `own` is the account of the person's credentials.

@@ -117,3 +117,21 @@ async fn query_that_panics_is_a_failure() {
     own.session(SOON).await.unwrap();
     assert_eq!(queries.load(Ordering::Relaxed), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn person_has_minutes_to_confirm_the_first_session() {
+    let (own, queries) = answering(vec![120 * SECOND]);
+    let start = Instant::now();
+    own.wait_for_first(300 * SECOND).await;
+    own.session(SOON).await.unwrap();
+    assert_eq!((start.elapsed(), queries.load(Ordering::Relaxed)), (120 * SECOND, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_reports_the_failure_of_a_source_waited_for() {
+    let (own, queries) = answering(vec![HOUR; 9]);
+    own.wait_for_first(300 * SECOND).await;
+    let start = Instant::now();
+    assert_eq!(own.session(SOON).await.unwrap_err().problem, CredentialsProblem::TimedOut);
+    assert_eq!((start.elapsed(), queries.load(Ordering::Relaxed)), (Duration::ZERO, 1));
+}
