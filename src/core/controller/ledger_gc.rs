@@ -27,7 +27,7 @@ use crate::model::ledger::{expires_at, external};
 /// meanwhile, its ledger is deleted later by at most this time.
 const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Number of unanswered requests after which a cleanup ends.
+/// Number of unanswered requests in succession after which a cleanup ends.
 const MAX_UNANSWERED: usize = 3;
 
 /// The cleanup of ledgers, with its memory of the owners that exist.
@@ -42,7 +42,7 @@ impl LedgerGc {
     /// Checks every ledger once, deletes the expired ones, and returns their number.
     ///
     /// # Errors
-    /// The API server does not respond to a list or to several other requests, or refuses to list the ledgers. The
+    /// The API server does not respond to a list or to several other requests in succession, or refuses to list the ledgers. The
     /// remaining ledgers are then not checked, because a request for each of them could wait until its deadline. They are
     /// not checked either if AWS does not confirm the clock, which is not an error.
     pub async fn collect_expired<A: StreamApi, R: KubeApi>(
@@ -55,7 +55,7 @@ impl LedgerGc {
         loop {
             let page = context.kube.ledgers(after.as_deref()).await?;
             for ledger in page.ledgers {
-                match self.is_expired(context, &ledger).await {
+                match self.is_expired(context, &ledger, &mut unanswered).await {
                     Ok(true) => {}
                     Ok(false) => continue,
                     Err(error) => {
@@ -72,7 +72,10 @@ impl LedgerGc {
                     continue;
                 }
                 match delete(context, &ledger).await {
-                    Ok(is_deleted) => deleted += usize::from(is_deleted),
+                    Ok(is_deleted) => {
+                        unanswered = 0;
+                        deleted += usize::from(is_deleted);
+                    }
                     Err(error) => tolerate(&mut unanswered, error)?,
                 }
             }
@@ -83,11 +86,13 @@ impl LedgerGc {
         }
     }
 
-    /// Returns whether a ledger has no call that counts, and no owner.
+    /// Returns whether a ledger has no call that counts, and no owner. If the ledger is kept because of a response of the
+    /// API server, that ends the succession of `unanswered` requests.
     async fn is_expired<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
         ledger: &StreamLedger,
+        unanswered: &mut usize,
     ) -> Result<bool, KubeError> {
         let name = ledger.metadata.name.as_deref().unwrap_or_default();
         let owner = &ledger.spec.owner;
@@ -99,12 +104,14 @@ impl LedgerGc {
         }
         match is_gone(&context.kube, owner, ReadFrom::ApiServer).await {
             Ok(false) => {
+                *unanswered = 0;
                 self.next_lookups.insert(name.to_owned(), context.clock.monotonic() + LOOKUP_INTERVAL);
                 Ok(false)
             }
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
             // checked.
             Err(error @ (KubeError::Rejected(_) | KubeError::Conflict)) => {
+                *unanswered = 0;
                 warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
                 Ok(false)
             }
@@ -113,8 +120,8 @@ impl LedgerGc {
     }
 }
 
-/// Logs a request that the API server did not answer. Returns the error after several of them: the API server itself is
-/// unavailable then. One may fail for ever, for example because of a webhook, and must not keep the others.
+/// Logs a request that the API server did not answer. Returns the error after several of them in succession: the API
+/// server itself is unavailable then. One may fail for ever, for example because of a webhook, and must not keep the others.
 fn tolerate(unanswered: &mut usize, error: KubeError) -> Result<(), KubeError> {
     *unanswered += 1;
     if *unanswered >= MAX_UNANSWERED {

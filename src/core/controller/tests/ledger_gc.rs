@@ -134,6 +134,19 @@ fn unavailable_api_server_ends_the_cleanup() {
 }
 
 #[test]
+fn failures_between_responses_do_not_end_the_cleanup() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 7);
+    world.state().resource = None;
+    for number in 0..8 {
+        let answer =
+            if number % 2 == 0 { Err(KubeError::Unavailable("no response".to_owned())) } else { Ok(()) };
+        world.before(Request::ReadResource(ReadFrom::ApiServer), |_| answer);
+    }
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(4));
+}
+
+#[test]
 fn owner_that_cannot_be_read_does_not_end_the_cleanup() {
     let (world, context) = with_old_ledger();
     add_ledgers(&world, 1);
