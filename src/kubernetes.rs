@@ -63,9 +63,9 @@ pub struct Cluster {
     large_object_permits: Arc<Semaphore>,
 }
 
-/// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. Many more
-/// reconciles than this run at a time. Without the limit, each of them could hold such an object in memory.
-const MIN_LARGE_OBJECT_REQUESTS: usize = 8;
+/// The limit of concurrent requests for objects that users write is at least this. Each object may have 1.5 MB, and many
+/// more reconciles run at a time. Without a limit, each of them could hold such an object in memory.
+const MIN_LARGE_OBJECT_PERMITS: usize = 8;
 /// With more concurrent reconciles, one such request may run for every four of them. The memory that large objects may
 /// take grows with the number of reconciles that an administrator allows.
 const RECONCILES_PER_LARGE_OBJECT_REQUEST: usize = 4;
@@ -94,7 +94,7 @@ impl Cluster {
             unapplied: Arc::default(),
             policies: Arc::default(),
             recorder,
-            large_object_permits: Arc::new(Semaphore::new(MIN_LARGE_OBJECT_REQUESTS)),
+            large_object_permits: Arc::new(Semaphore::new(MIN_LARGE_OBJECT_PERMITS)),
         }
     }
 
@@ -115,7 +115,7 @@ impl Cluster {
     #[must_use]
     pub fn for_reconciles(self, concurrency: u16) -> Self {
         let permits =
-            (usize::from(concurrency) / RECONCILES_PER_LARGE_OBJECT_REQUEST).max(MIN_LARGE_OBJECT_REQUESTS);
+            (usize::from(concurrency) / RECONCILES_PER_LARGE_OBJECT_REQUEST).max(MIN_LARGE_OBJECT_PERMITS);
         Self { large_object_permits: Arc::new(Semaphore::new(permits)), ..self }
     }
 
@@ -133,7 +133,8 @@ impl Cluster {
         read(&caches?).ok()
     }
 
-    /// Acquires a permit for a read of an object that users write. No webhook can delay a read.
+    /// Acquires a permit for a read of an object that users write. It is held during the whole request: no webhook can
+    /// delay a read, in contrast to a write (`request::send_then_acquire`).
     async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
         match tokio::time::timeout(request::DEADLINE, self.large_object_permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),

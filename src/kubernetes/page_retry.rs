@@ -52,7 +52,7 @@ async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<
     }
 }
 
-/// Returns whether the request is for a page of a list. A request for objects of a limited number is no watch.
+/// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
 fn is_page(request: &Request<Body>) -> bool {
     let mut parameters = request.uri().query().unwrap_or_default().split('&');
     request.method() == Method::GET && parameters.any(|parameter| parameter.starts_with("limit="))

@@ -170,7 +170,7 @@ pub fn events(
 ) -> impl Stream<Item = watcher::Result<Event<MaybeInvalidPolicy>>> + Send + 'static {
     let api: Api<Trimmed<MaybeInvalidPolicy>> = Api::all(client);
     let events = watches::relisted(relist_every, move || watcher(api.clone(), watches::config()));
-    events.map_ok(watches::untrimmed)
+    events.map_ok(watches::unwrap_trimmed)
 }
 
 /// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared, its spec

@@ -2,9 +2,9 @@
 //! that are due because they themselves have changed, and namespaces with other labels.
 //!
 //! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the
-//! cache. The changed objects of a list are returned when the list is complete, because reconciles do not use the cache
-//! before. If several watches list at the same time, those of all of them are returned when the first list is complete;
-//! the reconciles of the others then read from the API server.
+//! cache. The changed objects of a list are returned when the list is complete: before the first list is, reconciles do not
+//! use the cache. If several watches list at the same time, the first list that completes returns the changed objects of
+//! all of them. If the watch of such an object has not completed its first list, its reconcile reads from the API server.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};

@@ -101,11 +101,11 @@ pub fn resources(
         Some(selector) => config().labels_from(selector),
         None => config(),
     };
-    relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed)
+    relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(unwrap_trimmed)
 }
 
 /// Returns the same event with the object inside.
-pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
+pub(super) fn unwrap_trimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     match event {
         Event::Apply(object) => Event::Apply(object.0),
         Event::Delete(object) => Event::Delete(object.0),

@@ -8,12 +8,12 @@ use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
 use super::annotations::retry_token;
 use super::context::Context;
-use super::memory::Urgency;
+use super::memory::LastOutcome;
 use crate::model::arn::{Account, Region, StreamArn};
 use crate::work_queue::{Lane, Work};
 
-/// The AWS limit for which a due resource waits. Resources with the same limit form one scope of the work queue, of
-/// which only a number run at a time.
+/// The AWS limit for which a due resource waits. Resources with the same limit form one scope of the work queue,
+/// which limits how many of them are reconciled at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AwsLimit {
     /// Nothing of AWS: the last description still suffices, or the resource is invalid.
@@ -44,7 +44,7 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
 }
 
 /// Returns the lane of a resource that needs a Describe.
-pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
+pub(super) fn lane(resource: &StreamEncryption, last: LastOutcome) -> Lane {
     let Some(status) = &resource.status else { return Lane::Changed };
     let is_handled = status.observed_generation == resource.metadata.generation
         && status.last_handled_retry == retry_token(resource);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn lane_of(resource: &StreamEncryption, reason: Option<Reason>) -> Lane {
-        lane(resource, Urgency { reason, is_interrupted: false })
+        lane(resource, LastOutcome { reason, is_interrupted: false })
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         }
         // The deletion has increased the generation, so this one was described since.
         assert_eq!(lane_of(&deleted, Some(Reason::DisablingFailed)), Lane::InProgress);
-        let interrupted = Urgency { reason: Some(Reason::Encrypted), is_interrupted: true };
+        let interrupted = LastOutcome { reason: Some(Reason::Encrypted), is_interrupted: true };
         assert_eq!(lane(&encrypted, interrupted), Lane::Changed);
     }
 

@@ -62,9 +62,9 @@ struct Registered {
     /// The hashes of its stream, and of the keys and the alias that it depends on.
     subjects: BTreeSet<u64>,
     scope: Option<EventScope>,
-    /// The number of the last event that concerns it and that no reconcile has finished with; `None` if there is nothing to
-    /// do. If it differs from `taken`, the resource is due and its reconcile has not begun. If it equals `taken`, its
-    /// reconcile runs, or has failed.
+    /// The number of the last event that concerns it and that no reconcile has finished with. `None`: there is nothing to
+    /// do. Unequal to `taken`: a reconcile is due, and has not begun. Equal to `taken`: its reconcile runs, has failed, or
+    /// could not enter the calls in the ledger.
     noticed: Option<u64>,
     /// The number of the last event that a reconcile has begun to take into account.
     taken: Option<u64>,
@@ -87,9 +87,10 @@ pub struct Notice {
 pub enum CallsOutcome {
     /// A stored ledger holds them, except those that it must leave out.
     Entered,
-    /// The resource neither owns the ledger nor may claim the stream. Another resource of the stream may own the ledger,
-    /// so the calls are kept until every resource of the stream is reconciled.
-    NoLedger,
+    /// The resource must not enter them: it neither owns the ledger nor may claim the stream, or it is being deleted.
+    /// Another resource of the stream may own the ledger, so the calls are kept until every resource of the stream is
+    /// reconciled.
+    MayNotEnter,
     /// The ledger could not be read or written. The calls are kept for a later reconcile.
     NotEntered,
 }
@@ -179,7 +180,8 @@ impl EventInbox {
     }
 
     /// Returns the accounts and regions whose events have stopped arriving, with the resources there. What has happened to
-    /// these resources since then is unknown. An account and region is returned once, until its events arrive again.
+    /// these resources since then is unknown. An account and region is returned once for each kind of silence, until its
+    /// events arrive again.
     pub fn find_silent(&self, now: Duration) -> Vec<SilentScope> {
         let mut state = self.lock();
         let mut silent = Vec::new();
@@ -245,8 +247,8 @@ impl EventInbox {
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
     pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
-        // A resource without a noticed event may still hold calls: another resource of the stream was deleted before it
-        // entered them.
+        // A notice may have calls without a number: the inbox still holds calls of the stream, because its other resource
+        // was deleted before they were entered.
         if notice.number.is_none() && notice.calls.is_empty() {
             return;
         }
@@ -267,7 +269,7 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if outcome == CallsOutcome::NoLedger && users.is_some_and(|users| users.iter().any(waits)) {
+            if outcome == CallsOutcome::MayNotEnter && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };

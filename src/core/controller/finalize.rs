@@ -35,7 +35,7 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
 ) -> Result<Option<KubeError>, Interruption> {
     let has_finalizer = has_finalizer(&resource.metadata);
-    if needs_no_disabling(resource) {
+    if is_deleted_without_disabling(resource) {
         if has_finalizer {
             release(context, &resource.metadata).await?;
         }
@@ -49,7 +49,7 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
 
 /// Returns whether the resource is being deleted and encryption need not be disabled before: the spec does not
 /// require it, or the finalizer has been removed.
-pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
+pub(super) fn is_deleted_without_disabling(resource: &StreamEncryption) -> bool {
     let is_wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
     resource.metadata.deletion_timestamp.is_some() && !(is_wanted && has_finalizer(&resource.metadata))
 }

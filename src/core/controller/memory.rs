@@ -103,9 +103,9 @@ pub struct Remembered {
     pub deleting: bool,
 }
 
-/// The urgency of the next reconcile of a resource, as the last one determined it.
+/// What the last reconcile of a resource means for the lane of the next one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Urgency {
+pub struct LastOutcome {
     /// The reason reported last by this process.
     pub reason: Option<Reason>,
     /// Whether a reconcile was interrupted since.
@@ -120,7 +120,7 @@ impl LastReconcile {
     }
 }
 
-impl From<&LastReconcile> for Urgency {
+impl From<&LastReconcile> for LastOutcome {
     fn from(last: &LastReconcile) -> Self {
         Self { reason: last.reason.map(|(reason, _)| reason), is_interrupted: last.is_interrupted }
     }
@@ -150,12 +150,12 @@ impl Memory {
     }
 
     /// Returns what the queue needs to know of a resource: whether [`recall_unexpired`](Self::recall_unexpired) would return
-    /// responses of AWS, and the urgency.
-    pub fn scheduling_state(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Urgency) {
+    /// responses of AWS, and the outcome.
+    pub fn scheduling_state(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, LastOutcome) {
         let entries = self.lock();
-        let Some(last) = entries.get(uid(resource)) else { return (false, Urgency::default()) };
+        let Some(last) = entries.get(uid(resource)) else { return (false, LastOutcome::default()) };
         let validity = last.remembered.as_ref().map(|remembered| remembered.validity(resource, now));
-        (validity.is_some_and(|validity| validity != Validity::Expired), Urgency::from(&**last))
+        (validity.is_some_and(|validity| validity != Validity::Expired), LastOutcome::from(&**last))
     }
 
     /// Stores the result of a reconcile. A removal that was reported meanwhile stays reported.

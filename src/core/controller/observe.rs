@@ -11,7 +11,7 @@ use super::context::Context;
 use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
-use super::memory::Urgency;
+use super::memory::LastOutcome;
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_AGE_AFTER_PERMIT, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
@@ -105,7 +105,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let at = context.clock.now();
     let start = context.clock.monotonic();
     let principal = &state.spec.principal;
-    let priority = match due_work::lane(resource, Urgency::from(&state.last)) {
+    let priority = match due_work::lane(resource, LastOutcome::from(&state.last)) {
         Lane::Changed => Priority::Changing,
         Lane::InProgress if !state.is_for_event => Priority::Changing,
         Lane::InProgress | Lane::Event | Lane::Drift => Priority::Drift,

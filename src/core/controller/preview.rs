@@ -83,7 +83,7 @@ pub async fn preview<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<Preview, PreviewError> {
-    if finalize::needs_no_disabling(resource) {
+    if finalize::is_deleted_without_disabling(resource) {
         return Ok(Preview::of_released(resource));
     }
     let (last, from) = (LastReconcile::default(), ReadFrom::ApiServer);

@@ -188,12 +188,12 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     Ok(spec)
 }
 
-/// Returns whether the operator's account cannot change the result: the stream will not be described in any case, because
-/// the resource is suspended, or the policies deny the stream or disabling encryption. (If they deny only disabling, the
-/// desired key is still described in KMS.)
+/// Returns whether the operator's account cannot change the result. There are two conditions:
 ///
-/// In all other cases the account is needed first: the word `own` in a policy without a role stands for it, in the
-/// policies of this namespace and in those of the namespace of the ledger's owner (`ledger_store::holds`).
+/// - no policy of this namespace depends on that account for this stream: the word `own` in a policy without a role does;
+/// - the stream will not be described, and its ledger not claimed, because the resource is suspended, or the policies deny
+///   the stream or disabling encryption. (If they deny only disabling, the desired key is still described in KMS.) A claim
+///   would evaluate the policies of the ledger's owner, too, in which `own` may occur (`ledger_store::holds`).
 fn needs_no_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;

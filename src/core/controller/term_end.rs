@@ -1,5 +1,5 @@
-//! The end of the term in which a reconcile runs: a reconcile that still waits for AWS ends then, without a
-//! call.
+//! The end of the term in which a reconcile runs: the time for which this replica is the leader. A reconcile that still
+//! waits for AWS ends then, without a call.
 //!
 //! Such a wait may last minutes, and the next leader would do the same work meanwhile. A call whose permit is
 //! acquired is still sent, and its outcome recorded, unless the stream must be described again first.

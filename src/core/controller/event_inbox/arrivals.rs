@@ -76,7 +76,7 @@ impl Arrivals {
         }
     }
 
-    /// Returns what is missing at `now`, once until something else or nothing is missing.
+    /// Returns what is missing at `now`, if that differs from what the previous call found.
     pub(super) fn take_silence(&mut self, now: Duration) -> Option<Silence> {
         let silence = self.silence(now);
         let returned = mem::replace(&mut self.returned, silence);
