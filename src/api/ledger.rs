@@ -47,7 +47,7 @@ pub struct StreamLedgerSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers in the last 24 hours and 15 minutes, as AWS's events reported them, oldest first. Calls that AWS refused do not count against AWS's limit.
+    /// The calls of other callers in the last 24 hours and 15 minutes, oldest first. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count against AWS's limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

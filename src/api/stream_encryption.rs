@@ -385,10 +385,10 @@ pub struct Failure {
 pub struct Calls {
     /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis, refused calls do not count, and only Start counts; if the spec disables encryption, only Stop counts instead.
     pub used: u32,
-    /// The calls among `used` that other callers made and that AWS did not refuse, as AWS's events reported them. Absent if there are none.
+    /// How many of the calls in `calls.used` other callers made. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue, `EVENTS_QUEUE_URL`). Calls that AWS refused do not count. Absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, and at most the 25 that AWS allows. Calls in `external` raise it, because `used` counts them, too.
+    /// The maximum of `calls.used`: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. `calls.external` is added because `calls.used` includes it.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]

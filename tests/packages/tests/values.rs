@@ -257,8 +257,12 @@ fn chart_defaults_match_operator() {
         ("concurrency", "CONCURRENCY"),
     ] {
         let default = path.split('.').fold(defaults(), |values, key| values[key].clone());
-        let line = format!("env = \"{variable}\", default_value_t = {default}");
-        assert!(settings.contains(&line), "src/settings.rs has no `{line}`");
+        let (_, rest) =
+            settings.split_once(&format!("env = \"{variable}\", default_value_t = ")).expect(variable);
+        let (value, _) = rest.split_once(')').expect(variable);
+        let constant = settings.split_once(&format!("const {value}: u32 = ")).map(|(_, rest)| rest);
+        let value = constant.and_then(|rest| rest.split_once(';')).map_or(value, |(value, _)| value);
+        assert_eq!(value.replace('_', ""), default.to_string(), "{variable}");
     }
     let log = &defaults()["log"];
     assert!(settings.contains(&format!("env = \"LOG\", default_value = {}", log["level"])));
