@@ -130,7 +130,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
-    let notice = context.memory.events.take_notice(resource);
+    let mut notice = context.memory.events.take_notice(resource);
     let mut is_for_event = false;
     if notice.must_describe {
         is_for_event = last.discard_description();
@@ -159,10 +159,11 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     };
     finalizer_failure = finalizer_failure.or(finalize::sync_finalizer(context, resource, &spec).await?);
     event_interest::add_desired(context, resource, &spec);
+    notice.keep_calls_of(&spec.stream);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     let may_claim = spec.claim().allowed;
-    if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.discard_description() {
+    if ledger.record_events(&notice.calls(), may_claim, context.clock.now()) && last.discard_description() {
         is_for_event = true;
         // The description that was just discarded came with the key's metadata, which the first resolve has used. So the
         // key is described again, too.

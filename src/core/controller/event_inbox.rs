@@ -8,7 +8,7 @@
 //! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
 //! number of calls of each stream.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,11 +75,26 @@ struct Registered {
 /// What a reconcile has to take into account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
-    /// The calls that events report.
-    pub calls: Vec<CallEvent>,
+    /// The calls that events report, by the hash of their stream.
+    calls: BTreeMap<u64, Vec<CallEvent>>,
     /// Whether the stream must be described even if the ledger knows all calls.
     pub must_describe: bool,
     number: Option<u64>,
+}
+
+impl Notice {
+    /// Leaves the calls of other streams in the inbox. Until a resource is reconciled, it is registered with the stream of
+    /// its status, and its spec may name another one since.
+    pub fn keep_calls_of(&mut self, stream: &StreamArn) {
+        let own = hash_of(stream);
+        self.calls.retain(|subject, _| *subject == own);
+    }
+
+    /// Returns the calls, oldest first for each stream.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallEvent> {
+        self.calls.values().flatten().cloned().collect()
+    }
 }
 
 /// What has become of the calls that a reconcile took into account.
@@ -237,12 +252,9 @@ impl EventInbox {
         let State { resources, calls, .. } = &mut *state;
         let Some(registered) = resources.get_mut(&name_of(resource)) else { return Notice::default() };
         registered.taken = registered.noticed;
-        let calls = registered.subjects.iter().filter_map(|subject| calls.get(subject));
-        Notice {
-            calls: calls.flatten().cloned().collect(),
-            must_describe: registered.must_describe,
-            number: registered.noticed,
-        }
+        let held =
+            registered.subjects.iter().filter_map(|subject| Some((*subject, calls.get(subject)?.clone())));
+        Notice { calls: held.collect(), must_describe: registered.must_describe, number: registered.noticed }
     }
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
@@ -273,7 +285,8 @@ impl EventInbox {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };
-            calls.retain(|call| notice.calls.iter().all(|taken| taken.event_id != call.event_id));
+            let taken = notice.calls.get(&subject).map(Vec::as_slice).unwrap_or_default();
+            calls.retain(|call| taken.iter().all(|taken| taken.event_id != call.event_id));
             if calls.is_empty() {
                 state.calls.remove(&subject);
             }
