@@ -3,7 +3,6 @@
 //! [`ReadOnly`] is the operator's own adapter without the requests that change something: these return an error, and are
 //! never sent. The person may be unable to assume the roles of policies, and can then use their own credentials.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -88,9 +87,9 @@ impl AwsArguments {
 
 /// Creates the adapter with the person's credentials, once their source has answered.
 pub(super) async fn of_person(config: AwsConfig) -> anyhow::Result<Aws> {
-    let aws = Aws::new(config).await.context("AWS's configuration cannot be used")?;
+    let aws = Box::pin(Aws::new(config)).await.context("AWS's configuration cannot be used")?;
     {
-        let mut answered = pin!(aws.wait_for_credentials(CREDENTIALS_DEADLINE));
+        let mut answered = Box::pin(aws.wait_for_credentials(CREDENTIALS_DEADLINE));
         if timeout(NOTE_AFTER, &mut answered).await.is_err() {
             progress::note("Waiting for AWS credentials. Their source may ask you to confirm.");
             answered.await;

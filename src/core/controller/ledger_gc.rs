@@ -42,9 +42,9 @@ impl LedgerGc {
     /// Checks every ledger once, deletes the expired ones, and returns their number.
     ///
     /// # Errors
-    /// The API server does not respond to a list or to several other requests in succession, or refuses to list the ledgers. The
-    /// remaining ledgers are then not checked, because a request for each of them could wait until its deadline. They are
-    /// not checked either if AWS does not confirm the clock, which is not an error.
+    /// The API server does not respond to a list or to several other requests in succession, or refuses to list the
+    /// ledgers. The remaining ledgers are then not checked, because a request for each of them could wait until its
+    /// deadline. They are not checked either if AWS does not confirm the clock, which is not an error.
     pub async fn collect_expired<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
