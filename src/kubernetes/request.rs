@@ -67,6 +67,26 @@ fn to_kube_error(error: &kube::Error) -> KubeError {
         kube::Error::SerdeError(error) => {
             KubeError::Rejected(format!("the object cannot be parsed: {error}"))
         }
+        // Nothing was sent: the name of the object, which somebody wrote by hand, is no name.
+        kube::Error::BuildRequest(_) => KubeError::Rejected(error_chain(error)),
         other => KubeError::Unavailable(error_chain(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::GetParams;
+    use kube::core::Request;
+
+    use super::*;
+
+    #[test]
+    fn request_for_an_impossible_name_is_a_lasting_refusal() {
+        for name in ["", "my orders"] {
+            let error =
+                Request::new("/api/v1/namespaces/data/pods").get(name, &GetParams::default()).unwrap_err();
+            let error = to_kube_error(&kube::Error::BuildRequest(error));
+            assert!(matches!(error, KubeError::Rejected(_)), "{name:?}: {error:?}");
+        }
     }
 }
