@@ -97,7 +97,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
             // created again.
             let uid = ledger_store::resource_identity(resource).uid;
-            context.memory.forget_description(resource);
+            context.memory.forget_remembered(resource);
             context.memory.forget_version(&uid);
             let conflicts = context.memory.count_failure(&uid);
             let wait = schedule::after_conflict(&uid, conflicts);
@@ -113,8 +113,8 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             }
             Ok(Reconciled { wake: context.clock.now() + wait, is_outdated: true })
         }
-        Err(Interruption::DescriptionNotFresh) => {
-            context.memory.forget_description(resource);
+        Err(Interruption::RememberedNotFresh) => {
+            context.memory.forget_remembered(resource);
             Ok(at(context.clock.now()))
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
@@ -133,7 +133,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut notice = context.memory.events.take_notice(resource);
     let mut is_for_event = false;
     if notice.must_describe {
-        is_for_event = last.discard_description();
+        is_for_event = last.discard_remembered();
     }
     if finalize::is_deleted_without_disabling(resource) {
         // The resource is being deleted, and `remove_unwanted_finalizer` ends this reconcile and every later one before the
@@ -163,10 +163,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     let may_claim = spec.claim().allowed;
-    if ledger.record_events(&notice.calls(), may_claim, context.clock.now()) && last.discard_description() {
+    if ledger.record_events(&notice.calls(), may_claim, context.clock.now()) && last.discard_remembered() {
         is_for_event = true;
-        // The description that was just discarded came with the key's metadata, which the first resolve has used. So the
-        // key is described again, too.
+        // KMS's response was discarded, too. The spec was resolved with it, so it is resolved again, which asks KMS.
         let resolving = resolve::resolve(context, resource, &last, from);
         spec = match end.in_term(&context.clock, resolving).await? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,

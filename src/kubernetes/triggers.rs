@@ -2,9 +2,10 @@
 //! that are due because they themselves have changed, and namespaces with other labels.
 //!
 //! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the
-//! cache. The changed objects of a list are returned when the list is complete: before the first list is, reconciles do not
-//! use the cache. If several watches list at the same time, the first list that completes returns the changed objects of
-//! all of them. If the watch of such an object has not completed its first list, its reconcile reads from the API server.
+//! cache. The changed objects of a list are returned only when the list is complete. Before the first list is complete, the
+//! cache is not read, so each reconcile would ask the API server. Several watches that list at the same time have one
+//! buffer: the first list to complete also returns the objects that the others have delivered so far. An object whose own
+//! watch has not completed its first list is then reconciled from the API server.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};

@@ -15,8 +15,8 @@ pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryp
 }
 
 /// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before. If
-/// KMS has not answered about the desired key, nothing is removed: an alias is not known here then, and `add_desired` of
-/// an earlier reconcile, or `register_from_status`, has recorded it.
+/// KMS has not answered about the desired key, nothing is removed: `key_names` leaves out an alias about which KMS has not
+/// answered, and an earlier `add_desired` or `register_from_status` has recorded it.
 pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

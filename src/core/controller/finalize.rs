@@ -67,8 +67,8 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     }
     let wanted = spec.permission.check_disable(&spec.stream).is_ok();
     if !wanted {
-        // Also if there is no finalizer: the denial in the cache may be outdated, and without the finalizer a deletion would
-        // leave the stream encrypted.
+        // This is checked even if there is no finalizer to remove. If the denial in the cache is outdated, the finalizer must
+        // be added: without it, a deletion would leave the stream encrypted.
         ensure_policies_unchanged(context, resource, &spec.permission).await?;
     }
     if wanted == has_finalizer(&resource.metadata) {
@@ -118,10 +118,10 @@ async fn report_failure<A: StreamApi, R: KubeApi>(
     context.publish_event(&resource_identity_of(read), &event).await;
 }
 
-/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not. The removal
-/// ends the reconcile: it gives the resource a new version, so a status write would name the old one and be refused, and
-/// `Memory::keep` would replace the new version with the old one. If the removal fails, the reconcile goes on to its
-/// report, and fails after it.
+/// Removes the finalizer as decided: encryption is disabled, the operator is not permitted to disable it, or there is
+/// nothing to disable (the stream is missing, or another resource manages it). The removal ends the reconcile: it gives
+/// the resource a new version, so a status write would name the old one and be refused, and `Memory::keep` would replace
+/// the new version with the old one. If the removal fails, the reconcile goes on to its report, and fails after it.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

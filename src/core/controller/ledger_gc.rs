@@ -27,7 +27,9 @@ use crate::model::ledger::{expires_at, external};
 /// meanwhile, its ledger is deleted later by at most this time.
 const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Number of unanswered requests in succession after which a cleanup ends.
+/// A cleanup ends after this many unanswered requests. An answered deletion sets their number to zero, and so does an
+/// answered lookup after which the ledger is kept. A lookup that finds no owner does not: the deletion that follows may
+/// fail.
 const MAX_UNANSWERED: usize = 3;
 
 /// The cleanup of ledgers, with its memory of the owners that exist.
@@ -86,8 +88,8 @@ impl LedgerGc {
         }
     }
 
-    /// Returns whether a ledger has no call that counts, and no owner. If the ledger is kept because of a response of the
-    /// API server, that ends the succession of `unanswered` requests.
+    /// Returns whether a ledger has no call that counts, and no owner. Sets `unanswered` to zero if a response of the API
+    /// server is why the ledger is kept. If the owner is gone, the response to the deletion decides.
     async fn is_expired<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
@@ -120,8 +122,9 @@ impl LedgerGc {
     }
 }
 
-/// Logs a request that the API server did not answer. Returns the error after several of them in succession: the API
-/// server itself is unavailable then. One may fail for ever, for example because of a webhook, and must not keep the others.
+/// Logs a request that the API server did not answer. Returns the error after [`MAX_UNANSWERED`]: the API server itself, or
+/// a webhook for all deletions, is unavailable then. One may fail for ever, for example because of a webhook, and must not
+/// keep the others.
 fn tolerate(unanswered: &mut usize, error: KubeError) -> Result<(), KubeError> {
     *unanswered += 1;
     if *unanswered >= MAX_UNANSWERED {

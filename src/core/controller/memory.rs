@@ -114,7 +114,7 @@ pub struct LastOutcome {
 
 impl LastReconcile {
     /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
-    pub fn discard_description(&mut self) -> bool {
+    pub fn discard_remembered(&mut self) -> bool {
         self.retry_due = None;
         self.remembered.take().is_some()
     }
@@ -212,7 +212,7 @@ impl Memory {
 
     /// Evicts the description of a resource whose reconcile was interrupted: its stream must be described again. The
     /// last written status is kept.
-    pub fn forget_description(&self, resource: &StreamEncryption) {
+    pub fn forget_remembered(&self, resource: &StreamEncryption) {
         let mut entries = self.lock();
         let last = entries.entry(uid(resource).to_owned()).or_default();
         last.remembered = None;
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn first_reconcile_of_a_process_can_be_interrupted() {
         let memory = Memory::default();
-        memory.forget_description(&resource(false));
+        memory.forget_remembered(&resource(false));
         assert!(memory.recall_with_expired("uid-1").is_interrupted);
     }
 }

@@ -24,14 +24,14 @@ use crate::model::status_fields;
 use crate::work_queue::Lane;
 
 /// Describes the stream of a reconcile, and applies the observation to its ledger. Returns
-/// [`Interruption::DescriptionNotFresh`] if the reconcile began with an earlier description.
+/// [`Interruption::RememberedNotFresh`] if the reconcile began with an earlier description.
 pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
     if state.last.remembered.is_some() {
-        return Err(Interruption::DescriptionNotFresh);
+        return Err(Interruption::RememberedNotFresh);
     }
     send_describe(context, resource, state).await?;
     if state.spec_age(context.clock.monotonic()) > MAX_AGE_AFTER_PERMIT {

@@ -137,7 +137,7 @@ impl PreviewError {
     fn of(interruption: Interruption) -> Self {
         match interruption {
             Interruption::Kubernetes(error) => Self::Kubernetes(error),
-            Interruption::Outdated | Interruption::DescriptionNotFresh | Interruption::Ended(_) => {
+            Interruption::Outdated | Interruption::RememberedNotFresh | Interruption::Ended(_) => {
                 Self::Changed
             }
         }

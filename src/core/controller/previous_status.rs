@@ -1,5 +1,5 @@
 //! The status from which a reconcile continues: the stored one, unless another client has changed it. While a
-//! write of this process is unacknowledged, it is the stored one in any case. Reads only.
+//! write of this process is unacknowledged, the reconcile continues from the stored one, whoever wrote it. Reads only.
 
 use std::borrow::Cow;
 

@@ -65,8 +65,8 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let is_foreign = changed_by_another(read);
     let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
-    // `make` applied to what this process reported last. If the result is the same, this reconcile has no news, and
-    // another replica wrote the difference in the stored status.
+    // Whether this reconcile would change the status that this process reported last. If it would not, another replica has
+    // written whatever differs in the stored status.
     let has_news =
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
     let may_write = described || last.unacknowledged_write.is_some() || is_foreign || has_news();

@@ -192,8 +192,8 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 ///
 /// - no policy of this namespace depends on that account for this stream: the word `own` in a policy without a role does;
 /// - the stream will not be described, and its ledger not claimed, because the resource is suspended, or the policies deny
-///   the stream or disabling encryption. (If they deny only disabling, the desired key is still described in KMS.) A claim
-///   would evaluate the policies of the ledger's owner, too, in which `own` may occur (`ledger_store::holds`).
+///   the stream or disabling encryption. A claim would also evaluate the policies of the ledger's owner, in which `own` may
+///   occur (`ledger_store::holds`). The desired key may still be described in KMS, which does not depend on the account.
 fn needs_no_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;

@@ -28,10 +28,13 @@ pub(super) const MAX_AGE_AFTER_PERMIT: Duration = Duration::from_secs(10);
 /// Maximum duration of the last checks and the reservation, up to the call.
 pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
-/// was paused for longer does not send the call. Three pauses are not detected: one during the second Describe of a
-/// reconcile, which cannot be told from that Describe's wait for the rate limiter (its age counts from the response); one
-/// after the last check; and that of a suspended machine, whose monotonic clock stands still. AWS refuses a call that
-/// arrives more than 15 minutes after its reservation.
+/// was paused for longer does not send the call. Three pauses are not detected:
+///
+/// - one during the second Describe of a reconcile: its age counts from the response, because it may wait for the limiter;
+/// - one after the last check;
+/// - that of a suspended machine, whose monotonic clock stands still.
+///
+/// AWS refuses a call that arrives more than 15 minutes after its reservation.
 pub(super) const MAX_AGE_AT_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.

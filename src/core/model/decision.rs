@@ -96,7 +96,8 @@ pub struct Decision {
     pub reason: Reason,
     /// When to decide again.
     pub wake: Timestamp,
-    /// The time until which the last observation is recent enough to decide again without a Describe.
+    /// The time until which the last observation is recent enough to decide again without a Describe. With the reason
+    /// `Verifying`, also the time of the next test record.
     pub describe_due: Timestamp,
     /// The time of the next call, if the operator is waiting for that time.
     pub next_attempt: Option<Timestamp>,

@@ -51,8 +51,8 @@ impl Arrivals {
 
     /// Records that an event of CloudTrail has arrived, whose `age` is the time since it happened.
     pub(super) fn record_trail_event(&mut self, now: Duration, age: Duration) {
-        // The event happened at `now - age`, which is since the call if it is at least `call - LONGEST_SKEW`: the age is the
-        // difference of two clocks. Both sides are written as sums, because the differences could be negative.
+        // The event happened at `now - age`. It counts as later than the call if that is at most `LONGEST_SKEW` before the
+        // call: the age is the difference of two clocks. Both sides are sums, because the differences could be negative.
         let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
         self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
         self.last_trail_event = Some(now);
