@@ -47,7 +47,7 @@ pub struct StreamLedgerSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers in the last 24 hours and 15 minutes, oldest first. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count against AWS's limit.
+    /// The calls of other callers in the last 24 hours and 15 minutes, oldest first. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). The operator does not count those that AWS refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -212,7 +212,7 @@ pub struct Attempts {
     pub not_before_time: MicroTime,
     /// The encryption that the attempts requested.
     pub target: Target,
-    /// Why AWS refused the last attempt.
+    /// Why the last attempt was refused or not sent, or why its outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
