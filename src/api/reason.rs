@@ -99,6 +99,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => DescribePurpose::$purpose),+ }
             }
 
+            /// Returns whether the stream is described while it applies.
+            #[must_use]
+            pub fn is_described(self) -> bool {
+                self.describe_purpose() != DescribePurpose::Absent
+            }
+
             /// Returns whether a status with it shows what is in the ledger.
             #[must_use]
             pub fn ledger_content(self) -> LedgerContent {

@@ -14,7 +14,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, DescribePurpose, Reason, find};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
 use stream_encryption_api::stream_encryption::{
     Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
@@ -224,7 +224,7 @@ impl ScrapeInput {
 
 /// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.
 fn is_described(status: &StreamEncryptionStatus) -> bool {
-    reason_of_ready(status).is_none_or(|reason| reason.describe_purpose() != DescribePurpose::Absent)
+    reason_of_ready(status).is_none_or(Reason::is_described)
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_api::condition::{DescribePurpose, Reason};
+use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::service::profile;
 
@@ -143,7 +143,7 @@ fn pace(entries: &[Entry], drift_interval: SignedDuration, now: Timestamp) -> Ch
 /// that no policy permits, or for a stream of another resource.
 fn is_described(entry: &Entry) -> bool {
     let reason = entry.reason.as_deref().and_then(|reason| reason.parse::<Reason>().ok());
-    !entry.suspended && reason.is_none_or(|reason| reason.describe_purpose() != DescribePurpose::Absent)
+    !entry.suspended && reason.is_none_or(Reason::is_described)
 }
 
 /// Returns how many Describes a second detect drift, by the operator's default share of AWS's default limit.
