@@ -108,7 +108,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
                     namespace = of.namespace,
                     name = of.name,
                     conflicts,
-                    "state changed again, or the API server is too slow; requeueing later"
+                    "state changed again, or responses take too long; requeueing later"
                 );
             }
             Ok(Reconciled { wake: context.clock.now() + wait, is_outdated: true })

@@ -23,21 +23,24 @@ use super::ledger_store::is_gone;
 use super::stream_api::StreamApi;
 use crate::model::ledger::{expires_at, external};
 
-/// Time during which an owner that the API server has returned is not looked up again. If the owner is deleted
-/// meanwhile, its ledger is deleted later by at most this time.
-const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
+/// Time during which a ledger is not checked again after the API server has returned its owner, or has not responded to a
+/// request about it. The ledger is deleted later by at most this time.
+const CHECK_INTERVAL: Duration = Duration::from_hours(24);
 
 /// A cleanup ends after this many unanswered requests. An answered deletion sets their number to zero, and so does an
 /// answered lookup after which the ledger is kept. A lookup that finds no owner does not: the deletion that follows may
 /// fail.
 const MAX_UNANSWERED: usize = 3;
 
-/// The cleanup of ledgers, with its memory of the owners that exist.
+/// The cleanup of ledgers, with its memory of the ledgers that need not be checked again yet.
 #[derive(Default)]
 pub struct LedgerGc {
-    /// The ledgers whose owners exist although no cache holds them, by name, with the monotonic time of the next
-    /// lookup. Such an owner is managed by another operator, which watches other labels.
-    next_lookups: HashMap<String, Duration>,
+    /// The monotonic time of the next check, by the name of the ledger. There are two kinds of such ledgers:
+    ///
+    /// - The owner exists although no cache holds it: another operator, which watches other labels, manages it.
+    /// - The API server did not respond. If it never responds about some ledgers, for example because of a webhook, then
+    ///   the next cleanup reaches the others.
+    next_checks: HashMap<String, Duration>,
 }
 
 impl LedgerGc {
@@ -52,7 +55,7 @@ impl LedgerGc {
         context: &Context<A, R>,
     ) -> Result<usize, KubeError> {
         let now = context.clock.monotonic();
-        self.next_lookups.retain(|_, next| *next > now);
+        self.next_checks.retain(|_, next| *next > now);
         let (mut deleted, mut unanswered, mut after) = (0, 0, None);
         loop {
             let page = context.kube.ledgers(after.as_deref()).await?;
@@ -61,6 +64,7 @@ impl LedgerGc {
                     Ok(true) => {}
                     Ok(false) => continue,
                     Err(error) => {
+                        self.postpone(context, &ledger);
                         tolerate(&mut unanswered, error)?;
                         continue;
                     }
@@ -78,7 +82,10 @@ impl LedgerGc {
                         unanswered = 0;
                         deleted += usize::from(is_deleted);
                     }
-                    Err(error) => tolerate(&mut unanswered, error)?,
+                    Err(error) => {
+                        self.postpone(context, &ledger);
+                        tolerate(&mut unanswered, error)?;
+                    }
                 }
             }
             after = page.next;
@@ -96,10 +103,9 @@ impl LedgerGc {
         ledger: &StreamLedger,
         unanswered: &mut usize,
     ) -> Result<bool, KubeError> {
-        let name = ledger.metadata.name.as_deref().unwrap_or_default();
         let owner = &ledger.spec.owner;
         if any_call_counts(&ledger.spec, context.clock.now())
-            || self.next_lookups.contains_key(name)
+            || self.next_checks.contains_key(name_of(ledger))
             || is_cached(&context.kube, owner).await
         {
             return Ok(false);
@@ -107,7 +113,7 @@ impl LedgerGc {
         match is_gone(&context.kube, owner, ReadFrom::ApiServer).await {
             Ok(false) => {
                 *unanswered = 0;
-                self.next_lookups.insert(name.to_owned(), context.clock.monotonic() + LOOKUP_INTERVAL);
+                self.postpone(context, ledger);
                 Ok(false)
             }
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
@@ -120,6 +126,15 @@ impl LedgerGc {
             other => other,
         }
     }
+
+    /// Excludes a ledger from the checks for [`CHECK_INTERVAL`].
+    fn postpone<A, R>(&mut self, context: &Context<A, R>, ledger: &StreamLedger) {
+        self.next_checks.insert(name_of(ledger).to_owned(), context.clock.monotonic() + CHECK_INTERVAL);
+    }
+}
+
+fn name_of(ledger: &StreamLedger) -> &str {
+    ledger.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// Logs a request that the API server did not answer. Returns the error after [`MAX_UNANSWERED`]: the API server itself, or

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
-use stream_encryption_api::condition::Reason;
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::condition::{Reason, next_whole_second};
 use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
     Verification,
@@ -24,6 +24,7 @@ use super::kube_api::{KubeApi, KubeError, ReadFrom, ReferencedKey};
 use super::ledger_store::Claim;
 use super::memory::LastReconcile;
 use super::policies::policies_in;
+use super::previous_status::previous_status;
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
 use crate::model::aws_error::{AwsError, ErrorKind};
@@ -135,7 +136,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
     let resolve_started = context.clock.monotonic();
-    let desired = desired(resource, last);
+    let desired = desired(resource, last, context.clock.now());
     let named = stream(&resource.spec.stream, &context.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
@@ -259,11 +260,14 @@ fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 
-fn desired(resource: &StreamEncryption, last: &LastReconcile) -> DesiredState {
+fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) -> DesiredState {
     let spec = &resource.spec;
     let deleting = resource.metadata.deletion_timestamp.is_some();
-    let status = resource.status.as_ref();
-    let reported = status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
+    let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
+    let reported = status.as_deref().and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
+    // A time in the future was written by hand, or with a clock that was wrong. A test record replaces it. The status has
+    // whole seconds, rounded up.
+    let reported = reported.filter(|time| *time <= next_whole_second(now).0);
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {
         encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },

@@ -30,12 +30,34 @@ pub enum Silence {
 pub(super) struct Arrivals {
     /// The last event, heartbeats included.
     last: Duration,
-    /// The last event of CloudTrail.
-    last_trail_event: Option<Duration>,
+    /// The event of CloudTrail that happened last, of those that have arrived.
+    last_trail_event: Option<TrailEvent>,
     /// The first encryption call of the operator that AWS accepted since the last event of CloudTrail happened.
     unreported_call: Option<Duration>,
     /// The present silence, once [`take_silence`](Self::take_silence) has returned it.
     returned: Option<Silence>,
+}
+
+/// An event of CloudTrail. It happened at `arrived - age`, which may be before the monotonic clock began. So two such
+/// times are compared as sums.
+#[derive(Clone, Copy, Debug)]
+struct TrailEvent {
+    /// When it arrived.
+    arrived: Duration,
+    /// The time from its happening to its arrival: the difference of two clocks, AWS's and the operator's.
+    age: Duration,
+}
+
+impl TrailEvent {
+    /// Returns whether this event happened before the other one.
+    fn is_before(&self, other: &Self) -> bool {
+        self.arrived.saturating_add(other.age) < other.arrived.saturating_add(self.age)
+    }
+
+    /// Returns whether this event can report a call that was sent at this time: it happened at most [`LONGEST_SKEW`] before.
+    fn can_report(&self, sent: Duration) -> bool {
+        self.arrived.saturating_add(LONGEST_SKEW) >= sent.saturating_add(self.age)
+    }
 }
 
 impl Arrivals {
@@ -51,17 +73,18 @@ impl Arrivals {
 
     /// Records that an event of CloudTrail has arrived, whose `age` is the time since it happened.
     pub(super) fn record_trail_event(&mut self, now: Duration, age: Duration) {
-        // The event happened at `now - age`. It counts as later than the call if that is at most `LONGEST_SKEW` before the
-        // call: the age is the difference of two clocks. Both sides are sums, because the differences could be negative.
-        let is_since = |call: &Duration| now.saturating_add(LONGEST_SKEW) >= call.saturating_add(age);
-        self.unreported_call = self.unreported_call.filter(|call| !is_since(call));
-        self.last_trail_event = Some(now);
+        let event = TrailEvent { arrived: now, age };
+        self.unreported_call = self.unreported_call.filter(|call| !event.can_report(*call));
+        if self.last_trail_event.is_none_or(|last| last.is_before(&event)) {
+            self.last_trail_event = Some(event);
+        }
     }
 
     /// Records that AWS has accepted an encryption call of the operator, which was sent at this time. Its event may have
     /// arrived before AWS's response.
     pub(super) fn record_own_call(&mut self, sent: Duration) {
-        if self.last_trail_event.is_none_or(|arrived| arrived < sent) {
+        let is_reported = |event: TrailEvent| event.arrived >= sent && event.can_report(sent);
+        if !self.last_trail_event.is_some_and(is_reported) {
             self.unreported_call.get_or_insert(sent);
         }
     }

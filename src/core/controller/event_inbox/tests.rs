@@ -377,3 +377,27 @@ fn old_event_is_no_sign_that_events_arrive() {
     inbox.receive(&event(Subject::Heartbeat), silent + MINUTE, SILENCE + MINUTE);
     assert!(inbox.find_silent(silent + MINUTE).is_empty(), "each loss is returned once");
 }
+
+/// The queue may deliver events while the operator waits for AWS's response to its call.
+#[test]
+fn only_an_event_since_the_call_can_report_it() {
+    let scope = EventScope::of(&stream("orders"));
+    let sent = MINUTE * 60;
+    for (ages, is_silent) in [
+        (&[NOW][..], false),
+        // Older than the call, even if the clocks differ.
+        (&[SILENCE * 2], true),
+        (&[NOW, SILENCE * 2], false),
+        (&[SILENCE * 2, NOW], false),
+    ] {
+        let inbox = inbox(&["orders"]);
+        inbox.receive(&event(Subject::Heartbeat), sent, NOW);
+        for (second, age) in (1..).zip(ages) {
+            let arrived = sent + Duration::from_secs(second);
+            inbox.receive(&event(Subject::Stream(stream("clicks"))), arrived, *age);
+        }
+        inbox.record_own_call(&scope, sent);
+        inbox.receive(&event(Subject::Heartbeat), sent + SILENCE, NOW);
+        assert_eq!(inbox.are_arriving(&scope, sent + SILENCE), !is_silent, "{ages:?}");
+    }
+}

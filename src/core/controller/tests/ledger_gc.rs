@@ -133,6 +133,25 @@ fn unavailable_api_server_ends_the_cleanup() {
     }
 }
 
+/// The API server never responds to the deletion of five ledgers, which are first in the list.
+#[test]
+fn undeletable_ledgers_do_not_keep_the_others_for_ever() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 7);
+    world.state().resource = None;
+    let mut gc = LedgerGc::default();
+    let cleanups = [(3, Err(())), (2, Ok(3))];
+    for (failures, result) in cleanups {
+        for _ in 0..failures {
+            world.before(Request::DeleteLedger, |_| Err(KubeError::Unavailable("no response".to_owned())));
+        }
+        assert_eq!(run(gc.collect_expired(&context)).map_err(drop), result);
+        world.state().elapsed += Duration::from_hours(1);
+    }
+    world.state().elapsed += Duration::from_hours(24);
+    assert_eq!(run(gc.collect_expired(&context)), Ok(5), "they are tried again a day later");
+}
+
 #[test]
 fn failures_between_responses_do_not_end_the_cleanup() {
     let (world, context) = with_old_ledger();

@@ -8,8 +8,9 @@ use stream_encryption_api::ledger::{Action, Call, Outcome, Target};
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::Key;
-use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW};
+use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW, external};
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::profile;
 
 use crate::environment::{Process, State};
 use crate::policies::Access;
@@ -191,6 +192,14 @@ impl State {
         self.check_reported_wait(&uid, stream, reserved_at);
     }
 
+    /// Returns whether the ledger holds more calls of others than AWS can have accepted.
+    fn are_claimed_calls_too_many(&self, stream: &StreamArn) -> bool {
+        let ledger = self.store.ledgers().find(|ledger| ledger.spec.stream_arn == stream.to_string());
+        let claimed = ledger.iter().flat_map(|ledger| &ledger.spec.external_calls);
+        let counted = claimed.filter(|call| external::may_have_used_limit(call.code.as_deref())).count();
+        u32::try_from(counted).unwrap_or(u32::MAX) > profile(stream.service).calls_per_day
+    }
+
     /// P9: checks that the operator keeps to a reported wait, unless an event since then justifies an earlier
     /// call.
     fn check_reported_wait(&mut self, uid: &str, stream: &StreamArn, reserved_at: Timestamp) {
@@ -198,8 +207,9 @@ impl State {
         let Some(resource) = self.store.resource_by_uid(uid) else { return };
         let Some(status) = &resource.status else { return };
         let Some(next) = status.next_attempt_time.as_ref() else { return };
-        // With one more event, the operator may notice that AWS cannot have accepted all of these calls.
-        if self.messages.are_some_forged {
+        // With one more event, the operator may notice that AWS cannot have accepted all of these calls: some events are
+        // forged, or report calls that AWS may have applied although its response was an error.
+        if self.messages.are_some_forged || self.are_claimed_calls_too_many(stream) {
             return;
         }
         // A wait for a lost response ends as soon as AWS shows the effect of the call.
