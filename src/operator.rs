@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::Client;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::Priority;
-use stream_encryption_core::controller::{Clock, Config, Context};
+use stream_encryption_core::controller::{Clock, Context};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::work_queue::Lane;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,14 +103,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         kube: cluster,
         clock: Clock::system(),
         decide,
-        config: Config {
-            region: settings.region.clone(),
-            drift_interval: settings.drift_interval,
-            drift_interval_with_events: settings
-                .events_queue
-                .as_ref()
-                .map(|_| settings.events_drift_interval),
-        },
+        config: settings.config(),
         memory: Memory::default(),
         metrics: Box::new(metrics.clone()),
     };

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use kube::core::Selector;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_core::controller::Config;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::request_limits::RequestLimits;
 
@@ -184,6 +185,17 @@ pub struct Settings {
     pub lease: String,
     /// The identity of this replica in the lease.
     pub identity: Option<String>,
+}
+
+impl Settings {
+    /// Returns the part of the settings that a reconcile reads.
+    pub fn config(&self) -> Config {
+        Config {
+            region: self.region.clone(),
+            drift_interval: self.drift_interval,
+            drift_interval_with_events: self.events_queue.as_ref().map(|_| self.events_drift_interval),
+        }
+    }
 }
 
 impl RunArguments {

@@ -136,10 +136,7 @@ impl OperatorSettings {
         let events_queue_url = arguments.events_queue_url.clone().filter(|url| !url.is_empty());
         match arguments.check() {
             Ok(settings) => Self {
-                drift_interval: Some(match events_queue_url {
-                    Some(_) => settings.drift_interval.max(settings.events_drift_interval),
-                    None => settings.drift_interval,
-                }),
+                drift_interval: Some(settings.config().longest_drift_interval()),
                 region,
                 default_policy: settings.default_policy,
                 watched: Watched {
