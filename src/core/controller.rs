@@ -84,15 +84,15 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
     cached: &StreamEncryption,
     end: &TermEnd,
 ) -> Result<Reconciled, KubeError> {
-    let of = ledger_store::resource_identity(cached);
+    let me = ledger_store::resource_identity(cached);
     let from = context.memory.read_from(cached);
-    let at = |wake| Reconciled { wake, is_outdated: false };
-    let Some(resource) = &context.kube.resource(&of.namespace, &of.name, from).await? else {
-        return Ok(at(context.clock.now() + context.config.drift_interval));
+    let ends_with = |wake| Reconciled { wake, is_outdated: false };
+    let Some(resource) = &context.kube.resource(&me.namespace, &me.name, from).await? else {
+        return Ok(ends_with(context.clock.now() + context.config.drift_interval));
     };
-    let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
+    let span = info_span!("reconcile", namespace = me.namespace, resource = me.name);
     match run_steps(context, resource, from, end).instrument(span).await {
-        Ok(wake) | Err(Interruption::Ended(wake)) => Ok(at(wake)),
+        Ok(wake) | Err(Interruption::Ended(wake)) => Ok(ends_with(wake)),
         Err(Interruption::Outdated) => {
             // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
             // created again.
@@ -102,11 +102,11 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             let conflicts = context.memory.count_failure(&uid);
             let wait = schedule::after_conflict(&uid, conflicts);
             if wait == schedule::AFTER_CONFLICT {
-                debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
+                debug!(namespace = me.namespace, name = me.name, "state changed, requeueing");
             } else {
                 warn!(
-                    namespace = of.namespace,
-                    name = of.name,
+                    namespace = me.namespace,
+                    name = me.name,
                     conflicts,
                     "state changed again, or responses take too long; requeueing later"
                 );
@@ -115,7 +115,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
         }
         Err(Interruption::RememberedNotFresh) => {
             context.memory.forget_remembered(resource);
-            Ok(at(context.clock.now()))
+            Ok(ends_with(context.clock.now()))
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
     }

@@ -62,7 +62,7 @@ struct Watches {
     /// One watch of everything, or one for each watched namespace.
     conditions: Vec<(WatchedNamespace, WatchCondition)>,
     /// Set when no first list is awaited any more.
-    first_lists_over: Arc<SetOnce<()>>,
+    first_lists_settled: Arc<SetOnce<()>>,
 }
 
 /// The cache cannot be read now: it holds no complete list, or its watch has failed recently.
@@ -87,15 +87,15 @@ struct Failure {
 }
 
 impl Caches {
-    /// Returns the flag of each cache, as [`Cache::first_lists_over`] does.
+    /// Returns the flag of each cache, as [`Cache::first_lists_settled`] does.
     #[must_use]
-    pub fn first_lists_over(&self) -> [Arc<SetOnce<()>>; 4] {
+    pub fn first_lists_settled(&self) -> [Arc<SetOnce<()>>; 4] {
         let Self { resources, policies, namespaces, ledgers } = self;
         [
-            resources.first_lists_over(),
-            policies.first_lists_over(),
-            namespaces.first_lists_over(),
-            ledgers.first_lists_over(),
+            resources.first_lists_settled(),
+            policies.first_lists_settled(),
+            namespaces.first_lists_settled(),
+            ledgers.first_lists_settled(),
         ]
     }
 
@@ -185,8 +185,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
     /// Returns a flag that is set when no first list is awaited any more. A single watch is awaited until its first
     /// list is complete. Of several watches, one that fails after another one has been listed is no longer awaited.
     #[must_use]
-    pub fn first_lists_over(&self) -> Arc<SetOnce<()>> {
-        self.watches.first_lists_over.clone()
+    pub fn first_lists_settled(&self) -> Arc<SetOnce<()>> {
+        self.watches.first_lists_settled.clone()
     }
 
     /// Returns an object; `None` if it does not exist.
@@ -228,13 +228,13 @@ impl WatchNews {
 impl Watches {
     fn new(covered: Vec<WatchedNamespace>) -> Self {
         let conditions = covered.into_iter().map(|watched| (watched, WatchCondition::default())).collect();
-        Self { conditions, first_lists_over: Arc::default() }
+        Self { conditions, first_lists_settled: Arc::default() }
     }
 
     /// Processes an event of a watch.
     fn record_event(&self, watch: usize, news: WatchNews) {
         self.conditions[watch].1.record_event(news);
-        self.set_first_lists_over();
+        self.set_first_lists_settled();
     }
 
     /// Processes a failure of a watch. Its first list is not awaited any more if another watch has been listed. Before
@@ -245,14 +245,14 @@ impl Watches {
         if self.conditions.iter().any(|(_, condition)| condition.listed.initialized()) {
             // The flag is already set if this is a later failure.
             let _ = condition.skipped.set(());
-            self.set_first_lists_over();
+            self.set_first_lists_settled();
         }
     }
 
     /// Sets the flag if no first list is awaited any more. The flag may be set already.
-    fn set_first_lists_over(&self) {
+    fn set_first_lists_settled(&self) {
         if self.conditions.iter().all(|(_, condition)| condition.is_not_awaited()) {
-            let _ = self.first_lists_over.set(());
+            let _ = self.first_lists_settled.set(());
         }
     }
 }
@@ -375,7 +375,7 @@ mod tests {
         let (cache, events) = Cache::of(watches, "namespaces", &Arc::default());
         let polled = tokio::time::timeout(Duration::from_secs(4), events.collect::<Vec<_>>());
         assert!(polled.await.is_err(), "the watch of b is restarted");
-        assert!(cache.first_lists_over().initialized());
+        assert!(cache.first_lists_settled().initialized());
         let get = |name: &str| cache.get(&Key::new("", name)).map(|found| found.is_some());
         assert_eq!(get("a"), Ok(true));
         assert_eq!(get("b"), Err(NotCurrent), "it may exist");
@@ -391,9 +391,9 @@ mod tests {
             watches.record_failure(watch, "namespaces", &failure());
         }
         watches.record_event(0, WatchNews::Listed);
-        assert!(!watches.first_lists_over.initialized(), "b is listed next");
+        assert!(!watches.first_lists_settled.initialized(), "b is listed next");
         watches.record_event(1, WatchNews::Listed);
-        assert!(watches.first_lists_over.initialized());
+        assert!(watches.first_lists_settled.initialized());
     }
 
     #[tokio::test(start_paused = true)]
@@ -403,8 +403,8 @@ mod tests {
             watches.record_failure(0, "StreamEncryptions", &failure());
             watches.record_event(0, WatchNews::Listing);
         }
-        assert!(!watches.first_lists_over.initialized());
+        assert!(!watches.first_lists_settled.initialized());
         watches.record_event(0, WatchNews::Listed);
-        assert!(watches.first_lists_over.initialized());
+        assert!(watches.first_lists_settled.initialized());
     }
 }

@@ -17,7 +17,8 @@ use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
 use super::request::{none_if_missing, with_timeout};
 use super::watches;
 
-fn post() -> PostParams {
+/// Returns the parameters of a write by the operator's field manager.
+fn as_operator() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
 }
 
@@ -87,7 +88,7 @@ pub(super) async fn create(
     name: &str,
     spec: &StreamLedgerSpec,
 ) -> Result<StreamLedger, KubeError> {
-    with_timeout(api.create(&post(), &StreamLedger::new(name, spec.clone()))).await
+    with_timeout(api.create(&as_operator(), &StreamLedger::new(name, spec.clone()))).await
 }
 
 /// Replaces a ledger, if it is still the version that was read.
@@ -98,7 +99,7 @@ pub(super) async fn replace(
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(KubeError::Conflict);
     };
-    match none_if_missing(api.replace(name, &post(), ledger)).await? {
+    match none_if_missing(api.replace(name, &as_operator(), ledger)).await? {
         Some(replaced) => Ok(replaced),
         // The ledger was deleted: its old content must not be written back as if it were current.
         None => Err(KubeError::Conflict),

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::telemetry::error_chain;
 
-/// Deadline of every request, except for lists and watches that run all the time.
+/// Deadline of every request, except for the watches of the caches and the lists with which they begin.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Sends a request with the deadline, and converts its error.
@@ -48,7 +48,7 @@ pub(super) async fn send_then_acquire<T: DeserializeOwned>(
     permits: &Semaphore,
 ) -> kube::Result<T> {
     let response = client.request_stream(request).await?;
-    // It is never closed.
+    // The semaphore is never closed, so this always acquires a permit.
     let _permit = permits.acquire().await;
     let mut body = Vec::new();
     pin!(response).read_to_end(&mut body).await.map_err(|error| kube::Error::Service(error.into()))?;

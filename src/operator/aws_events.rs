@@ -6,7 +6,7 @@
 //! queue delivers the message again. There are two exceptions, and AWS's refusal corrects a budget that lacks such calls:
 //! - a call of a stream whose ledger no resource of this operator may write. These resources count as resources that may
 //!   not write it: one that names its stream without an ARN, until its first reconcile; one that is being deleted without
-//!   disabling encryption first; and one that does not match its schema;
+//!   disabling encryption first; and one whose spec is invalid or does not match its schema;
 //! - the calls of a stream beyond the 64 that wait for a reconcile at a time, those that AWS refused first, and then the
 //!   earliest ones.
 

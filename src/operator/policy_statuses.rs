@@ -57,9 +57,9 @@ impl PolicyStatusWriter {
             namespaces: caches.namespaces.store(),
             resources: caches.resources.store(),
             listed: [
-                caches.resources.first_lists_over(),
-                caches.policies.first_lists_over(),
-                caches.namespaces.first_lists_over(),
+                caches.resources.first_lists_settled(),
+                caches.policies.first_lists_settled(),
+                caches.namespaces.first_lists_settled(),
             ],
             changed: sources.changed.clone(),
         }

@@ -52,7 +52,8 @@ impl Term {
         shared.context.memory.retain(|_| false);
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
-        let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.first_lists_over());
+        let (store, settled) =
+            (sources.caches.resources.store(), sources.caches.resources.first_lists_settled());
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
@@ -60,8 +61,8 @@ impl Term {
         let may_start = Arc::new(SetOnce::new());
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
-        background.spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
-        background.spawn(wait_for_first_lists(sources.caches.first_lists_over(), may_start.clone()));
+        background.spawn(housekeeping(shared.clone(), store.clone(), settled.clone()));
+        background.spawn(wait_for_first_lists(sources.caches.first_lists_settled(), may_start.clone()));
         if self.scope.is_everything() {
             let shared = shared.clone();
             background.spawn(async move { policy_statuses.keep_current(&shared.context).await });
@@ -76,7 +77,7 @@ impl Term {
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         let triggers = match &self.queue {
             Some(queue) => {
-                let resources = (store.clone(), listed.clone());
+                let resources = (store.clone(), settled.clone());
                 let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), resources);
                 // On the heap: a future of this size would be copied into its task.
                 background.spawn(Box::pin(receiver));

@@ -79,12 +79,14 @@ pub struct Notice {
     calls: BTreeMap<u64, Vec<CallEvent>>,
     /// Whether the stream must be described even if the ledger knows all calls.
     pub must_describe: bool,
-    number: Option<u64>,
+    /// The number of the last event that it covers; `None` if none is new.
+    last_event: Option<u64>,
 }
 
 impl Notice {
     /// Leaves the calls of other streams in the inbox. Until a resource is reconciled, it is registered with the stream of
-    /// its status, and its spec may name another one since.
+    /// its status. Its stream may be another one by now: a name without an ARN may be that of another account's stream, or
+    /// the resource was created again.
     pub fn keep_calls_of(&mut self, stream: &StreamArn) {
         let own = hash_of(stream);
         self.calls.retain(|subject, _| *subject == own);
@@ -102,7 +104,8 @@ impl Notice {
 pub enum CallsOutcome {
     /// A stored ledger holds them, except those that it must leave out.
     Entered,
-    /// The resource must not enter them: it neither owns the ledger nor may claim the stream, or it is being deleted.
+    /// The resource must not enter them: it neither owns the ledger nor may claim the stream, its spec is invalid, or it is
+    /// being deleted without disabling encryption first.
     /// Another resource of the stream may own the ledger, so the calls are kept until every resource of the stream is
     /// reconciled.
     MayNotEnter,
@@ -254,19 +257,23 @@ impl EventInbox {
         registered.taken = registered.noticed;
         let held =
             registered.subjects.iter().filter_map(|subject| Some((*subject, calls.get(subject)?.clone())));
-        Notice { calls: held.collect(), must_describe: registered.must_describe, number: registered.noticed }
+        Notice {
+            calls: held.collect(),
+            must_describe: registered.must_describe,
+            last_event: registered.noticed,
+        }
     }
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
     pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
-        // A notice may have calls without a number: the inbox still holds calls of the stream, because its other resource
+        // A notice may have calls without a new event: the inbox still holds calls of the stream, because its other resource
         // was deleted before they were entered.
-        if notice.number.is_none() && notice.calls.is_empty() {
+        if notice.last_event.is_none() && notice.calls.is_empty() {
             return;
         }
         let state = &mut *self.lock();
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
-        if registered.noticed == notice.number {
+        if registered.noticed == notice.last_event {
             registered.must_describe = false;
             if outcome != CallsOutcome::NotEntered {
                 registered.noticed = None;

@@ -21,6 +21,7 @@ use super::state::ReconcileState;
 use super::stream_api::StreamApi;
 use crate::model::decision::Decision;
 use crate::model::message;
+use crate::model::permission::Denial;
 
 /// Returns whether the resource has the operator's finalizer.
 pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
@@ -55,8 +56,9 @@ pub(super) fn is_deleted_without_disabling(resource: &StreamEncryption) -> bool 
 }
 
 /// If the spec requires the finalizer: adds it while the policies allow disabling encryption, and removes it while they do
-/// not. Ends the reconcile if it changed anything; returns the error if the change has failed. The finalizer of a resource
-/// that is being deleted is left to the decision.
+/// not. While they name different roles for the stream, the finalizer stays as it is: one of them may allow it. Ends the
+/// reconcile if it changed anything; returns the error if the change has failed. The finalizer of a resource that is being
+/// deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -65,7 +67,11 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     if spec.desired.deleting || !spec.desired.disable_on_deletion {
         return Ok(None);
     }
-    let wanted = spec.permission.check_disable(&spec.stream).is_ok();
+    let disable = spec.permission.check_disable(&spec.stream);
+    if disable == Err(Denial::Roles) {
+        return Ok(None);
+    }
+    let wanted = disable.is_ok();
     if !wanted {
         // This is checked even if there is no finalizer to remove. If the denial in the cache is outdated, the finalizer must
         // be added: without it, a deletion would leave the stream encrypted.
@@ -234,7 +240,7 @@ pub(super) async fn release_leaving_encryption<A: StreamApi, R: KubeApi>(
     let note = match &released {
         Ok(_) => format!("{why} The resource is deleted, and the encryption of its stream is unchanged."),
         Err(_) => format!(
-            "{why} The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged."
+            "{why} The API server did not confirm the removal of the finalizer. If it removed the finalizer, the resource is deleted, and the encryption of its stream is unchanged."
         ),
     };
     let event =

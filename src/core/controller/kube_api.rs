@@ -1,7 +1,7 @@
 //! The port to Kubernetes: the reads and writes of reconciles and of the cleanup of ledgers, and no others.
 //!
 //! Objects that a watch caches can be read from two sources, so each of these reads has a `from`, except for the list of
-//! ledgers, which the API server always answers. A cache suffices for an observation and for a status. Before anything
+//! ledgers, which is always read from the API server. A cache suffices for an observation and for a status. Before anything
 //! changes that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
 //! based on stale reads are the most common error in controllers. The operator implements the port on the API server; the
 //! simulation implements it in memory.

@@ -54,16 +54,17 @@ pub(super) fn suspended(
     status
 }
 
-/// Returns whether so many reconciles could not describe the stream that it is unknown whether records are
-/// encrypted now. A process that has just started continues with what the status reports.
-pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32) -> bool {
+/// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in this many
+/// consecutive reconciles, or the status says so already and AWS has not described the stream since. A process that has
+/// just started therefore continues with what the status reports.
+pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, is_described: bool) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
         encrypted.is_some_and(|old| {
             truth_of(old) == ConditionStatus::Unknown && message::is_outdated(&old.message)
         })
     };
-    unanswered >= MOST_UNANSWERED || (unanswered > 0 && was_outdated())
+    unanswered >= MOST_UNANSWERED || (!is_described && was_outdated())
 }
 
 /// Returns the `Encrypted` condition of a state that is no longer known, with the last known state in its
@@ -145,6 +146,41 @@ mod tests {
         let mut first = StreamEncryptionStatus::default();
         set_describe_time(&mut first, &StreamEncryptionStatus::default(), Some(at("2026-01-01T00:00:07Z")));
         assert_eq!(first, described("2026-01-01T00:00:07Z"));
+    }
+
+    #[test]
+    fn outdated_state_stays_so_until_the_stream_is_described() {
+        let encrypted = |truth, message| StreamEncryptionStatus {
+            conditions: vec![condition(
+                &[],
+                ConditionType::Encrypted,
+                truth,
+                Reason::DisableNotPermitted,
+                message,
+                Some(1),
+                at("2026-01-01T00:00:00Z"),
+            )],
+            ..described("2026-01-01T00:00:00Z")
+        };
+        let known = encrypted(ConditionStatus::False, "Records are in plaintext.");
+        let outdated =
+            encrypted(ConditionStatus::Unknown, &message::outdated(None, "Records are in plaintext."));
+        // While policies do not allow the stream to be described, no request fails. A replica that has just started then
+        // reports the same as one that has counted failures before.
+        for (before, unanswered, is_described, expected) in [
+            (&known, 2, false, false),
+            (&known, 3, false, true),
+            (&known, 0, false, false),
+            (&outdated, 0, false, true),
+            (&outdated, 1, false, true),
+            (&outdated, 0, true, false),
+        ] {
+            assert_eq!(
+                is_outdated(before, unanswered, is_described),
+                expected,
+                "{unanswered}, {is_described}"
+            );
+        }
     }
 
     #[test]

@@ -138,8 +138,8 @@ fn name_of(ledger: &StreamLedger) -> &str {
 }
 
 /// Logs a request that the API server did not answer. Returns the error after [`MAX_UNANSWERED`]: the API server itself, or
-/// a webhook for all deletions, is unavailable then. One may fail for ever, for example because of a webhook, and must not
-/// keep the others.
+/// a webhook for all deletions, is unavailable then. The requests about one ledger may fail for ever, for
+/// example because of a webhook. They must not prevent the cleanup of the other ledgers.
 fn tolerate(unanswered: &mut usize, error: KubeError) -> Result<(), KubeError> {
     *unanswered += 1;
     if *unanswered >= MAX_UNANSWERED {

@@ -72,12 +72,14 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let may_write = described || last.unacknowledged_write.is_some() || is_foreign || has_news();
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
-    if stored == Some(&status) && last.unacknowledged_write.is_some() {
-        // The API server has applied that write after all. Its transition has no event yet.
-        let reported = last.status.as_ref().map(Packed::read).unwrap_or_default();
-        if reported != status {
-            publish_transition(context, read, &reported, &status).await;
-        }
+    // The API server may have applied the unacknowledged write. Its transition has no event yet, so the next event is about
+    // everything since the status before it.
+    let published = match last.unacknowledged_write {
+        Some(_) => last.status.as_ref().map(Packed::read).unwrap_or_default(),
+        None => before.clone(),
+    };
+    if stored == Some(&status) && last.unacknowledged_write.is_some() && published != status {
+        publish_transition(context, read, &published, &status).await;
     }
     if stored != Some(&status) && may_write {
         match context.kube.write_status(read, &status).await {
@@ -85,7 +87,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 unacknowledged_write = None;
                 // If the resource is gone, the cache must not be believed.
                 version = written.or(UNKNOWN_VERSION);
-                publish_transition(context, read, &before, &status).await;
+                publish_transition(context, read, &published, &status).await;
             }
             Err(error) => {
                 let now = context.clock.now();

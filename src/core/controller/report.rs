@@ -175,8 +175,8 @@ fn remembered(
 }
 
 /// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is
-/// invalid. Returns the time of the next reconcile, or the error of a request to Kubernetes: that of an earlier change of
-/// the finalizer included.
+/// invalid. Returns the time of the next reconcile, or the error of a request to Kubernetes, which may be that of an
+/// earlier change of the finalizer.
 pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -251,7 +251,7 @@ pub(super) fn unresolved_status(
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
         let encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        if encrypted && last_known::is_outdated(before, unanswered) {
+        if encrypted && last_known::is_outdated(before, unanswered, unanswered == 0) {
             last_known::outdated(old, before, reason, generation, now)
         } else {
             old.clone()
@@ -274,7 +274,9 @@ pub(super) fn status(
         return last_known::suspended(resource, before, state.now);
     }
     let mut status = decided(resource, before, state, decision);
-    if last_known::is_outdated(before, unanswered)
+    let is_described =
+        matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();
+    if last_known::is_outdated(before, unanswered, is_described)
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {

@@ -1,9 +1,10 @@
 //! The resolve step: turns a resource into a [`ResolvedSpec`] with the stream's ARN, the desired state and
 //! the permissions.
 //!
-//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that key. Sends no
+//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that key. Sends AWS no
 //! request about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the alias is
-//! allowed. An invalid spec is detected before any request to AWS.
+//! allowed. An invalid spec is detected before any request to AWS, except for a region of another partition than the
+//! operator's: only the operator's identity shows that one.
 //!
 //! After this step, `stream` in the spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to
 //! quote it in messages, and to see whether it contains an ARN, in which case the status may show the account.
@@ -11,7 +12,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_api::condition::{Reason, next_whole_second};
+use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
     Verification,
@@ -30,6 +31,7 @@ use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamAr
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{Key, KeyMetadata, KeyProblem};
+use crate::model::ledger::{DAY, QUOTA_WINDOW};
 use crate::model::message;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
@@ -265,9 +267,10 @@ fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) ->
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
     let reported = status.as_deref().and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
-    // A time in the future was written by hand, or with a clock that was wrong. A test record replaces it. The status has
-    // whole seconds, rounded up.
-    let reported = reported.filter(|time| *time <= next_whole_second(now).0);
+    // A time that is further in the future than the clocks of two replicas can differ was written by hand, or with a clock
+    // that was wrong. A test record replaces it.
+    let is_possible = |time: &Timestamp| time.duration_since(now) <= QUOTA_WINDOW - DAY;
+    let verified = [reported, last.verified].into_iter().flatten().filter(is_possible).max();
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {
         encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
@@ -277,7 +280,7 @@ fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) ->
         disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
         deleting,
         verify: spec.verification == Verification::PutRecord,
-        verified: reported.max(last.verified),
+        verified,
         retry: retry_token(resource),
         key_reference: spec.key.as_ref().and_then(key_reference),
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use stream_encryption_api::FINALIZER;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
-use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, Verification};
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::memory::LastReconcile;
@@ -29,6 +29,8 @@ mod fakes;
 mod finalizers;
 mod interrupted;
 mod ledger_gc;
+mod test_record;
+mod transitions;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 
@@ -205,56 +207,6 @@ fn wait_for_the_active_key_ends_with_the_term_and_a_report() {
     world.state().kms_hangs = true;
     end_term_while_waiting(&world, || {});
     assert_eq!(world.count(Request::WriteStatus), 1);
-}
-
-#[test]
-fn refused_status_leads_to_no_further_describe_or_record() {
-    let mut resource = resource();
-    resource.spec.verification = Verification::PutRecord;
-    let world = World::new(resource);
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    let context = world.context();
-    let reconcile_after = |seconds| {
-        world.state().elapsed += std::time::Duration::from_secs(seconds);
-        let cached = world.state().resource.clone().unwrap();
-        run(reconcile(&context, &cached))
-    };
-    world.state().refuses_status = true;
-    for _ in 0..20 {
-        let _ = reconcile_after(8);
-    }
-    let sent = [Request::Describe, Request::PutRecord].map(|kind| world.count(kind));
-    assert_eq!(sent, [2, 1]);
-    world.state().refuses_status = false;
-    reconcile_after(8).unwrap();
-    let status = world.state().resource.clone().unwrap().status.unwrap();
-    assert!(status.verified_time.is_some(), "{status:?}");
-}
-
-/// Somebody has written the time into the status, before this process started.
-#[test]
-fn verified_time_in_the_future_is_replaced() {
-    let mut resource = resource();
-    resource.spec.verification = Verification::PutRecord;
-    let world = World::new(resource);
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    let reconcile_after_start = |seconds| {
-        world.state().elapsed += std::time::Duration::from_secs(seconds);
-        let cached = world.state().resource.clone().unwrap();
-        run(reconcile(&world.context(), &cached)).unwrap();
-        world.state().resource.as_ref().and_then(|stored| stored.status.clone()?.verified_time)
-    };
-    for second in 0..4 {
-        reconcile_after_start(second);
-    }
-    let verified = reconcile_after_start(60).expect("a test record was encrypted");
-    assert_eq!((reconcile_after_start(1), world.count(Request::PutRecord)), (Some(verified.clone()), 1));
-    let future = verified.0 + jiff::SignedDuration::from_hours(24);
-    world.state().resource.as_mut().unwrap().status.as_mut().unwrap().verified_time =
-        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(future));
-    let replaced = reconcile_after_start(1).expect("another test record was encrypted");
-    assert!(replaced.0 < future, "{replaced:?}");
-    assert_eq!(world.count(Request::PutRecord), 2);
 }
 
 /// Returns a suspended resource. The word `own` stands for the operator's account in its policy.
@@ -505,18 +457,4 @@ fn active_key_that_is_gone_is_reported_as_unusable() {
     let ready = find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason.as_str());
     assert_eq!(ready, Some("KeyNotFound"), "{:?}", status.conditions);
     assert!(status.active_key_unusable_since_time.is_some());
-}
-
-#[test]
-fn event_is_published_once_although_the_response_is_lost() {
-    let world = World::new(resource());
-    world.state().loses_status_response = true;
-    let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
-    assert!(run(reconcile(&context, &cached())).is_err());
-    assert_eq!(world.state().events, []);
-    for _ in 0..3 {
-        run(reconcile(&context, &cached())).unwrap();
-    }
-    let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
-    assert_eq!(reasons, ["Enabling"]);
 }

@@ -2,7 +2,8 @@
 //! and a status that another client has written. A change of any annotation or finalizer in the metadata counts. Callers
 //! therefore pass metadata from which `kubernetes/trimmed.rs` has removed those that are not the operator's.
 //!
-//! The operator's own status writes lead to none, neither in this replica nor in another one. This module
+//! The operator's own status writes lead to none, neither in this replica nor in another one. There is one exception: a write
+//! that replaces the last field of another writer removes that writer's entry, and leads to one more reconcile. This module
 //! computes a hash of each resource; `kubernetes/triggers.rs` keeps the hashes and compares them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,6 +1,7 @@
 //! The finalizer: a reconcile that cannot add or remove it, and a deletion that must wait.
 
 use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::policy::PolicyRole;
 use stream_encryption_api::stream_encryption::DeletionPolicy;
 
 use super::fakes::{Identity, Request, World, run};
@@ -84,6 +85,30 @@ fn unconfirmed_removal_of_the_finalizer_is_reported_as_such() {
     assert_eq!((of(FINALIZER_UPDATE_FAILED).len(), of("NotPermitted").len()), (3, 1));
     let [(_, note)] = of(ENCRYPTION_LEFT_ON)[..] else { panic!("{:?}", state.events) };
     assert!(note.contains("did not confirm"), "{note}");
+}
+
+/// An administrator changes the role in one policy after the other.
+#[test]
+fn finalizer_is_kept_while_policies_name_different_roles() {
+    let mut resource = resource();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    resource.metadata.finalizers = deleted().metadata.finalizers;
+    let world = World::new(resource);
+    let role = |name: &str| {
+        Some(PolicyRole { arn: format!("arn:aws:iam::111122223333:role/{name}"), external_id: None })
+    };
+    let mut state = world.state();
+    state.policies[0].allow_disable = true;
+    let mut other = state.policies[0].clone();
+    state.policies[0].role = role("new");
+    other.role = role("old");
+    state.policies.push(other);
+    drop(state);
+    reconcile_stored(&world, &world.context());
+    let stored = world.state().resource.clone().unwrap();
+    let ready = find(&stored.status.unwrap().conditions, ConditionType::Ready).unwrap().reason.clone();
+    assert_eq!((ready.as_str(), world.count(Request::SetFinalizer)), ("ConflictingPolicyRoles", 0));
+    assert!(stored.metadata.finalizers.is_some_and(|all| !all.is_empty()));
 }
 
 #[test]

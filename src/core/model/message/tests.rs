@@ -141,7 +141,7 @@ fn message_names_subject_and_action() {
         (
             seen(Observation::Off).calls().refused(ErrorKind::LimitReached, "LimitExceededException"),
             Reason::CallLimitReached,
-            &["were used by others", "LimitExceededException"],
+            &["the operator has counted fewer", "LimitExceededException"],
         ),
     ] {
         let words = says(&situation, reason);

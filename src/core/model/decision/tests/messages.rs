@@ -70,7 +70,7 @@ Many messages contain one sentence about the encryption of records. The lists be
 
 ";
 const OUTDATED: &str = "
-After three reconciles in a row in which AWS did not describe the stream, and while the resource is suspended, `Encrypted` keeps its last message behind one of these prefixes.
+In two cases `Encrypted` keeps its last message behind one of these prefixes: after three reconciles in a row in which AWS did not describe the stream, and while the resource is suspended.
 While the resource is suspended, `KeyUsable` does so too.
 
 ";

@@ -24,9 +24,9 @@ pub(super) const FROM_CONTROLLER: [(&str, &str, &str); 9] = [
         "\"{why} The resource is deleted, and the encryption of its stream is unchanged.\"",
     ),
     (
-        "MESSAGE The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged.",
+        "MESSAGE The API server did not confirm the removal of the finalizer. If it removed the finalizer, the resource is deleted, and the encryption of its stream is unchanged.",
         include_str!("../../../../controller/finalize.rs"),
-        "\"{why} The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged.\"",
+        "\"{why} The API server did not confirm the removal of the finalizer. If it removed the finalizer, the resource is deleted, and the encryption of its stream is unchanged.\"",
     ),
     (
         "The finalizer cannot be added: ERROR. If the resource is deleted now, the encryption of its stream stays on.",
