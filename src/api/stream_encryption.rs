@@ -385,10 +385,10 @@ pub struct Failure {
 pub struct Calls {
     /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis, refused calls do not count, and only Start counts; if the spec disables encryption, only Stop counts instead.
     pub used: u32,
-    /// How many of the calls in `calls.used` other callers made. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count. Absent if none is known.
+    /// How many of the calls in `calls.used` were made by other callers. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count. Absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The maximum of `calls.used`: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. `calls.used` includes the calls of others. They leave the operator fewer calls only if the sum would exceed 25.
+    /// How many calls may count: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. Example with a `maxCallsPerDay` of 20: after 3 calls of others it is 23, and the operator has 20 calls left. From the sixth call of others on, each leaves the operator one call fewer.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
