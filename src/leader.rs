@@ -1,9 +1,11 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
+//! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits, because
+//! the library compares the lease with the own clock: a replica whose clock is ahead would take it from a leader that works.
+//!
 //! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
-//! make no call twice, because each call is fenced by its ledger. A lease that is taken over because of a
-//! wrong clock is therefore harmless.
+//! make no call twice, because each call is fenced by its ledger.
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -17,6 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::telemetry::{Warnings, error_chain};
+
+mod standby;
+
+use standby::Standby;
 
 /// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
 /// time.
@@ -36,6 +42,8 @@ const REPEAT_FOR: Duration = Duration::from_secs(6);
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Delay before the lease is requested again.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// Time within which a lease that nobody holds is acquired, unless another replica is faster.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A candidate for the lease.
 pub struct LeaderElection {
@@ -75,19 +83,18 @@ impl LeaderElection {
     ) {
         let mut warnings = Warnings::default();
         while !end.is_cancelled() {
-            let asked = self.ask();
-            let lease = tokio::select! {
-                lease = asked => lease,
+            let acquiring = self.acquire(&seen);
+            let acquired = tokio::select! {
+                acquired = acquiring => acquired,
                 () = end.cancelled() => return,
             };
-            let lost = match lease {
-                Ok(lease) => {
-                    seen();
-                    self.follow(&lease, end, &work).await
-                }
+            let ended = match acquired {
+                Ok(Some(lease)) => self.lead(&lease, end, &work).await,
+                // Another replica was faster.
+                Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
-            if let Err(error) = lost {
+            if let Err(error) = ended {
                 if warnings.is_due() {
                     let error = error_chain(&error);
                     warn!(error, lease = self.lease, "failed to read or write the lease");
@@ -97,6 +104,20 @@ impl LeaderElection {
                     () = end.cancelled() => {}
                 }
             }
+        }
+    }
+
+    /// Waits until no other replica holds the lease, and acquires it. Returns `None` if another replica acquires it first.
+    async fn acquire(&self, seen: impl Fn()) -> kube_lease_manager::Result<Option<LeaseManager>> {
+        let duration = Duration::from_secs(LEASE_DURATION);
+        let (client, identity) = (self.client.clone(), self.identity.clone());
+        let mut standby = Standby::new(client, &self.namespace, &self.lease, identity, duration);
+        standby.wait(&seen).await?;
+        let lease = self.ask().await?;
+        seen();
+        match tokio::time::timeout(ACQUIRE_WITHIN, lease.changed()).await {
+            Ok(held) => Ok(held?.then_some(lease)),
+            Err(_) => Ok(None),
         }
     }
 
@@ -112,46 +133,37 @@ impl LeaderElection {
         }
     }
 
-    /// Follows a lease until it cannot be read or renewed, or `end` is cancelled. A replica that cannot renew the
-    /// lease does not lead: without the API server it could not write anything either.
-    async fn follow<F: Future<Output = ()> + Send + 'static>(
+    /// Runs `work` until the lease is lost or cannot be renewed, or `work` ends after `end` is cancelled. A replica that cannot
+    /// renew the lease does not lead: without the API server it could not write anything either.
+    async fn lead<F: Future<Output = ()> + Send + 'static>(
         &self,
         lease: &LeaseManager,
         end: &CancellationToken,
         work: &impl Fn(CancellationToken) -> F,
     ) -> kube_lease_manager::Result<()> {
-        loop {
-            let held = tokio::select! {
-                held = lease.changed() => held?,
-                () = end.cancelled() => return Ok(()),
-            };
-            if !held {
-                continue;
-            }
-            info!(lease = self.lease, "became leader");
-            let token = end.child_token();
-            let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
-            // The lease is renewed until `work` has ended.
-            let lost = tokio::select! {
-                lost = renew(async || lease.changed().await) => lost,
-                ended = &mut running => {
-                    if let Err(error) = ended {
-                        resume_unwind(error.into_panic());
-                    }
-                    // The next leader does not have to wait for the lease to expire.
-                    if let Err(error) = lease.release().await {
-                        warn!(%error, lease = self.lease, "failed to release the lease");
-                    }
-                    return Ok(());
+        info!(lease = self.lease, "became leader");
+        let token = end.child_token();
+        let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
+        // The lease is renewed until `work` has ended.
+        let lost = tokio::select! {
+            lost = renew(async || lease.changed().await) => lost,
+            ended = &mut running => {
+                if let Err(error) = ended {
+                    resume_unwind(error.into_panic());
                 }
-            };
-            warn!(lease = self.lease, "lost leadership");
-            token.cancel();
-            if let Err(error) = running.await {
-                resume_unwind(error.into_panic());
+                // The next leader does not have to wait for the lease to expire.
+                if let Err(error) = lease.release().await {
+                    warn!(%error, lease = self.lease, "failed to release the lease");
+                }
+                return Ok(());
             }
-            lost?;
+        };
+        warn!(lease = self.lease, "lost leadership");
+        token.cancel();
+        if let Err(error) = running.await {
+            resume_unwind(error.into_panic());
         }
+        lost.map(drop)
     }
 }
 

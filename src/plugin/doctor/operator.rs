@@ -12,9 +12,11 @@ use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, readable};
 use crate::plugin::operator_settings::OperatorSettings;
 
-/// How old the last renewal of a lease may be: it is renewed every 10 seconds and valid for 15, and the person's clock may
+/// How old the last renewal of a lease may be: it is renewed every 13 seconds and valid for 30, and the person's clock may
 /// be a minute ahead.
 const LEASE_AGE: SignedDuration = SignedDuration::from_secs(80);
+/// How far the last renewal may lie in the future, because the person's clock is behind.
+const LEASE_AHEAD: SignedDuration = SignedDuration::from_secs(-60);
 
 /// Runs the checks. `deployments` are the settings of each Deployment of the operator.
 pub(super) async fn all(
@@ -90,6 +92,9 @@ fn leader_check(
         let Some(holder) = holder else { continue };
         let described = format!("{holder} holds Lease {}", lease.name_any());
         match spec.and_then(|spec| spec.renew_time.as_ref()).map(|at| now.duration_since(at.0)) {
+            Some(age) if age < LEASE_AHEAD => {
+                stale.push(format!("{described}, renewed {} in the future by your clock", short(age.abs())));
+            }
             Some(age) if age <= LEASE_AGE => fresh.push(described),
             Some(age) => stale.push(format!("{described}, renewed {} ago", short(age))),
             None => stale.push(described),
@@ -99,7 +104,7 @@ fn leader_check(
         return Check::failed(
             LEADER,
             stale.join("; "),
-            "No replica of this Deployment works: see the pods and their log; docs/runbooks/StreamEncryptionNoLeader.md.",
+            "No replica of this Deployment works, or the clock of its node is wrong: see the pods and their log; docs/runbooks/StreamEncryptionNoLeader.md.",
         );
     }
     let wanted = if is_known { named.len() } else { 1 };
@@ -209,6 +214,7 @@ mod tests {
     fn own_lease_fails_if_it_is_old_beyond_a_wrong_clock() {
         let of = |age| leader_of(&[lease("operator", age)], &[Some("operator")]);
         assert_eq!([of(-60), of(75), of(81)], [Health::Good, Health::Good, Health::Failed]);
+        assert_eq!(of(-61), Health::Failed, "the clock of the leader is wrong");
         assert_eq!(leader_of(&[lease("a", 1), lease("b", 100)], &[Some("a"), Some("b")]), Health::Failed);
     }
 

@@ -1,0 +1,223 @@
+//! What a replica does while another one leads: it reads the lease until nobody holds it.
+//!
+//! The clocks of nodes can differ by more than the lease lasts, so the time in the lease is never compared with a clock, and
+//! only shows whether the lease was renewed. As in client-go, a lease has expired if it has not changed for its duration,
+//! which this replica measures with its own monotonic clock. This file ends an expired lease, and never any other.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::info;
+
+/// Time between two reads of the lease. A lease that is released is acquired after at most this time.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A replica that does not lead.
+pub(super) struct Standby {
+    api: Api<Lease>,
+    lease: String,
+    identity: Option<String>,
+    duration: Duration,
+    /// The content of the lease, and when this replica read that content first.
+    observed: Option<(LeaseSpec, Instant)>,
+}
+
+/// Who holds a lease.
+#[derive(Debug, PartialEq, Eq)]
+enum Holder {
+    /// Nobody, or this replica.
+    NoOther,
+    /// Another replica, which renews it or has not had the time to do so.
+    Another,
+    /// Another replica, which has not renewed it in time.
+    Expired,
+}
+
+impl Standby {
+    /// Creates a standby for this lease, which expires if it is not renewed for `duration`.
+    pub(super) fn new(
+        client: Client,
+        namespace: &str,
+        lease: &str,
+        identity: Option<String>,
+        duration: Duration,
+    ) -> Self {
+        let api = Api::namespaced(client, namespace);
+        Self { api, lease: lease.to_owned(), identity, duration, observed: None }
+    }
+
+    /// Returns once no other replica holds the lease, or the lease does not exist. `seen` is called each time it was read.
+    ///
+    /// # Errors
+    /// The API server does not respond, or refuses the request.
+    pub(super) async fn wait(&mut self, seen: impl Fn()) -> kube::Result<()> {
+        loop {
+            let Some(lease) = self.api.get_opt(&self.lease).await? else { return Ok(()) };
+            seen();
+            match self.holder(&lease, Instant::now()) {
+                Holder::NoOther => return Ok(()),
+                Holder::Expired if self.end(&lease).await? => return Ok(()),
+                Holder::Another | Holder::Expired => {}
+            }
+            tokio::time::sleep(READ_INTERVAL).await;
+        }
+    }
+
+    fn holder(&mut self, lease: &Lease, now: Instant) -> Holder {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.as_ref().filter(|holder| !holder.is_empty());
+        if holder.is_none_or(|holder| self.identity.as_ref() == Some(holder)) {
+            return Holder::NoOther;
+        }
+        match &self.observed {
+            Some((known, since)) if *known == spec => {
+                if now.duration_since(*since) >= self.duration {
+                    Holder::Expired
+                } else {
+                    Holder::Another
+                }
+            }
+            _ => {
+                self.observed = Some((spec, now));
+                Holder::Another
+            }
+        }
+    }
+
+    /// Removes the holder of an expired lease. Returns `false` if the lease has changed since it was read.
+    async fn end(&self, lease: &Lease) -> kube::Result<bool> {
+        let nobody = json!({
+            "metadata": {"resourceVersion": lease.resource_version()},
+            "spec": {"holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null},
+        });
+        match self.api.patch(&self.lease, &PatchParams::default(), &Patch::Merge(&nobody)).await {
+            Ok(_) => {
+                let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+                info!(lease = self.lease, holder, "ended a lease that its holder did not renew");
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::{Method, StatusCode};
+    use axum::response::{IntoResponse as _, Response};
+    use serde_json::Value;
+
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(30);
+
+    /// An API server with one lease. `at_read` changes the lease before each read, by the time since the start.
+    struct Server {
+        spec: Mutex<Value>,
+        version: Mutex<u64>,
+        at_read: fn(Duration, &mut Value),
+        /// Whether another replica writes the lease just before each patch.
+        is_contended: bool,
+        begin: Instant,
+    }
+
+    impl Server {
+        async fn answer(self: Arc<Self>, request: Request) -> Response {
+            let is_patch = request.method() == Method::PATCH;
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            let mut spec = self.spec.lock().unwrap();
+            let mut version = self.version.lock().unwrap();
+            if is_patch {
+                let patch: Value = serde_json::from_slice(&body).unwrap();
+                if self.is_contended {
+                    *version += 1;
+                }
+                if patch["metadata"]["resourceVersion"] != version.to_string() {
+                    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "reason": "Conflict", "message": "it has changed", "code": 409});
+                    return (StatusCode::CONFLICT, status.to_string()).into_response();
+                }
+                *spec = json!({});
+            } else {
+                let before = spec.clone();
+                (self.at_read)(self.begin.elapsed(), &mut spec);
+                *version += u64::from(before != *spec);
+            }
+            let metadata = json!({"name": "operator", "resourceVersion": version.to_string()});
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": *spec})
+                .to_string()
+                .into_response()
+        }
+    }
+
+    fn renewed(second: u64) -> Value {
+        // An hour ahead of every clock, or behind it: only a change counts.
+        json!({"holderIdentity": "first", "leaseDurationSeconds": 30,
+            "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", second / 60, second % 60)})
+    }
+
+    /// Returns the time after which the standby stops waiting, and whether the lease has a holder then. `None` after an hour.
+    async fn waits(
+        at_read: fn(Duration, &mut Value),
+        is_contended: bool,
+        identity: &str,
+    ) -> (Option<Duration>, bool) {
+        let begin = Instant::now();
+        let server =
+            Server { spec: Mutex::new(renewed(0)), version: Mutex::default(), at_read, is_contended, begin };
+        let server = Arc::new(server);
+        let answering = server.clone();
+        let client = Client::new(
+            Router::new().fallback(async move |request: Request| answering.answer(request).await),
+            "default",
+        );
+        let mut standby = Standby::new(client, "system", "operator", Some(identity.to_owned()), DURATION);
+        let waited = tokio::time::timeout(Duration::from_hours(1), standby.wait(|| {})).await;
+        let is_held = server.spec.lock().unwrap()["holderIdentity"].is_string();
+        (waited.is_ok().then(|| begin.elapsed()), is_held)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_that_is_renewed_is_never_ended() {
+        let renew = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs() / 28);
+        assert_eq!(waits(renew, false, "second").await, (None, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_without_renewal_is_ended_after_its_duration() {
+        let die = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs().min(100) / 20);
+        let (Some(waited), false) = waits(die, false, "second").await else { panic!("it is ended") };
+        let since_renewal = waited.saturating_sub(Duration::from_secs(100));
+        assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 2, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn released_lease_is_noticed_within_seconds() {
+        let release = |at: Duration, spec: &mut Value| {
+            if at.as_secs() >= 5 {
+                *spec = json!({});
+            }
+        };
+        let (waited, _) = waits(release, false, "second").await;
+        assert!(waited.is_some_and(|waited| waited <= Duration::from_secs(7)), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn own_lease_is_not_waited_for() {
+        assert_eq!(waits(|_, _| {}, false, "first").await, (Some(Duration::ZERO), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_that_another_standby_takes_is_not_ended() {
+        assert_eq!(waits(|_, _| {}, true, "second").await, (None, true));
+    }
+}
