@@ -2,7 +2,7 @@
 //!
 //! `resources` writes the status and the finalizer of resources. `policy_status` writes the status of policies, with
 //! the function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline,
-//! except for the watches of the caches and the lists with which they begin: their connections may be silent for at most
+//! except for watches and the lists with which they begin: their connections may be silent for at most
 //! 79 s, and `page_retry` limits each page. No request of a reconcile is repeated: the next reconcile sends it, with the state at that time. Only the pages of the lists
 //! of watches are requested again (`page_retry`).
 
@@ -26,6 +26,7 @@ use caches::{Caches, NotCurrent};
 use events::Recorder;
 use policies::MaybeInvalidPolicy;
 pub use policies::UnappliedObjects;
+pub(crate) use request::is_missing_object;
 use shared_read::SharedRead;
 
 pub mod caches;

@@ -16,7 +16,7 @@ use stream_encryption_core::controller::kube_api::{KubeError, ReferencedKey};
 use stream_encryption_core::model::object::is_dns_subdomain;
 use tracing::warn;
 
-use super::request::with_timeout;
+use super::request::{is_missing_object, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches::{self, WatchBackoff};
 use crate::telemetry::Warnings;
@@ -74,13 +74,8 @@ pub(super) async fn referenced_key(
                 let arn = key.0.data.pointer(provider.arn).and_then(serde_json::Value::as_str);
                 Ok(arn.map_or(ReferencedKey::NotReady, |arn| ReferencedKey::Arn(arn.to_owned())))
             }
-            // Not `is_not_found()`: the response to an unknown path is no Status object, and has no reason.
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                // If the kind is missing, the error names no object; if the object is missing, the error
-                // names it.
-                let names_object = status.details.is_some_and(|details| details.name == reference.name);
-                Ok(if names_object { ReferencedKey::NotReady } else { ReferencedKey::KindMissing })
-            }
+            Err(kube::Error::Api(status)) if is_missing_object(&status) => Ok(ReferencedKey::NotReady),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(ReferencedKey::KindMissing),
             Err(error) => Err(error),
         }
     };
@@ -132,7 +127,6 @@ pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = K
 
 /// Returns whether a watch failed because its kind is not installed, or not any more.
 fn is_missing_kind(error: &watcher::Error) -> bool {
-    // The response to an unknown path is no Status object, and has no reason.
     watches::status_of(error).is_some_and(|status| status.code == 404)
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures_util::AsyncReadExt as _;
 use kube::Client;
+use kube::core::Status;
 use serde::de::DeserializeOwned;
 use stream_encryption_core::controller::kube_api::KubeError;
 use tokio::sync::Semaphore;
 
 use crate::telemetry::error_chain;
 
-/// Deadline of every request, except for the watches of the caches and the lists with which they begin.
+/// Deadline of every request, except for watches and the lists with which they begin.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Sends a request with the deadline, and converts its error.
@@ -30,7 +31,7 @@ pub(super) async fn none_if_missing<T>(
     let request = async {
         match request.await {
             Ok(found) => Ok(Some(found)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(kube::Error::Api(status)) if is_missing_object(&status) => Ok(None),
             Err(error) => Err(error),
         }
     };
@@ -55,6 +56,13 @@ pub(super) async fn send_then_acquire<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(kube::Error::SerdeError)
 }
 
+/// Returns whether the API server responds that an object does not exist. Its response to a path that it does not serve has
+/// the code 404, too: the kind or the version is not installed, or a proxy does not know the path. That response names no
+/// object, so nothing follows from it about any object.
+pub fn is_missing_object(status: &Status) -> bool {
+    status.is_not_found() && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
 fn to_kube_error(error: &kube::Error) -> KubeError {
     match error {
         kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => KubeError::Conflict,
@@ -77,8 +85,32 @@ fn to_kube_error(error: &kube::Error) -> KubeError {
 mod tests {
     use kube::api::GetParams;
     use kube::core::Request;
+    use serde_json::json;
 
     use super::*;
+
+    /// A ledger is deleted if its owner does not exist, so this must not be concluded from any other response.
+    #[tokio::test]
+    async fn unknown_path_is_not_a_missing_object() {
+        let not_found = |reason: &str, details: Option<&str>| {
+            let details = details.map(|name| json!({ "name": name }));
+            let status = Status::failure("not found", reason).with_code(404);
+            Status { details: details.map(|details| serde_json::from_value(details).unwrap()), ..status }
+                .boxed()
+        };
+        for (status, is_missing) in [
+            (not_found("NotFound", Some("orders")), true),
+            (not_found("NotFound", Some("")), false),
+            (not_found("NotFound", None), false),
+            // How kube represents a response that is no Status.
+            (not_found("Failed to parse error data", None), false),
+        ] {
+            let answer =
+                none_if_missing::<()>(std::future::ready(Err(kube::Error::Api(status.clone())))).await;
+            assert_eq!(answer == Ok(None), is_missing, "{status:?}");
+            assert!(is_missing || matches!(answer, Err(KubeError::Rejected(_))), "{answer:?}");
+        }
+    }
 
     #[test]
     fn request_for_an_impossible_name_is_a_lasting_refusal() {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
-use crate::kubernetes::connection;
+use crate::kubernetes::{connection, is_missing_object};
 use crate::telemetry::error_chain;
 
 /// The objects of one page of a list.
@@ -231,7 +231,7 @@ impl Found {
 fn none_if_missing<K>(answer: kube::Result<K>) -> kube::Result<Option<K>> {
     match answer {
         Ok(found) => Ok(Some(found)),
-        Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => Ok(None),
+        Err(kube::Error::Api(status)) if is_missing_object(&status) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -293,7 +293,7 @@ pub(super) enum Refusal {
 /// Returns an error in words that name what to do. It is a [`Refusal`] if sending the request again cannot help.
 pub(super) fn readable(error: kube::Error) -> anyhow::Error {
     match error {
-        kube::Error::Api(status) if status.code == 404 && status.reason != "NotFound" => {
+        kube::Error::Api(status) if status.code == 404 && !is_missing_object(&status) => {
             Refusal::KindMissing.into()
         }
         kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(status.message.clone()).into(),
@@ -305,6 +305,7 @@ pub(super) fn readable(error: kube::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use serde_json::json;
 
     use super::*;
 
@@ -338,12 +339,14 @@ mod tests {
 
     #[test]
     fn missing_definition_is_not_a_missing_object() {
-        let answer = |reason: &str| {
-            let status = Status::failure("404 page not found", reason).with_code(404).boxed();
-            none_if_missing::<()>(Err(kube::Error::Api(status)))
+        let status = |reason: &str| Status::failure("404 page not found", reason).with_code(404);
+        let missing = Status {
+            details: Some(serde_json::from_value(json!({"name": "orders"})).unwrap()),
+            ..status("NotFound")
         };
-        assert!(matches!(answer("NotFound"), Ok(None)));
-        let error = readable(answer("Failed to parse error data").unwrap_err()).to_string();
+        let answer = |status: Status| none_if_missing::<()>(Err(kube::Error::Api(status.boxed())));
+        assert!(matches!(answer(missing), Ok(None)));
+        let error = readable(answer(status("Failed to parse error data")).unwrap_err()).to_string();
         assert!(error.contains("not installed"), "{error}");
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::merge::{self, LastApply};
+use crate::kubernetes::is_missing_object;
 use crate::plugin::cluster::readable;
 use crate::telemetry::error_chain;
 
@@ -94,7 +95,7 @@ impl Target<'_> {
         let request = self.requests().get(&name, &GetParams::default()).map_err(unsent);
         let stored: DynamicObject = match self.client.request(request.map_err(Failure::Read)?).await {
             Ok(stored) => stored,
-            Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
+            Err(kube::Error::Api(status)) if is_missing_object(&status) => {
                 let object = self.create(given).await.map_err(Failure::Write)?;
                 return Ok(Accepted { object, change: Change::Created, note: String::new() });
             }
@@ -259,7 +260,7 @@ mod tests {
 
     fn status(code: u16, reason: &str, kind: &str) -> Response {
         let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
-            "message": "why", "details": {"kind": kind, "retryAfterSeconds": 0}});
+            "message": "why", "details": {"name": "orders", "kind": kind, "retryAfterSeconds": 0}});
         (http::StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
     }
 
