@@ -44,6 +44,7 @@ pub(super) enum State {
 /// A stream and the resource that manages it.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a column of the report")]
 pub(super) struct Entry {
     /// The namespace of the `StreamEncryption`; empty if the stream has none.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -79,6 +80,9 @@ pub(super) struct Entry {
     pub(super) reconciling: bool,
     pub(super) stalled: bool,
     pub(super) suspended: bool,
+    /// Whether the spec has changed since the operator wrote the status. Everything else is then that of the earlier spec,
+    /// except that Ready is not known.
+    pub(super) outdated: bool,
     /// The status of the condition `KeyUsable`; absent if the resource does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) key_usable: Option<&'static str>,
@@ -130,6 +134,7 @@ impl Columns for Entry {
             "reconciling",
             "stalled",
             "suspended",
+            "outdated",
             "keyUsable",
             "encryptedSinceTime",
             "plaintextSinceTime",
@@ -249,6 +254,15 @@ impl Entry {
         }
         entry.reconciling = condition(ConditionType::Reconciling).is_some_and(is_true);
         entry.stalled = condition(ConditionType::Stalled).is_some_and(is_true);
+        let is_seen = status.observed_generation.is_some_and(|seen| seen != UNSEEN);
+        entry.outdated = is_seen && status.observed_generation != resource.metadata.generation;
+        if entry.outdated {
+            entry.ready = ConditionStatus::Unknown.as_str();
+            let of_earlier = entry.message.unwrap_or_default();
+            entry.message = Some(format!(
+                "The spec has changed, and the operator has not reconciled it yet. Until then, the status is that of the earlier spec: {of_earlier}"
+            ));
+        }
         entry.key_usable = condition(ConditionType::KeyUsable).map(|usable| status_word(&usable.status));
         entry.state = state(status);
         entry.encryption_status = status.encryption_status;
@@ -320,6 +334,11 @@ impl Entry {
         self.reason.as_deref() == Some(UNREADABLE)
     }
 
+    /// Returns whether the operator has reconciled the resource with its present spec.
+    pub(super) fn is_reconciled(&self) -> bool {
+        self.reason.is_some() && !self.outdated
+    }
+
     /// Returns whether the resource may manage its stream: the operator reports nothing that excludes it.
     pub(super) fn may_own_its_stream(&self) -> bool {
         let reason = self.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
@@ -337,7 +356,7 @@ impl Entry {
             Finding::Plaintext => self.plaintext_since_time.is_some() || self.state == State::Plaintext,
             Finding::NotReady => self.ready != ConditionStatus::True.as_str(),
             Finding::Stalled => self.stalled,
-            Finding::Reconciling => self.reconciling || self.reason.is_none(),
+            Finding::Reconciling => self.reconciling || !self.is_reconciled(),
             Finding::Changing => matches!(
                 self.encryption_status,
                 Some(EncryptionStatus::Enabling | EncryptionStatus::Disabling)

@@ -35,7 +35,7 @@ pub(super) async fn all(cluster: &Cluster, scope: &Scope, drift_interval: Signed
 
 fn resources(entries: &[Entry], selected: &str) -> Check {
     let name = "resources";
-    let unseen = entries.iter().filter(|entry| entry.reason.is_none()).count();
+    let unseen = entries.iter().filter(|entry| !entry.is_reconciled()).count();
     let count = |finding| entries.iter().filter(|entry| entry.has(finding)).count();
     let (plaintext, attention) = (count(Finding::Plaintext), count(Finding::Attention));
     let message = format!(

@@ -16,7 +16,7 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>, now: Timest
         return "This version of the plugin does not know what the operator does next.".to_owned();
     }
     let reason: Option<Reason> = entry.reason.as_ref().and_then(|reason| reason.parse().ok());
-    let Some(reason) = reason else {
+    let Some(reason) = reason.filter(|_| !entry.outdated) else {
         return "The operator has not reconciled this resource yet. If that lasts longer than a minute, check that the operator runs and watches this namespace.".to_owned();
     };
     if let Some(at) = entry.next_attempt_time.filter(|at| now.duration_since(*at) > LATE) {

@@ -5,10 +5,14 @@ use serde_json::{Value, json};
 use super::*;
 
 fn entry(status: &Value) -> Entry {
+    entry_of_generation(None, status)
+}
+
+fn entry_of_generation(generation: Option<i64>, status: &Value) -> Entry {
     let resource = json!({
         "apiVersion": "streamencryption.dev/v1alpha1",
         "kind": "StreamEncryption",
-        "metadata": {"name": "orders", "namespace": "data"},
+        "metadata": {"name": "orders", "namespace": "data", "generation": generation},
         "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
         "status": status,
     });
@@ -43,6 +47,21 @@ fn state_follows_the_condition_and_the_change() {
     let other = condition("Ready", "False", "SourceNotDirectPut");
     assert_eq!(entry(&json!({"conditions": [other]})).state, State::NotEncryptable);
     assert_eq!(entry(&json!({"observedGeneration": -1})).state, State::Unknown);
+}
+
+/// A pipeline asks right after its apply, or while the operator does not run.
+#[test]
+fn status_of_an_earlier_spec_is_not_ready() {
+    let seen = |generation| {
+        let ready = [condition("Ready", "True", "Encrypted"), condition("Encrypted", "True", "Encrypted")];
+        let status = json!({"observedGeneration": generation, "conditions": ready});
+        let entry = entry_of_generation(Some(2), &status);
+        let found = [Finding::NotReady, Finding::Reconciling, Finding::Stalled].map(|one| entry.has(one));
+        (entry.outdated, entry.ready, entry.state, found)
+    };
+    assert_eq!(seen(2), (false, "True", State::Encrypted, [false; 3]));
+    assert_eq!(seen(1), (true, "Unknown", State::Encrypted, [true, true, false]));
+    assert!(!seen(UNSEEN).0, "the operator has not written any status");
 }
 
 /// An auditor reads the column, and whoever retires a key counts by it.
