@@ -110,16 +110,15 @@ pub fn layout(
     let by_stream: BTreeMap<&StreamArn, &PlannedStream> =
         plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
     let granted = grants::granted_streams(&folder.iam);
-    // A manifest without a namespace gets that of the kustomization, otherwise that of `kubectl apply -n`.
-    let of_kustomization =
-        folder.kustomization.as_ref().and_then(|(_, text)| kustomization::namespace_of(text));
+    // kustomize gives its namespace to every manifest. A manifest without a namespace gets that of `kubectl apply -n`.
+    let of_kustomization = folder.namespace();
     for (stream, manifest) in existing {
         layout.manifests.insert(stream.clone(), manifest.path.clone());
         layout.modes.insert(stream.clone(), manifest.mode);
         layout.kept.insert(stream.clone());
         let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, &granted);
         let place = surveyed.iter().find(|place| is_of(stream, place));
-        let namespace = manifest.namespace.as_ref().or(of_kustomization.as_ref());
+        let namespace = of_kustomization.as_ref().or(manifest.namespace.as_ref());
         let is_of_namespace = namespace.is_none_or(|namespace| *namespace == options.namespace);
         match place.filter(|_| is_of_namespace) {
             Some(place) => of_namespace.push(AllowedStream { role: place.role.clone(), ..kept }),

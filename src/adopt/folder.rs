@@ -106,6 +106,23 @@ impl Folder {
         read.gone = listed.into_iter().filter(is_gone).collect();
         Ok(read)
     }
+
+    /// Returns the namespace that the kustomization gives to all objects of the folder, whatever their manifests say.
+    #[must_use]
+    pub fn namespace(&self) -> Option<String> {
+        self.kustomization.as_ref().and_then(|(_, text)| kustomization::namespace_of(text))
+    }
+
+    /// Returns an error if the kustomization gives all objects another namespace than this one: the policies would be for a
+    /// namespace without resources.
+    pub fn ensure_namespace(&self, namespace: &str) -> anyhow::Result<()> {
+        match (self.namespace(), &self.kustomization) {
+            (Some(given), Some((file, _))) if given != namespace => anyhow::bail!(
+                "{file} gives all objects of the folder the namespace {given}, and not {namespace}: use -n {given}, or remove `namespace` from {file}"
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl ExistingManifest {

@@ -124,6 +124,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let (managed, not_searched, namespace) = cluster(arguments, own.as_ref().ok()).await?;
     // Before the survey, which takes long: a folder that cannot be read ends the run.
     let existing = arguments.write.as_deref().map(Folder::read).transpose()?;
+    if let Some(folder) = &existing {
+        folder.ensure_namespace(&namespace)?;
+    }
     let mut notes = Vec::new();
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));

@@ -331,14 +331,21 @@ fn kustomization_of_another_form_stops_no_other_file() {
     );
 }
 
-/// A kustomization with a namespace gives it to the manifests that have none.
+/// A kustomization with a namespace gives it to all manifests, whatever they say.
 #[test]
-fn manifest_without_a_namespace_has_that_of_the_kustomization() {
-    for (of_kustomization, is_of_data) in [(None, true), (Some("data"), true), (Some("team-b"), false)] {
+fn manifest_has_the_namespace_of_the_kustomization() {
+    for (of_manifest, of_kustomization, is_of_data) in [
+        ("", None, true),
+        ("", Some("data"), true),
+        ("", Some("team-b"), false),
+        ("  namespace: team-b\n", None, false),
+        ("  namespace: team-b\n", Some("data"), true),
+        ("  namespace: data\n", Some("team-b"), false),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         written(&folder, &[clicks()], &Managed::default(), false);
         let file = folder.path().join(path(&clicks().stream.arn));
-        let text = fs::read_to_string(&file).unwrap().replace("  namespace: data\n", "");
+        let text = fs::read_to_string(&file).unwrap().replace("  namespace: data\n", of_manifest);
         fs::write(&file, text).unwrap();
         fs::remove_file(folder.path().join("policy.yaml")).unwrap();
         if let Some(namespace) = of_kustomization {
@@ -348,7 +355,13 @@ fn manifest_without_a_namespace_has_that_of_the_kustomization() {
         }
         written(&folder, &[clicks()], &Managed::default(), true);
         let policies = fs::read_to_string(folder.path().join("policy.yaml")).unwrap();
-        assert_eq!(policies.contains("stream/clicks"), is_of_data, "{of_kustomization:?}: {policies}");
+        assert_eq!(
+            policies.contains("stream/clicks"),
+            is_of_data,
+            "{of_manifest:?}, {of_kustomization:?}: {policies}"
+        );
+        let read = Folder::read(folder.path()).unwrap();
+        assert_eq!(read.ensure_namespace("data").is_err(), of_kustomization == Some("team-b"));
     }
 }
 
