@@ -159,6 +159,11 @@ async fn deployment_has_strategy_history_and_annotations() {
     let made = deployment(values).await;
     assert_eq!((&made["spec"]["strategy"], &made["spec"]["revisionHistoryLimit"]), (&strategy, &json!(0)));
     assert_eq!(made["metadata"]["annotations"], json!({"reload": "true"}));
+    // A new pod needs the port that the old one on its node uses.
+    let host = deployment(json!({"hostNetwork": true})).await;
+    assert_eq!(host["spec"]["strategy"]["rollingUpdate"], json!({"maxSurge": 0, "maxUnavailable": 1}));
+    let given = deployment(json!({"hostNetwork": true, "strategy": strategy})).await;
+    assert_eq!(given["spec"]["strategy"], strategy);
     let plain = deployment(json!({})).await;
     assert_eq!(
         (&plain["spec"]["strategy"], &plain["spec"]["revisionHistoryLimit"]),
