@@ -189,6 +189,7 @@ pub struct Settings {
 
 impl Settings {
     /// Returns the part of the settings that a reconcile reads.
+    #[must_use]
     pub fn config(&self) -> Config {
         Config {
             region: self.region.clone(),

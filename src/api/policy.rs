@@ -58,7 +58,7 @@ pub struct StreamEncryptionPolicySpec {
     /// Whether encryption may be disabled, by encryption: Disabled or deletionPolicy: Disable. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_disable: bool,
-    /// The maximum number of encryption calls per stream in 24 hours. On Firehose, Start and Stop count together. On Kinesis, Start and Stop have separate counts, and refused calls do not count. AWS allows 25. Default: 20.
+    /// The maximum number of the operator's own encryption calls per stream in 24 hours. On Firehose, Start and Stop count together. On Kinesis, Start and Stop have separate counts, and refused calls do not count. AWS allows 25. Default: 20.
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,

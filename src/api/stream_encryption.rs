@@ -241,7 +241,7 @@ pub struct StreamEncryptionStatus {
     /// The key that the spec specifies, resolved to its ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_key: Option<KeyIdentity>,
-    /// The key that encrypts records now. After a failed key change, that is still the old key. Absent for plaintext, or while unknown. Without an ARN for `AWS_OWNED_CMK`, or if no policy allows the namespace to use the key.
+    /// The key that encrypts records now. After a failed key change, that is still the old key. Absent for plaintext, or while unknown. `arn` is absent for `AWS_OWNED_CMK`, and if no policy allows the namespace to use the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key: Option<KeyIdentity>,
     /// Since when the active key is unusable. Meanwhile, a Firehose stream does not deliver its records and loses records that are older than 24 hours, and a Kinesis stream can be neither written nor read.

@@ -139,7 +139,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         // The resource is being deleted, and `remove_unwanted_finalizer` ends this reconcile and every later one before the
         // ledger is opened. The finalizer of another client may keep the resource for a long time. So the notice ends
         // here: otherwise its calls, and their messages in the queue of AWS's events, would be held for as long.
-        context.memory.events.finish(resource, &notice, CallsOutcome::MayNotEnter);
+        context.memory.events.finish(resource, &notice, CallsOutcome::MustNotEnter);
     }
     // Each finalizer step ends the reconcile if it changed the resource. A change that fails is reported as an error at
     // the end, after everything else was done.
@@ -152,7 +152,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             let wake = report::unresolved(context, resource, &last, why, finalizer_failure).await;
             // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
-                context.memory.events.finish(resource, &notice, CallsOutcome::MayNotEnter);
+                context.memory.events.finish(resource, &notice, CallsOutcome::MustNotEnter);
             }
             return wake;
         }
@@ -194,7 +194,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
         _ if state.ledger.may_record_events(may_claim) => CallsOutcome::Entered,
-        Ownership::Owned | Ownership::Another => CallsOutcome::MayNotEnter,
+        Ownership::Owned | Ownership::Another => CallsOutcome::MustNotEnter,
     };
     let wake = report::report(context, resource, state).await;
     // Even if the status could not be written: the ledger and the memory hold what the events led to.

@@ -2,8 +2,8 @@
 //!
 //! A list changes only what its own watch covers: its objects replace those of the same name as they arrive, and what
 //! the store holds beyond the complete list is deleted. The store therefore never holds two lists at a time, and the
-//! list of one namespace removes nothing of the others. This module only reads; it never delays one namespace because
-//! another one cannot be listed.
+//! list of one namespace removes nothing of the others. This module sends no request, and never delays one namespace
+//! because another one cannot be listed.
 
 use std::borrow::Borrow as _;
 use std::collections::HashSet;

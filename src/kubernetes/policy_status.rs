@@ -14,7 +14,8 @@ pub async fn write(
     metadata: &ObjectMeta,
     status: &StreamEncryptionPolicyStatus,
 ) -> Result<(), KubeError> {
-    // Only administrators write policies, and one is written at a time.
+    // The permits limit the large objects that users write. Only administrators write the content of policies, and the
+    // operator writes the status of one policy at a time, so a permit of its own suffices.
     let permits = Semaphore::new(1);
     resources::write_status::<StreamEncryptionPolicy>(client, &permits, metadata, status).await.map(drop)
 }

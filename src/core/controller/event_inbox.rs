@@ -1,8 +1,8 @@
 //! The events of AWS between their arrival and the reconciles that they lead to: which resources an event concerns,
 //! the calls that no ledger holds yet, and whether events arrive at all.
 //!
-//! An event leads to a Describe, and never to anything else: what happened is decided by what AWS then reports. A call
-//! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
+//! An event leads at most to a Describe, and what AWS then reports decides what follows. A call that an event reports is
+//! entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
 //! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes
 //! every stream, and checks by interval remain. A sender of forged events cannot make this module grow without limit: it
 //! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
@@ -108,7 +108,7 @@ pub enum CallsOutcome {
     /// being deleted without disabling encryption first.
     /// Another resource of the stream may own the ledger, so the calls are kept until every resource of the stream is
     /// reconciled.
-    MayNotEnter,
+    MustNotEnter,
     /// The ledger could not be read or written. The calls are kept for a later reconcile.
     NotEntered,
 }
@@ -288,7 +288,7 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if outcome == CallsOutcome::MayNotEnter && users.is_some_and(|users| users.iter().any(waits)) {
+            if outcome == CallsOutcome::MustNotEnter && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };

@@ -14,7 +14,7 @@ pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryp
     }
 }
 
-/// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before. If
+/// Records the stream, the desired key and the active key of a resource, instead of everything that was recorded before. If
 /// KMS has not answered about the desired key, nothing is removed: `key_names` leaves out an alias about which KMS has not
 /// answered, and an earlier `add_desired` or `register_from_status` has recorded it.
 pub(super) fn replace<A, R>(

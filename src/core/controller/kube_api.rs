@@ -149,8 +149,8 @@ pub enum KubeError {
     /// The object has changed since it was read, or already exists.
     #[error("it has changed since it was read")]
     Conflict,
-    /// The API server refuses the request, or the object cannot be parsed: because of the object's content,
-    /// its namespace, or the operator's permissions. Possibly the object does not exist.
+    /// The API server refuses the request, because of the object's content, its namespace or the operator's permissions. Or
+    /// the object cannot be parsed. Or something that the request requires does not exist, such as the definition of the kind.
     #[error("{0}")]
     Rejected(String),
     /// The API server does not respond, or not in time.

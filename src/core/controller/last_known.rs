@@ -54,9 +54,9 @@ pub(super) fn suspended(
     status
 }
 
-/// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in this many
-/// consecutive reconciles, or the status says so already and AWS has not described the stream since. A process that has
-/// just started therefore continues with what the status reports.
+/// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in
+/// [`MOST_UNANSWERED`] consecutive reconciles or more (`unanswered` is their number), or the status says so already and AWS
+/// has not described the stream since. A process that has just started therefore continues with what the status reports.
 pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, is_described: bool) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);

@@ -7,7 +7,7 @@
 //! calls, AWS must have accepted a request that is dated by this clock.
 //!
 //! There may be a hundred thousand ledgers, and almost all of their owners exist. So only one page of ledgers is in
-//! memory at a time. An owner that is in the cache is not looked up. An owner that another operator manages is looked up
+//! memory at a time. An owner that a current cache holds is not looked up. An owner that another operator manages is looked up
 //! once a day.
 
 use std::collections::HashMap;
@@ -169,7 +169,8 @@ async fn delete<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Returns whether the cache holds the owner. A cache that lags only delays a deletion.
+/// Returns whether the cache holds the owner. A cache that lags only delays a deletion. While the cache is not current, the
+/// API server is asked instead.
 async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
     is_gone(kube, owner, ReadFrom::Cache).await == Ok(false)
 }

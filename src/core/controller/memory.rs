@@ -171,7 +171,8 @@ impl Memory {
         self.lock().get(uid).map(|last| LastReconcile::clone(last)).unwrap_or_default()
     }
 
-    /// Stores only the status, which is all that exists for an invalid resource, and the number of failures.
+    /// Replaces the entry of an invalid resource. The new entry has only the status, the unacknowledged write of it, and the
+    /// number of failures.
     pub fn keep_status(
         &self,
         uid: &str,
@@ -201,8 +202,8 @@ impl Memory {
         self.lock().entry(uid.to_owned()).or_default().version = version;
     }
 
-    /// Returns whether this process last read or wrote another version of the resource than `read`, or does not
-    /// know which one.
+    /// Returns whether this process last read or wrote another version of the resource than `read`, or has
+    /// recorded [`UNKNOWN_VERSION`]. A process without a version of the resource returns `false`.
     #[must_use]
     pub fn has_seen_another(&self, read: &ObjectMeta) -> bool {
         let uid = read.uid.as_deref().unwrap_or_default();

@@ -51,7 +51,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     // The observation is applied even if KMS does not answer by now: the description of the stream is valid
     // regardless.
     apply_observation(state);
-    if let Some(error) = &state.spec.error {
+    if let Some(error) = &state.spec.key_error {
         state.observed = Observed::Failed(error.clone());
     }
     Ok(())

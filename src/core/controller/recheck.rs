@@ -44,8 +44,8 @@ pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let own = permission.own_account().clone();
-    let now = permission_in(&context.kube, namespace, own, ReadFrom::ApiServer).await?;
-    if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
+    let live = permission_in(&context.kube, namespace, own, ReadFrom::ApiServer).await?;
+    if live == *permission { Ok(()) } else { Err(Interruption::Outdated) }
 }
 
 /// Returns [`Interruption::Outdated`] if the write of the ledger would take the stream over from an owner that holds it

@@ -427,7 +427,9 @@ fn key_usable(
         (Some(KeyProblem::DescribeDenied), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
         (Some(problem), _) => (ConditionStatus::False, problem.reason()),
         // KMS has not reported that the key is usable, nor the key that an alias stands for.
-        (None, DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey) if state.spec.error.is_some() => {
+        (None, DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey)
+            if state.spec.key_error.is_some() =>
+        {
             (ConditionStatus::Unknown, decision.reason)
         }
         (None, DesiredEncryption::Key(_)) => (ConditionStatus::True, Reason::KeyEnabled),
@@ -436,7 +438,7 @@ fn key_usable(
         }
     };
     let words = match truth {
-        ConditionStatus::Unknown if state.spec.error.is_some() => message::ready(&input, decision),
+        ConditionStatus::Unknown if state.spec.key_error.is_some() => message::ready(&input, decision),
         ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => {
             message::key_usable(&input)
         }

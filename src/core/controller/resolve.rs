@@ -52,7 +52,7 @@ pub(super) struct ResolvedSpec {
     /// `None` if KMS was not asked, refused, or did not answer.
     pub(super) described_key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The error, if the request to KMS failed for another reason than a refusal by KMS.
-    pub(super) error: Option<AwsError>,
+    pub(super) key_error: Option<AwsError>,
     /// The interval between two checks for drift, slightly different for each resource so that the checks
     /// spread out.
     pub(super) drift_interval: SignedDuration,
@@ -74,7 +74,7 @@ impl ResolvedSpec {
 
     /// Returns whether KMS has not answered about the desired key: it refused, or the request failed.
     pub(super) fn is_key_unanswered(&self) -> bool {
-        self.error.is_some() || self.desired.key_problem == Some(KeyProblem::DescribeDenied)
+        self.key_error.is_some() || self.desired.key_problem == Some(KeyProblem::DescribeDenied)
     }
 
     /// Returns whether requests about the stream reach another account than the stream's. AWS then finds no stream of
@@ -160,7 +160,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
                 Err(_) if desired.suspended => return Err(ResolveError::Suspended),
                 Err(error) => return Err(ResolveError::Identity(error)),
             };
-            (named.of(&own)?, own)
+            (named.into_arn(&own)?, own)
         }
     };
     let permission = EffectivePolicy::of(policies, own);
@@ -169,7 +169,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         desired,
         permission,
         described_key: None,
-        error: None,
+        key_error: None,
         drift_interval: schedule::jittered(context.drift_interval(&stream), resource.metadata.uid.as_deref()),
         resolve_started,
         stream,
@@ -193,7 +193,8 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 
 /// Returns whether the operator's account cannot change the result. There are two conditions:
 ///
-/// - no policy of this namespace depends on that account for this stream: the word `own` in a policy without a role does;
+/// - no policy of this namespace depends on that account for this stream. A policy does if it has no role and contains the
+///   word `own`;
 /// - the stream will not be described, and its ledger not claimed, because the resource is suspended, or the policies deny
 ///   the stream or disabling encryption. A claim would also evaluate the policies of the ledger's owner, in which `own` may
 ///   occur (`ledger_store::holds`). The desired key may still be described in KMS, which does not depend on the account.
@@ -219,7 +220,7 @@ enum NamedStream {
 
 impl NamedStream {
     /// Returns the stream, given the operator's account `own`.
-    fn of(self, own: &AwsAccount) -> Result<StreamArn, ParseError> {
+    fn into_arn(self, own: &AwsAccount) -> Result<StreamArn, ParseError> {
         match self {
             Self::Arn(stream) => Ok(stream),
             Self::Named { service, region, name } => {
@@ -382,7 +383,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
             warn!(key = %name, code = error.code, message = error.message, "failed to describe the key");
             desired.key_problem = Some(KeyProblem::DescribeDenied);
         }
-        Err(error) => spec.error = Some(error),
+        Err(error) => spec.key_error = Some(error),
     }
 }
 

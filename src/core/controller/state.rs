@@ -128,7 +128,7 @@ impl ReconcileState {
         let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
         let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
         let is_encryption_reported = previous.as_deref().is_some_and(status_fields::is_encryption_reported);
-        let (observed, active_key) = match (&spec.error, described) {
+        let (observed, active_key) = match (&spec.key_error, described) {
             (None, Some(((at, description), active_key))) => {
                 (Observed::of(&spec, at, description, false), active_key.as_deref().cloned())
             }

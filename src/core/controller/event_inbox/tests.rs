@@ -288,7 +288,7 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
     }
     let stopped = call("orders", 1);
     assert_eq!(inbox.receive(&stopped, MINUTE, NOW).len(), 2);
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MayNotEnter);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
     assert!(inbox.holds(&stopped), "the owner has not entered it");
     assert_eq!(inbox.take_notice(&owner).calls().len(), 1);
     inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::Entered);
@@ -296,9 +296,9 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
     // If no resource owns the ledger, the last one ends it.
     let again = call("orders", 2);
     inbox.receive(&again, MINUTE, NOW);
-    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::MayNotEnter);
+    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::MustNotEnter);
     assert!(inbox.holds(&again));
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MayNotEnter);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
     assert!(!inbox.holds(&again));
 }
 
@@ -350,7 +350,7 @@ fn other_resource_releases_the_calls_of_a_deleted_owner() {
     }
     let stopped = call("orders", 1);
     inbox.receive(&stopped, MINUTE, NOW);
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MayNotEnter);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
     inbox.evict("data/orders");
     assert!(inbox.holds(&stopped), "the other resource may take the stream over");
     inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::Entered);

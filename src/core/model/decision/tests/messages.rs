@@ -49,7 +49,10 @@ Every message of the conditions of a StreamEncryption as the operator prints it,
 - STREAM for the ARN of a stream, REGION for a region, ACCOUNT for an account, NAME for a name;
 - ACTION for an IAM action such as `kinesis:DescribeStreamSummary`, or for \"the encryption call\";
 - OPERATION for an AWS operation such as `StartDeliveryStreamEncryption`, REASON for a reason of this page, and MESSAGE for its message;
-- TIME for a time, CODE for an error code, VALUE for another value, STATUS for an HTTP status, USED, LEFT and LIMIT for numbers.
+- TIME for a time, CODE for an error code, VALUE for another value, STATUS for an HTTP status, ERROR for the description of an error;
+- USED, EXTERNAL, LEFT and LIMIT for numbers.
+
+After \"expected\", words in capitals are part of the message.
 
 ## Ready
 

@@ -94,7 +94,7 @@ fn key_access_message_names_permissions_of_service() {
         (
             Service::Kinesis,
             "KMSAccessDeniedException",
-            "kinesis:StartStreamEncryption on the key in the role",
+            "kinesis:StartStreamEncryption in the role for the ARN of the key, too",
             "kms:CreateGrant",
         ),
     ] {

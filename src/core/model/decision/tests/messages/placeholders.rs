@@ -33,7 +33,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("KinesisStreamAsSource|MSKAsSource", "VALUE"),
     ("(status|AWS reports) CREATING_FAILED", "$1 VALUE"),
     ("as ENABLED", "as VALUE"),
-    ("[0-9]+ of them by other callers", "USED of them by other callers"),
+    ("[0-9]+ of them by other callers", "EXTERNAL of them by other callers"),
     ("[0-9]+ of [0-9]+ encryption calls", "USED of LIMIT encryption calls"),
     ("[0-9]+ of [0-9]+ calls in 24 hours", "LEFT of LIMIT calls in 24 hours"),
     ("would call (Start|Stop)[A-Za-z]+", "would call OPERATION"),
