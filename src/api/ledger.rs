@@ -180,7 +180,7 @@ pub enum Outcome {
     Pending,
     /// AWS accepted the call.
     Accepted,
-    /// AWS refused the call and did not apply it.
+    /// AWS refused the call, or the operator did not send it. AWS has not applied it.
     Refused,
     /// No response. AWS may have applied the call.
     Unknown,

@@ -55,8 +55,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // For this step, `describe_due` is the time of the next test record. Before that time `execute` writes none and only
-        // saves the ledger, so the remembered description suffices.
+        // A test record needs a fresh description. With a remembered one, `execute` only saves the ledger, which suffices until
+        // `describe_due`, the time of the next test record.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -90,8 +90,9 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
         Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
         Step::Verify if state.may_write_record() => verify(context, resource, state).await,
         Step::RemoveFinalizer => {
-            // The ledger may have changed: by AWS's events, by the description, or because it was rebuilt or taken over. The
-            // removal does not depend on this write.
+            // The ledger in memory may differ from the stored one: by AWS's events, by the description, or because it was rebuilt
+            // or taken over. The finalizer is removed even if the API server rejects the write of the ledger. Any other failure ends
+            // the reconcile.
             match save_ledger(context, resource, state).await {
                 Err(Interruption::Kubernetes(KubeError::Rejected(why))) => {
                     warn!(stream = %state.spec.stream, why, "failed to write the ledger");
@@ -106,7 +107,7 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
         Err(Interruption::Kubernetes(KubeError::Rejected(why)))
             if state.ledger.ownership == Ownership::LedgerInvalid =>
         {
-            // The status reports the ledger.
+            // This is no error: the reconcile goes on to its report, which has the reason `LedgerInvalid`.
             warn!(stream = %state.spec.stream, why, "failed to write the ledger");
             Ok(())
         }

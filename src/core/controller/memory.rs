@@ -115,7 +115,10 @@ pub struct LastOutcome {
 impl LastReconcile {
     /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
     pub fn discard_remembered(&mut self) -> bool {
-        self.retry_due = None;
+        if self.retry_due.take().is_some() {
+            // A retry that a user requests includes the test record.
+            self.next_record = None;
+        }
         self.remembered.take().is_some()
     }
 }

@@ -147,13 +147,13 @@ fn apply_observation(state: &mut ReconcileState) {
         return;
     }
     let wanted = state.spec.desired.encryption.target();
-    let unusable = state.spec.desired.key_problem.is_some();
+    let has_problem = state.spec.desired.key_problem.is_some();
     state.ledger.spec = ledger::apply_observation(
         &state.ledger.spec,
         observation,
         description.created,
         wanted.as_ref(),
-        unusable,
+        has_problem,
         // A clock that was set back in between must not make the observation newer.
         DescribeTimes { requested: (*at).min(state.now), answered: state.now },
     );

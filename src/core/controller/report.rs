@@ -78,8 +78,8 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
     };
-    let wake =
-        [written.reread_by, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
+    let due = [written.reread_by, state.last.retry_due, next_record];
+    let wake = due.into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
     match written.failed.or(state.finalizer_failure) {
         Some(error) => Err(Interruption::Kubernetes(error)),

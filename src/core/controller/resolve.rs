@@ -31,7 +31,7 @@ use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamAr
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{Key, KeyMetadata, KeyProblem};
-use crate::model::ledger::{DAY, QUOTA_WINDOW};
+use crate::model::ledger::MAX_IN_FLIGHT;
 use crate::model::message;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
@@ -270,7 +270,7 @@ fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) ->
     let reported = status.as_deref().and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
     // A time that is further in the future than the clocks of two replicas can differ was written by hand, or with a clock
     // that was wrong. A test record replaces it.
-    let is_possible = |time: &Timestamp| time.duration_since(now) <= QUOTA_WINDOW - DAY;
+    let is_possible = |time: &Timestamp| time.duration_since(now) <= MAX_IN_FLIGHT;
     let verified = [reported, last.verified].into_iter().flatten().filter(is_possible).max();
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {

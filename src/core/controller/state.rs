@@ -71,7 +71,7 @@ pub(super) struct ReconcileState {
     pub(super) finalizer_failure: Option<KubeError>,
     /// The time that AWS is expected to take to change the encryption.
     pub(super) expected_change: SignedDuration,
-    /// The end of the term in which the reconcile runs.
+    /// The end of this replica's term as the leader: a reconcile that still waits for AWS ends then.
     pub(super) end: TermEnd,
 }
 
@@ -235,9 +235,8 @@ impl ReconcileState {
         matches!(self.observed, Observed::Described { fresh: true, .. })
     }
 
-    /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
-    /// operator's clock right. Of the times before and after the request, this is the earlier one, in case
-    /// the clock was set in between.
+    /// Returns the earlier of the times before and after the Describe of this reconcile. AWS accepted a date between them, so
+    /// the operator's clock was right then. It is the earlier one, in case the clock was set in between.
     pub(super) fn accepted_date(&self) -> Option<Timestamp> {
         match &self.observed {
             Observed::Described { at, fresh: true, .. } => Some((*at).min(self.now)),

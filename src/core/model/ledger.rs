@@ -36,10 +36,13 @@ pub use budget::{Budget, budget};
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 /// The period of AWS's limit.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Time during which a call counts: AWS's day and 31 minutes. AWS's time of the call may be up to
+/// Time after its reservation during which AWS may still apply a call, or may report the state before it. AWS accepts the
+/// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of AWS's by as
+/// much, and the last minute covers stale responses ([`READ_LAG`]).
+pub const MAX_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(2 * 15 + 1);
+/// Time during which a call counts: AWS's day and [`MAX_IN_FLIGHT`]. AWS's time of the call may be up to
 /// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to
-/// [`MAX_CLOCK_SKEW`] earlier than the time of that call in the ledger: together 30 minutes. The last minute
-/// covers stale responses ([`READ_LAG`]).
+/// [`MAX_CLOCK_SKEW`] earlier than the time of that call in the ledger: together 30 minutes.
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
@@ -185,13 +188,11 @@ pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
 }
 
 /// Returns the time until which AWS may still apply a call that is `Pending` or `Unknown`, or may report the
-/// state before it; `None` if there is no such call. That is 31 minutes after the reservation: AWS accepts the
-/// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of
-/// AWS's by as much, and the last minute covers stale responses ([`READ_LAG`]).
+/// state before it ([`MAX_IN_FLIGHT`]); `None` if there is no such call.
 #[must_use]
 pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
-    open.map(|call| saturating_add(call.at(), QUOTA_WINDOW - DAY)).max()
+    open.map(|call| saturating_add(call.at(), MAX_IN_FLIGHT)).max()
 }
 
 /// Returns whether an observation requested at `seen` may be older than the last call, and so must not be trusted.
@@ -267,12 +268,12 @@ pub fn apply_observation(
     }
     if let Some(last) = updated.calls.last_mut()
         && matches!(last.outcome, Outcome::Pending | Outcome::Unknown)
-        && matches_target(observation, &last.target)
+        && shows_effect(observation, last)
     {
         last.outcome = Outcome::Accepted;
     }
     if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
-        call.confirmed |= matches_target(observation, &call.target) || is_its_failure(observation, call);
+        call.confirmed |= shows_effect(observation, call) || is_its_failure(observation, call);
     }
     if let Some(key) = observation.stable_encryption() {
         let key = key.map(Key::to_api);
@@ -325,6 +326,13 @@ pub fn matches_target(observation: &Observation, target: &Target) -> bool {
         Observation::Off => target.action == Action::Stop,
         _ => false,
     }
+}
+
+/// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
+/// as resharding: that can only be the effect of a call that AWS has accepted, because AWS accepts one change at a time.
+fn shows_effect(observation: &Observation, call: &Call) -> bool {
+    let is_any_change = *observation == Observation::InProgress(None);
+    matches_target(observation, &call.target) && (!is_any_change || call.outcome == Outcome::Accepted)
 }
 
 /// Returns whether the observation, which must not be stale, reports the failure of this call.

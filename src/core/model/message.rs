@@ -213,7 +213,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),
         Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyAccessDenied => format!(
-            "KMS denied the use of {key} ({}). {}; if the error persists, also allow kms:GenerateDataKey and kms:Decrypt. {}",
+            "KMS denied the use of {key} ({}). {}. If the error persists, also allow kms:GenerateDataKey and kms:Decrypt. {}",
             failure(input), words(input).allow_key, known_active_key(input)
         ),
         Reason::KeyReferenceNotReady => format!(

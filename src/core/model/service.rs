@@ -254,7 +254,7 @@ const KINESIS: ServiceProfile = ServiceProfile {
     words: Words {
         aws_key: "the AWS managed key alias/aws/kinesis",
         put_record_on_key: "kms:GenerateDataKey",
-        allow_key: "Allow kms:DescribeKey in its key policy and in the operator's role, and kinesis:StartStreamEncryption in the role for the ARN of the key, too",
+        allow_key: "Allow kms:DescribeKey in its key policy and in the operator's role. In the role, also allow kinesis:StartStreamEncryption with the ARN of the key as a resource, in addition to that of the stream",
         others_on_key: "producers need kms:GenerateDataKey and consumers need kms:Decrypt",
         key_unusable: "Records can be neither written to the stream nor read from it",
     },

@@ -315,14 +315,14 @@ fn is_in_progress(state: &State, resource: &StreamEncryption, stream: &StreamArn
 }
 
 /// Returns whether a successful and then a failed change by another caller may have happened between two
-/// Describes, or before the first one. AWS shows only the failed change, so the active key is unknown.
+/// Describes, or a failed one before the first one. AWS shows only the failure, so the active key is unknown.
 fn shows_only_external_failure(state: &State, stream: &StreamArn) -> bool {
     let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
     let stream = stream.to_string();
     let actual = state.world.stream(&stream, state.now);
     actual.is_some_and(|actual| failed.contains(&actual.encryption))
         && (state.invariants.external_changes.contains_key(&stream)
-            || state.invariants.last_call(&stream).is_none())
+            || !state.invariants.has_observed_settled(&stream))
 }
 
 /// Returns whether the stream matches the spec, or false if a valid reason prevents that. Returns an error if

@@ -57,7 +57,7 @@ pub fn budget(
         })
         .map(expires_at)
         .collect();
-    let external = external::counted(&ledger.external_calls, service, action, now);
+    let external = external::expirations(&ledger.external_calls, service, action, now);
     let of_others = count(&external);
     let budget = Budget {
         used: count(&own).saturating_add(of_others),

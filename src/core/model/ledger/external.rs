@@ -2,14 +2,14 @@
 //!
 //! An event is a claim that anybody with access to the queue could have made. It never causes a call and never
 //! releases one: the calls of others only reduce the operator's budget. Calls that AWS refused do not count. If events
-//! claim more calls than AWS can have accepted, none of them counts, so that a flood of forged events cannot stop the
-//! operator; AWS's refusal corrects the budget then, as without events. Pure.
+//! claim more calls than AWS can have accepted, some are forged, and none of them counts; AWS's refusal corrects the budget
+//! then, as without events. Up to AWS's limit they are believed, and can use up the budget for a day. Pure.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, REBUILT, saturating_add, truncate_to_micros};
+use super::{DAY, MAX_CLOCK_SKEW, MAX_IN_FLIGHT, REBUILT, saturating_add, truncate_to_micros};
 use crate::model::aws_event::CallEvent;
 use crate::model::service::{CountedCalls, profile};
 
@@ -79,7 +79,7 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
-        may_be_unanswered(call) && call.target.action == event.action && distance(call) <= QUOTA_WINDOW - DAY
+        may_be_unanswered(call) && call.target.action == event.action && distance(call) <= MAX_IN_FLIGHT
     };
     let is_later = |call: &Call| call.at() > event.time;
     ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| (is_later(call), distance(call)))
@@ -98,8 +98,8 @@ pub fn expires_at(call: &ExternalCall) -> Timestamp {
     saturating_add(call.time.0, DAY + MAX_CLOCK_SKEW)
 }
 
-/// Returns when each external call stops counting that counts now against AWS's limit of this action.
-pub(super) fn counted(
+/// Returns when each of the external calls that count now against AWS's limit of this action stops counting.
+pub(super) fn expirations(
     calls: &[ExternalCall],
     service: Service,
     action: Action,
@@ -119,9 +119,9 @@ pub(super) fn counted(
     counted.into_iter().map(expires_at).collect()
 }
 
-/// Returns whether AWS may have applied a call with this error code, if AWS refused it. AWS does not document whether a
-/// refused call of Firehose counts. If it did, forged refusals could use up the budget of a stream; AWS's refusal
-/// corrects the budget otherwise.
+/// Returns whether a call with this error code may count against AWS's limit: it was accepted, or AWS reported an error of
+/// its own. Refused calls do not count, although AWS does not document whether Firehose counts them: otherwise forged
+/// refusals could use up the budget of a stream. If AWS does count them, its refusal of the next call corrects the budget.
 #[must_use]
 pub fn may_have_used_limit(code: Option<&str>) -> bool {
     let is_server_error =

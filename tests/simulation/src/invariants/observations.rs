@@ -97,6 +97,11 @@ pub(super) struct TrustedDescribe {
 }
 
 impl Invariants {
+    /// Returns whether a Describe has shown the encryption of the stream, and not only a change or a failure.
+    pub fn has_observed_settled(&self, stream: &str) -> bool {
+        self.observed.get(stream).is_some_and(|observed| observed.stable_encryption.is_some())
+    }
+
     /// Applies the observations of a reconcile that has ended successfully or has written an object. Returns
     /// whether it had any observations.
     pub fn publish_observations(&mut self, task: usize, now: Timestamp) -> bool {

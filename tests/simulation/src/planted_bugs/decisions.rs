@@ -7,7 +7,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::{Action, Outcome, Target};
 use stream_encryption_core::model::decision::{Decision, DecisionInput, LastObservation, Step};
 use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
-use stream_encryption_core::model::ledger::{DAY, QUOTA_WINDOW};
+use stream_encryption_core::model::ledger::MAX_IN_FLIGHT;
 use stream_encryption_core::model::observation::Observation;
 
 use crate::statistics::decide_and_record;
@@ -19,7 +19,7 @@ pub(super) fn sharp_window(input: &DecisionInput<'_>) -> Decision {
     match decision.next_attempt {
         Some(next) if decision.reason == Reason::CallLimitReached => {
             // The ledger is read a moment before the time of the reconcile is taken.
-            let available_at = next - (QUOTA_WINDOW - DAY) + SignedDuration::from_millis(10);
+            let available_at = next - MAX_IN_FLIGHT + SignedDuration::from_millis(10);
             if available_at <= input.now {
                 return decision;
             }

@@ -8,7 +8,7 @@ use crate::model::aws_error::ErrorKind;
 use crate::model::decision::{MAX_SESSION_AGE_FOR_CALL, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW};
+use crate::model::ledger::{MAX_CLOCK_SKEW, MAX_IN_FLIGHT, QUOTA_WINDOW};
 use crate::model::observation::Observation;
 use crate::model::scenario::{Scenario, failed, key};
 
@@ -119,7 +119,7 @@ fn tries_again(service: Service) -> Vec<Row> {
                 .sees(Observation::Off)
                 .calls()
                 .refused(ErrorKind::UnknownOutcome, "InternalFailure")
-                .after((QUOTA_WINDOW - DAY).as_secs())
+                .after(MAX_IN_FLIGHT.as_secs())
                 .sees(Observation::Off),
             starts(key(1)),
         ),

@@ -9,7 +9,7 @@ use super::{aws_error, empty, forget_version, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    DAY, QUOTA_WINDOW, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
+    MAX_IN_FLIGHT, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
     may_be_stale, satisfies,
 };
 use crate::model::observation::{DescribeTimes, Observation};
@@ -196,12 +196,15 @@ fn unanswered_stop_is_accepted_once_effect_is_seen() {
     for service in BOTH {
         let mut called = with_call(&empty(service), midnight(), None);
         called.calls[0].target = Target { action: Action::Stop, key: None };
-        for effect in
-            [Observation::Off, Observation::InProgress(Some(Action::Stop)), Observation::InProgress(None)]
-        {
+        for effect in [Observation::Off, Observation::InProgress(Some(Action::Stop))] {
             assert_eq!(seen(&called, &effect, 60).calls[0].outcome, Outcome::Accepted, "{effect:?}");
         }
-        for nothing in [Observation::On(key(1)), Observation::InProgress(Some(Action::Start))] {
+        // A Kinesis stream that is resharded is UPDATING, too.
+        for nothing in [
+            Observation::On(key(1)),
+            Observation::InProgress(Some(Action::Start)),
+            Observation::InProgress(None),
+        ] {
             assert_eq!(seen(&called, &nothing, 60).calls[0].outcome, Outcome::Pending, "{nothing:?}");
         }
     }
@@ -212,14 +215,12 @@ fn unanswered_start_counts_and_is_accepted_on_effect() {
     for service in BOTH {
         for unanswered in [None, Some(Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")))] {
             let called = with_call(&empty(service), midnight(), unanswered);
-            for effect in [
-                Observation::On(key(1)),
-                Observation::InProgress(Some(Action::Start)),
-                Observation::InProgress(None),
-            ] {
+            for effect in [Observation::On(key(1)), Observation::InProgress(Some(Action::Start))] {
                 assert_eq!(seen(&called, &effect, 60).calls[0].outcome, Outcome::Accepted, "{effect:?}");
             }
             for nothing in [
+                // A Kinesis stream that is resharded is UPDATING, too.
+                Observation::InProgress(None),
                 Observation::Off,
                 Observation::On(key(2)),
                 Observation::InProgress(Some(Action::Stop)),
@@ -227,7 +228,7 @@ fn unanswered_start_counts_and_is_accepted_on_effect() {
             ] {
                 let updated = seen(&called, &nothing, 60);
                 assert_eq!(updated.calls, called.calls, "{nothing:?}");
-                assert_eq!(in_flight_until(&updated), Some(midnight() + (QUOTA_WINDOW - DAY)), "{nothing:?}");
+                assert_eq!(in_flight_until(&updated), Some(midnight() + MAX_IN_FLIGHT), "{nothing:?}");
             }
             let day_later = seen(&called, &Observation::Off, 86_400);
             assert_eq!(

@@ -13,8 +13,8 @@ use super::{ACCEPTED, aws_error, empty, of_calls, plan};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, READ_LAG, apply_observation, budget,
-    corrections, expires_at, in_flight_until, prune_expired, record_outcome, reserve, saturating_add,
+    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, MAX_IN_FLIGHT, PlannedCall, QUOTA_WINDOW, READ_LAG, apply_observation,
+    budget, corrections, expires_at, in_flight_until, prune_expired, record_outcome, reserve, saturating_add,
     stale_until, validate,
 };
 use crate::model::observation::Observation;
@@ -101,9 +101,10 @@ fn quota_window_covers_clock_skew_and_read_lag() {
     // AWS accepts a request whose date differs from its own clock by up to 15 minutes. The first call may
     // arrive that much after its date, and the next one may be dated that much ahead.
     assert!(QUOTA_WINDOW - DAY >= MAX_CLOCK_SKEW * 2);
+    assert_eq!(QUOTA_WINDOW, DAY + MAX_IN_FLIGHT);
     // AWS's stale responses about a call that arrived at the last moment have ended too, when another may be
     // sent.
-    assert!(QUOTA_WINDOW - DAY >= MAX_CLOCK_SKEW * 2 + READ_LAG);
+    assert!(MAX_IN_FLIGHT >= MAX_CLOCK_SKEW * 2 + READ_LAG);
 }
 
 #[test]

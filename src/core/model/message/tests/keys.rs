@@ -94,7 +94,7 @@ fn key_access_message_names_permissions_of_service() {
         (
             Service::Kinesis,
             "KMSAccessDeniedException",
-            "kinesis:StartStreamEncryption in the role for the ARN of the key, too",
+            "kinesis:StartStreamEncryption with the ARN of the key as a resource",
             "kms:CreateGrant",
         ),
     ] {
