@@ -37,7 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a renewal that fails is repeated: so short that the term ends before the lease does, even if each
 /// request ends with a timeout. Reconciles that are running then may outlast the lease; the ledger is their fence.
-const REPEAT_FOR: Duration = Duration::from_secs(6);
+const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Delay before the lease is requested again.
@@ -82,8 +82,16 @@ impl LeaderElection {
         work: impl Fn(CancellationToken) -> F,
     ) {
         let mut warnings = Warnings::default();
+        // One for all attempts: a read that fails does not change how long the lease has not been renewed.
+        let mut standby = Standby::new(
+            self.client.clone(),
+            &self.namespace,
+            &self.lease,
+            self.identity.clone(),
+            Duration::from_secs(LEASE_DURATION),
+        );
         while !end.is_cancelled() {
-            let acquiring = self.acquire(&seen);
+            let acquiring = self.acquire(&mut standby, &seen);
             let acquired = tokio::select! {
                 acquired = acquiring => acquired,
                 () = end.cancelled() => return,
@@ -108,10 +116,11 @@ impl LeaderElection {
     }
 
     /// Waits until no other replica holds the lease, and acquires it. Returns `None` if another replica acquires it first.
-    async fn acquire(&self, seen: impl Fn()) -> kube_lease_manager::Result<Option<LeaseManager>> {
-        let duration = Duration::from_secs(LEASE_DURATION);
-        let (client, identity) = (self.client.clone(), self.identity.clone());
-        let mut standby = Standby::new(client, &self.namespace, &self.lease, identity, duration);
+    async fn acquire(
+        &self,
+        standby: &mut Standby,
+        seen: impl Fn(),
+    ) -> kube_lease_manager::Result<Option<LeaseManager>> {
         standby.wait(&seen).await?;
         let lease = self.ask().await?;
         seen();
@@ -230,13 +239,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn term_ends_while_its_lease_is_valid() {
-        for seconds in 0..=6 {
+        // Each failure takes from no time up to the two timeouts. The last ones differ from the first.
+        for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let renewed = RENEW_INTERVAL * 50;
-            let fails_then = |at: Duration| (if at < renewed { 0 } else { seconds }, at < renewed);
+            let fails_then = |at: Duration| match at.saturating_sub(renewed) {
+                Duration::ZERO if at < renewed => (0, true),
+                failing if failing < Duration::from_secs(first + 1) => (first, false),
+                failing if failing >= Duration::from_secs(first) + REPEAT_FOR => (last, false),
+                _ => (0, false),
+            };
             let (lasted, renewed_at_last) = renew_with(fails_then).await;
             assert!(renewed_at_last.is_err());
             let after = lasted.saturating_sub(renewed);
-            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{seconds}: {after:?}");
+            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first}, {last}: {after:?}");
         }
     }
 }

@@ -21,6 +21,8 @@ mod names;
 mod request_limits;
 mod selector;
 
+/// The default filter of the log.
+pub(crate) const DEFAULT_LOG: &str = "info";
 /// The default interval of drift detection, in seconds.
 pub(crate) const DEFAULT_DRIFT_INTERVAL_SECONDS: u32 = 600;
 /// The default interval of drift detection while AWS's events arrive, in seconds.
@@ -146,7 +148,7 @@ pub struct RunArguments {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
     /// The log filter: a level, or levels by module, for example debug,kube=warn.
-    #[arg(long, env = "LOG", default_value = "info")]
+    #[arg(long, env = "LOG", default_value = DEFAULT_LOG)]
     pub log: String,
 }
 

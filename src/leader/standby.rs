@@ -119,6 +119,8 @@ mod tests {
     use super::*;
 
     const DURATION: Duration = Duration::from_secs(30);
+    /// Nobody else writes, and no read fails.
+    const RELIABLE: (bool, bool) = (false, false);
 
     /// An API server with one lease. `at_read` changes the lease before each read, by the time since the start.
     struct Server {
@@ -127,6 +129,9 @@ mod tests {
         at_read: fn(Duration, &mut Value),
         /// Whether another replica writes the lease just before each patch.
         is_contended: bool,
+        /// Whether each fifth read fails.
+        is_flaky: bool,
+        reads: Mutex<u32>,
         begin: Instant,
     }
 
@@ -148,6 +153,11 @@ mod tests {
                 }
                 *spec = json!({});
             } else {
+                let mut reads = self.reads.lock().unwrap();
+                *reads += 1;
+                if self.is_flaky && reads.is_multiple_of(5) {
+                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
+                }
                 let before = spec.clone();
                 (self.at_read)(self.begin.elapsed(), &mut spec);
                 *version += u64::from(before != *spec);
@@ -168,12 +178,19 @@ mod tests {
     /// Returns the time after which the standby stops waiting, and whether the lease has a holder then. `None` after an hour.
     async fn waits(
         at_read: fn(Duration, &mut Value),
-        is_contended: bool,
+        (is_contended, is_flaky): (bool, bool),
         identity: &str,
     ) -> (Option<Duration>, bool) {
         let begin = Instant::now();
-        let server =
-            Server { spec: Mutex::new(renewed(0)), version: Mutex::default(), at_read, is_contended, begin };
+        let server = Server {
+            spec: Mutex::new(renewed(0)),
+            version: Mutex::default(),
+            at_read,
+            is_contended,
+            is_flaky,
+            reads: Mutex::default(),
+            begin,
+        };
         let server = Arc::new(server);
         let answering = server.clone();
         let client = Client::new(
@@ -181,7 +198,13 @@ mod tests {
             "default",
         );
         let mut standby = Standby::new(client, "system", "operator", Some(identity.to_owned()), DURATION);
-        let waited = tokio::time::timeout(Duration::from_hours(1), standby.wait(|| {})).await;
+        // As the caller does, after a request that failed.
+        let waiting = async {
+            while standby.wait(|| {}).await.is_err() {
+                tokio::time::sleep(READ_INTERVAL).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_hours(1), waiting).await;
         let is_held = server.spec.lock().unwrap()["holderIdentity"].is_string();
         (waited.is_ok().then(|| begin.elapsed()), is_held)
     }
@@ -189,15 +212,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lease_that_is_renewed_is_never_ended() {
         let renew = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs() / 28);
-        assert_eq!(waits(renew, false, "second").await, (None, true));
+        assert_eq!(waits(renew, RELIABLE, "second").await, (None, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn lease_without_renewal_is_ended_after_its_duration() {
         let die = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs().min(100) / 20);
-        let (Some(waited), false) = waits(die, false, "second").await else { panic!("it is ended") };
-        let since_renewal = waited.saturating_sub(Duration::from_secs(100));
-        assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 2, "{waited:?}");
+        // A read that fails does not begin the duration anew.
+        for is_flaky in [RELIABLE, (false, true)] {
+            let (Some(waited), false) = waits(die, is_flaky, "second").await else { panic!("it is ended") };
+            let since_renewal = waited.saturating_sub(Duration::from_secs(100));
+            assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 3, "{waited:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,17 +233,17 @@ mod tests {
                 *spec = json!({});
             }
         };
-        let (waited, _) = waits(release, false, "second").await;
+        let (waited, _) = waits(release, RELIABLE, "second").await;
         assert!(waited.is_some_and(|waited| waited <= Duration::from_secs(7)), "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn own_lease_is_not_waited_for() {
-        assert_eq!(waits(|_, _| {}, false, "first").await, (Some(Duration::ZERO), true));
+        assert_eq!(waits(|_, _| {}, RELIABLE, "first").await, (Some(Duration::ZERO), true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn lease_that_another_standby_takes_is_not_ended() {
-        assert_eq!(waits(|_, _| {}, true, "second").await, (None, true));
+        assert_eq!(waits(|_, _| {}, (true, false), "second").await, (None, true));
     }
 }

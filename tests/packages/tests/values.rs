@@ -265,7 +265,8 @@ fn chart_defaults_match_operator() {
         assert_eq!(value.replace('_', ""), default.to_string(), "{variable}");
     }
     let log = &defaults()["log"];
-    assert!(settings.contains(&format!("env = \"LOG\", default_value = {}", log["level"])));
+    assert!(settings.contains("env = \"LOG\", default_value = DEFAULT_LOG"));
+    assert!(settings.contains(&format!("const DEFAULT_LOG: &str = {};", log["level"])));
     assert!(
         settings.contains(&format!("env = \"LOG_FORMAT\", value_enum, default_value = {}", log["format"]))
     );
