@@ -113,7 +113,11 @@ impl FleetSnapshot {
     /// one, is counted, too.
     pub fn add(&mut self, resource: Option<&StreamEncryption>, now: Timestamp) {
         let status = resource.and_then(|resource| resource.status.as_ref());
-        let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
+        let reason = match resource {
+            Some(_) => status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str),
+            // Its status says so, and cannot be parsed either.
+            None => Reason::SpecInvalid.as_str(),
+        };
         *self.reasons.entry(reason).or_default() += 1;
         if let (Some(resource), Some(status)) = (resource, status) {
             self.count(&resource.spec, status, now);
