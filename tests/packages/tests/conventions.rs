@@ -221,6 +221,24 @@ async fn service_account_has_given_labels() {
     assert_eq!((&labels["azure"], labels.as_object().map(serde_json::Map::len)), (&json!("no"), Some(7)));
 }
 
+/// YAML reads such names as numbers and truth values.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_are_texts_whatever_their_names() {
+    let watched = ["111122223333", "no", "1e3"];
+    let values =
+        json!({"installScope": "namespace", "watchNamespaces": watched, "namespaceOverride": "0123"});
+    let objects = chart(values).await;
+    for object in objects.iter().filter(|object| object["metadata"].get("namespace").is_some()) {
+        let namespace = object["metadata"]["namespace"].as_str();
+        let is_known = namespace.is_some_and(|name| name == "0123" || watched.contains(&name));
+        assert!(is_known, "{}: {}", object["kind"], object["metadata"]);
+    }
+    let cluster_roles = objects.iter().filter(|object| object["kind"] == "ClusterRole");
+    let rules = cluster_roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
+    let names = rules.filter(|rule| rule["resources"] == json!(["namespaces"]));
+    assert_eq!(names.map(|rule| rule["resourceNames"].clone()).collect::<Vec<_>>(), [json!(watched)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_disruption_budget_evicts_as_given() {
     let policy = async |values: Value| {
