@@ -175,7 +175,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     }
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
-    state.end = end.clone();
+    state.term_end = end.clone();
     state.finalizer_failure = finalizer_failure;
     state.is_for_event = is_for_event;
     let decision = loop {
@@ -188,7 +188,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     execute::execute(context, resource, &mut state, &decision).await?;
     // At the end of the term, the outcome of a call is still reported.
     end.unless_ended(observe::describe_active_key(context, &mut state)).await;
-    // The active key according to the ledger, not `state.active_key`, which is missing if KMS did not answer.
+    // The active key according to the ledger, not `state.active_key_report`, which is missing if KMS did not answer.
     let active_key = status_fields::active_customer_key(&state.input());
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {

@@ -55,8 +55,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. With a remembered one, `execute` only saves the ledger, which suffices until
-        // `describe_due`, the time of the next test record.
+        // Before `describe_due` no test record is due: `execute` then only saves the ledger, and a remembered description
+        // suffices. From that time on a record is due, which needs a fresh description.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -73,7 +73,7 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     let Some(signer) = &state.signer else { return Ok(false) };
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     let permit = context.aws.acquire_permit(stream, action, principal, signer);
-    let is_same_signer = state.end.in_term(&context.clock, permit).await?;
+    let is_same_signer = state.term_end.in_term(&context.clock, permit).await?;
     state.permit = Some(action);
     Ok(is_same_signer && state.age(context.clock.monotonic()) <= MAX_AGE_AFTER_PERMIT)
 }
@@ -138,7 +138,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         return Err(Interruption::Outdated);
     }
 
-    let in_force_before = state.ledger.spec.known_encryption.clone();
+    let known_encryption_before = state.ledger.spec.known_encryption.clone();
     let reserved = context.clock.now();
     let (Some(accepted_date), Some(signer)) = (state.accepted_date(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
@@ -185,7 +185,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         state.ledger.discard_changes();
     }
     if call.correction && !is_unsent {
-        let was = message::active_key(&state.input(), in_force_before.as_ref());
+        let was = message::active_key(&state.input(), known_encryption_before.as_ref());
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =
             ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
@@ -231,7 +231,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
     save_ledger(context, resource, state).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
     let permit = context.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
-    let is_same_signer = state.end.in_term(&context.clock, permit).await?;
+    let is_same_signer = state.term_end.in_term(&context.clock, permit).await?;
     if !is_same_signer {
         info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
         return Ok(());

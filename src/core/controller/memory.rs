@@ -94,7 +94,7 @@ pub struct Remembered {
     /// of AWS.
     pub key: Option<Box<(KmsKeyId, Option<KeyMetadata>)>>,
     /// The active key, and its problem. Boxed, because it is absent for keys of AWS.
-    pub active_key: Option<Box<(KeyArn, Option<KeyProblem>)>>,
+    pub active_key_report: Option<Box<(KeyArn, Option<KeyProblem>)>>,
     /// The time from which a reconcile needs a newer description.
     pub due: Timestamp,
     /// The retry annotation for which the stream was described.
@@ -318,7 +318,7 @@ mod tests {
         let remembered = Remembered {
             stream: Some((now, None)),
             key: None,
-            active_key: None,
+            active_key_report: None,
             due: Timestamp::MAX,
             retry: retry_token(resource),
             deleting: is_being_deleted(resource),

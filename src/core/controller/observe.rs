@@ -36,7 +36,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     send_describe(context, resource, state).await?;
     if state.spec_age(context.clock.monotonic()) > MAX_AGE_AFTER_PERMIT {
         let resolving = resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer);
-        match state.end.in_term(&context.clock, resolving).await? {
+        match state.term_end.in_term(&context.clock, resolving).await? {
             Ok(spec) => state.replace_spec(spec)?,
             Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
             // The next reconcile reports it.
@@ -71,13 +71,13 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
     if let Some((_, Some(metadata))) = &state.spec.described_key
         && metadata.arn == arn
     {
-        state.active_key = Some((arn, metadata.problem(stream)));
+        state.active_key_report = Some((arn, metadata.problem(stream)));
         return;
     }
     if let Some((KmsKeyId::Arn(name), None)) = &state.spec.described_key
         && *name == arn
     {
-        state.active_key = Some((arn, Some(KeyProblem::NotFound)));
+        state.active_key_report = Some((arn, Some(KeyProblem::NotFound)));
         return;
     }
     if state.spec.desired.encryption == DesiredEncryption::Key(Key::Customer(arn.clone())) {
@@ -88,7 +88,7 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
     match context.aws.describe_key(stream, &name, principal, Priority::Drift).await {
         Ok(metadata) => {
             let problem = metadata.map_or(Some(KeyProblem::NotFound), |metadata| metadata.problem(stream));
-            state.active_key = Some((arn, problem));
+            state.active_key_report = Some((arn, problem));
         }
         // The status keeps its report about the key.
         Err(error) => {
@@ -111,7 +111,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
         Lane::InProgress | Lane::Event | Lane::Drift => Priority::Drift,
     };
     let request = context.aws.describe_stream(&state.spec.stream, principal, priority);
-    let seen = state.end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
+    let seen = state.term_end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
     context.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = context.clock.now();
     // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate

@@ -167,7 +167,7 @@ fn remembered(
     Some(Remembered {
         stream,
         key: state.spec.described_key.clone().map(Box::new),
-        active_key: state.active_key.clone().map(Box::new),
+        active_key_report: state.active_key_report.clone().map(Box::new),
         due,
         retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
         deleting: state.spec.desired.deleting,

@@ -34,7 +34,8 @@ pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// - one after the last check;
 /// - that of a suspended machine, whose monotonic clock stands still.
 ///
-/// AWS refuses a call that arrives more than 15 minutes after its reservation.
+/// After a pause that follows the reservation, AWS refuses a call that is more than 15 minutes late. A pause before the
+/// reservation has no such bound; only changes of the ledger, the resource and the policies are noticed then.
 pub(super) const MAX_AGE_AT_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
@@ -62,7 +63,7 @@ pub(super) struct ReconcileState {
     pub(super) signer: Option<Signer>,
     /// The active key, whether or not it is the desired one, and its problem: as KMS reported it with the
     /// description, otherwise as the status reports it.
-    pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    pub(super) active_key_report: Option<(KeyArn, Option<KeyProblem>)>,
     /// Whether the last status reports the active key, or that records are in plaintext.
     pub(super) is_encryption_reported: bool,
     /// The result of the last reconcile.
@@ -72,7 +73,7 @@ pub(super) struct ReconcileState {
     /// The time that AWS is expected to take to change the encryption.
     pub(super) expected_change: SignedDuration,
     /// The end of this replica's term as the leader: a reconcile that still waits for AWS ends then.
-    pub(super) end: TermEnd,
+    pub(super) term_end: TermEnd,
 }
 
 /// What this reconcile knows of the stream: nothing yet, a failed request, or a description and the [`Observation`] that
@@ -125,12 +126,13 @@ impl ReconcileState {
         expected_change: SignedDuration,
     ) -> Self {
         let earlier = last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
-        let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
+        let described =
+            earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key_report)));
         let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
         let is_encryption_reported = previous.as_deref().is_some_and(status_fields::is_encryption_reported);
-        let (observed, active_key) = match (&spec.key_error, described) {
-            (None, Some(((at, description), active_key))) => {
-                (Observed::of(&spec, at, description, false), active_key.as_deref().cloned())
+        let (observed, active_key_report) = match (&spec.key_error, described) {
+            (None, Some(((at, description), report))) => {
+                (Observed::of(&spec, at, description, false), report.as_deref().cloned())
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
@@ -147,12 +149,12 @@ impl ReconcileState {
             is_for_event: false,
             permit: None,
             signer: None,
-            active_key,
+            active_key_report,
             is_encryption_reported,
             last,
             finalizer_failure: None,
             expected_change,
-            end: TermEnd::default(),
+            term_end: TermEnd::default(),
         }
     }
 
@@ -199,7 +201,7 @@ impl ReconcileState {
 
     /// Returns the active key and its problem, if records are lost because of the key.
     pub(super) fn active_key_unusable(&self) -> Option<(KeyArn, KeyProblem)> {
-        let (arn, problem) = self.active_key.as_ref()?;
+        let (arn, problem) = self.active_key_report.as_ref()?;
         let problem = problem.filter(|problem| problem.makes_key_unusable())?;
         // Another key may be active by now.
         let is_in_force =

@@ -40,15 +40,15 @@ pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of AWS's by as
 /// much, and the last minute covers stale responses ([`READ_LAG`]).
 pub const MAX_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(2 * 15 + 1);
-/// Time during which a call counts: AWS's day and [`MAX_IN_FLIGHT`]. AWS's time of the call may be up to
-/// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to
-/// [`MAX_CLOCK_SKEW`] earlier than the time of that call in the ledger: together 30 minutes.
+/// Time during which a call counts: AWS's day and [`MAX_IN_FLIGHT`]. AWS's time of this call may be up to
+/// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to [`MAX_CLOCK_SKEW`] earlier
+/// than the time of the next call in the ledger: together 30 minutes. The last minute is a reserve.
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// Maximum number of entries in a ledger. AWS does not count refused Kinesis calls, but the ledger must not
 /// grow without bound.
-pub const MAX_CALLS: u32 = 200;
+pub const MAX_LEDGER_ENTRIES: u32 = 200;
 
 /// The beginning of the ids of calls in a rebuilt ledger.
 const REBUILT: &str = "rebuilt-";
@@ -330,7 +330,8 @@ pub fn matches_target(observation: &Observation, target: &Target) -> bool {
 
 /// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
 /// as resharding: that can only be the effect of a call that AWS has accepted, because AWS accepts one change at a time.
-fn shows_effect(observation: &Observation, call: &Call) -> bool {
+#[must_use]
+pub fn shows_effect(observation: &Observation, call: &Call) -> bool {
     let is_any_change = *observation == Observation::InProgress(None);
     matches_target(observation, &call.target) && (!is_any_change || call.outcome == Outcome::Accepted)
 }

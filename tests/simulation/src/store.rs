@@ -20,7 +20,7 @@ use stream_encryption_api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_core::controller::kube_api::KubeError;
 
 /// Maximum number of calls in the schema of a ledger.
-const MAX_CALLS: usize = 256;
+const MAX_LEDGER_ENTRIES: usize = 256;
 /// Maximum number of external calls in this schema.
 const MAX_EXTERNAL_CALLS: usize = 64;
 /// Maximum length of texts in this schema, in characters.
@@ -355,8 +355,8 @@ fn increment_generation(metadata: &mut ObjectMeta) {
 fn validate_ledger(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
     let is_within = |text: &str, max| text.chars().count() <= max;
     let is_valid = |text: Option<&String>, max| text.is_none_or(|text| is_within(text, max));
-    let error = if spec.calls.len() > MAX_CALLS {
-        Some(format!("spec.calls: Too many: must have at most {MAX_CALLS} items"))
+    let error = if spec.calls.len() > MAX_LEDGER_ENTRIES {
+        Some(format!("spec.calls: Too many: must have at most {MAX_LEDGER_ENTRIES} items"))
     } else if spec.stream_arn.is_empty() || !is_within(&spec.stream_arn, MAX_ARN_LENGTH) {
         Some(format!("spec.streamARN: must have 1 to {MAX_ARN_LENGTH} characters"))
     } else if !spec.calls.iter().all(|call| {

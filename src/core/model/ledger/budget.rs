@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{MAX_CALLS, expires_at, external};
+use super::{MAX_LEDGER_ENTRIES, expires_at, external};
 use crate::model::service::{CountedCalls, profile};
 
 /// The budget of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Number of calls that count now. If the ledger holds [`MAX_CALLS`] entries, this is at least `limit`, so
+    /// Number of calls that count now. If the ledger holds [`MAX_LEDGER_ENTRIES`] entries, this is at least `limit`, so
     /// that no call may be made.
     pub used: u32,
     /// Number of these calls that other callers made.
@@ -67,7 +67,7 @@ pub fn budget(
     };
     let all = || own.iter().chain(&external).copied().collect::<Vec<_>>();
     let entries: Vec<Timestamp> = recent.map(expires_at).collect();
-    let limits = [(own.clone(), own_limit), (all(), profile.calls_per_day), (entries, MAX_CALLS)];
+    let limits = [(own.clone(), own_limit), (all(), profile.calls_per_day), (entries, MAX_LEDGER_ENTRIES)];
     let reached: Vec<_> = limits.into_iter().filter(|(counted, limit)| count(counted) >= *limit).collect();
     if reached.is_empty() {
         return Budget { next_available_time: all().into_iter().min(), ..budget };

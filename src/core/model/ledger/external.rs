@@ -1,7 +1,7 @@
 //! The calls of other callers: which events of AWS enter the ledger, and which of its entries count.
 //!
-//! An event is a claim that anybody with access to the queue could have made. It never causes a call and never
-//! releases one: the calls of others only reduce the operator's budget. Calls that AWS refused do not count. If events
+//! An event is a claim that anybody with access to the queue could have made. It never causes a call, and never
+//! leaves the operator more calls than it would have without events. Calls that AWS refused do not count. If events
 //! claim more calls than AWS can have accepted, some are forged, and none of them counts; AWS's refusal corrects the budget
 //! then, as without events. Up to AWS's limit they are believed, and can use up the budget for a day. Pure.
 
@@ -13,7 +13,7 @@ use super::{DAY, MAX_CLOCK_SKEW, MAX_IN_FLIGHT, REBUILT, saturating_add, truncat
 use crate::model::aws_event::CallEvent;
 use crate::model::service::{CountedCalls, profile};
 
-/// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. If there are more, those that
+/// Maximum number of external calls in a ledger: more than AWS can accept in 24 hours (25 on Firehose, 50 on Kinesis). If there are more, those that
 /// AWS refused are left out first, and then the earliest ones.
 pub const MAX_EXTERNAL_CALLS: usize = 64;
 
@@ -75,7 +75,8 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 /// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
 /// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
 /// it counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
-/// the operator's clock is ahead of AWS's. If the event reports another call after all, both calls still count once.
+/// the operator's clock is ahead of AWS's. If the event reports somebody else's call after all, this
+/// entry stands for that call, and the later event of the operator's own call is entered as an external call.
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {

@@ -212,8 +212,7 @@ impl State {
     fn shows_effect_of_last_call(&self, stream: &StreamArn, description: &StreamDescription) -> bool {
         let Some(ledger) = self.store.ledger(&ledger::name(stream)) else { return false };
         let observation = Observation::of(stream, Some(description));
-        ledger::last_unrefused_call(&ledger.spec)
-            .is_some_and(|call| ledger::matches_target(&observation, &call.target))
+        ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| ledger::shows_effect(&observation, call))
     }
 
     /// Records the last Describe of a reconcile, if the operator has no reason to treat it as stale.

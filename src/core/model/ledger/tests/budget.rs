@@ -9,7 +9,7 @@ use super::{ACCEPTED, aws_error, empty, of_calls, plan, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    AWS_LIMIT, DAY, MAX_CALLS, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, budget, expires_at,
+    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, MAX_LEDGER_ENTRIES, PlannedCall, QUOTA_WINDOW, budget, expires_at,
     rebuilt_from_status, record_outcome, reserve, validate,
 };
 use crate::model::scenario::midnight;
@@ -198,7 +198,7 @@ proptest! {
     fn every_firehose_call_uses_one_of_the_budget(ledger in any_ledger(), limit in 0_u32..30) {
         let used = |ledger: &StreamLedgerSpec, now| budget(ledger, Service::Firehose, Action::Start, limit, now).used;
         let mut ledger = ledger;
-        ledger.calls.truncate(MAX_CALLS as usize - 2);
+        ledger.calls.truncate(MAX_LEDGER_ENTRIES as usize - 2);
         let before = used(&ledger, midnight());
         let (reserved, _) = reserve(&ledger, &plan(), midnight());
         prop_assert_eq!(used(&reserved, midnight()), before + 1);
@@ -285,7 +285,7 @@ fn call_dated_in_the_future_counts() {
 #[test]
 fn refused_kinesis_calls_count_only_when_ledger_is_full() {
     let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
-    let count = i64::from(MAX_CALLS);
+    let count = i64::from(MAX_LEDGER_ENTRIES);
     let ledger = (0..count)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let at = |calls: &[Call]| budget(&of_calls(calls), Service::Kinesis, Action::Start, 20, seconds(count));
@@ -298,7 +298,7 @@ fn refused_kinesis_calls_count_only_when_ledger_is_full() {
 #[test]
 fn full_ledger_has_room_when_entry_and_budget_are_free() {
     let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
-    let refused = i64::from(MAX_CALLS) - 1;
+    let refused = i64::from(MAX_LEDGER_ENTRIES) - 1;
     let ledger = (0..refused)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let full = with_call(&ledger, seconds(refused), Some(Ok(())));
