@@ -75,10 +75,10 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     // The API server may have applied the unacknowledged write. Its transition has no event yet, so the next event is about
     // everything since the status before it.
     let published = match last.unacknowledged_write {
-        Some(_) => last.status.as_ref().map(Packed::read).unwrap_or_default(),
-        None => before.clone(),
+        Some(_) => Cow::Owned(last.status.as_ref().map(Packed::read).unwrap_or_default()),
+        None => Cow::Borrowed(&before),
     };
-    if stored == Some(&status) && last.unacknowledged_write.is_some() && published != status {
+    if stored == Some(&status) && last.unacknowledged_write.is_some() && *published != status {
         publish_transition(context, read, &published, &status).await;
     }
     if stored != Some(&status) && may_write {
