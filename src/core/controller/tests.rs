@@ -228,10 +228,10 @@ fn suspended_resource_gets_the_finalizer_if_policies_permit_disabling() {
     assert_eq!(world.count(Request::Describe), 0);
 }
 
-/// Reconciles the resource as it is stored.
-fn reconcile_stored(world: &World, context: &Context<World, World>) {
+/// Reconciles the resource as it is stored, and returns the time of the next reconcile.
+fn reconcile_stored(world: &World, context: &Context<World, World>) -> jiff::Timestamp {
     let cached = world.state().resource.clone().unwrap();
-    run(reconcile(context, &cached)).unwrap();
+    run(reconcile(context, &cached)).unwrap()
 }
 
 fn stop_by_others() -> AwsEvent {

@@ -7,19 +7,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stream_encryption_api::stream_encryption::Verification;
 
 use super::fakes::{Request, World, run};
-use super::{ARN, reconcile, resource};
+use super::{ARN, reconcile, reconcile_stored, resource, woken_by};
 use crate::controller::Context;
-use crate::model::arn::StreamArn;
-use crate::model::aws_event::{AwsEvent, EventScope, Subject};
+use crate::model::aws_event::Subject;
 use crate::model::key::Key;
 use crate::model::observation::ReportedEncryption;
 
-#[test]
-fn refused_status_leads_to_no_further_describe_or_record() {
+/// Returns a world with an encrypted stream, for which the spec requests a test record.
+fn to_verify() -> World {
     let mut resource = resource();
     resource.spec.verification = Verification::PutRecord;
     let world = World::new(resource);
     world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    world
+}
+
+#[test]
+fn refused_status_leads_to_no_further_describe_or_record() {
+    let world = to_verify();
     let context = world.context();
     let reconcile_after = |seconds| {
         world.state().elapsed += Duration::from_secs(seconds);
@@ -41,10 +46,7 @@ fn refused_status_leads_to_no_further_describe_or_record() {
 /// Somebody has written the time into the status, before this process started.
 #[test]
 fn verified_time_in_the_future_is_replaced() {
-    let mut resource = resource();
-    resource.spec.verification = Verification::PutRecord;
-    let world = World::new(resource);
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let world = to_verify();
     let reconcile_after_start = |seconds| {
         world.state().elapsed += Duration::from_secs(seconds);
         let cached = world.state().resource.clone().unwrap();
@@ -65,16 +67,13 @@ fn verified_time_in_the_future_is_replaced() {
 
 /// A world in which AWS never reports a test record as encrypted, with the context of an operator that has tried for long.
 fn unverified() -> (World, Context<World, World>, Timestamp) {
-    let mut resource = resource();
-    resource.spec.verification = Verification::PutRecord;
-    let world = World::new(resource);
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let world = to_verify();
     world.state().is_record_plaintext = true;
     let context = world.context();
-    let mut wake = reconciled(&world, &context);
+    let mut wake = reconcile_stored(&world, &context);
     for _ in 0..20 {
         pass_until(&world, &context, wake);
-        wake = reconciled(&world, &context);
+        wake = reconcile_stored(&world, &context);
     }
     assert!(wake.duration_since(context.clock.now()) >= SignedDuration::from_mins(4), "they are rare by now");
     world.state().requests.clear();
@@ -86,17 +85,9 @@ fn pass_until(world: &World, context: &Context<World, World>, time: Timestamp) {
     world.state().elapsed += wait;
 }
 
-fn reconciled(world: &World, context: &Context<World, World>) -> Timestamp {
-    let cached = world.state().resource.clone().unwrap();
-    run(reconcile(context, &cached)).unwrap()
-}
-
 /// Something else has happened to the stream than a call, such as its creation.
 fn receive_event(context: &Context<World, World>) {
-    let stream: StreamArn = ARN.parse().unwrap();
-    let subject = Subject::Stream(stream.clone());
-    let event = AwsEvent { scope: EventScope::of(&stream), time: context.clock.now(), subject };
-    assert_eq!(context.memory.events.receive(&event, context.clock.monotonic(), Duration::ZERO).len(), 1);
+    assert_eq!(woken_by(context, Subject::Stream(ARN.parse().unwrap())), 1);
 }
 
 #[test]
@@ -104,10 +95,10 @@ fn early_describe_does_not_delay_the_next_record() {
     let (world, context, next_record) = unverified();
     world.state().elapsed += Duration::from_mins(3);
     receive_event(&context);
-    assert_eq!(reconciled(&world, &context), next_record);
+    assert_eq!(reconcile_stored(&world, &context), next_record);
     assert_eq!([Request::Describe, Request::PutRecord].map(|kind| world.count(kind)), [1, 0]);
     pass_until(&world, &context, next_record);
-    reconciled(&world, &context);
+    reconcile_stored(&world, &context);
     assert_eq!(world.count(Request::PutRecord), 1);
 }
 
@@ -117,14 +108,14 @@ fn retry_writes_a_record_even_if_an_event_comes_first() {
         let (world, context, _) = unverified();
         let annotations = [("streamencryption.dev/retry".to_owned(), "tuesday".to_owned())];
         world.state().resource.as_mut().unwrap().metadata.annotations = Some(annotations.into());
-        let wake = reconciled(&world, &context);
+        let wake = reconcile_stored(&world, &context);
         assert_eq!(world.count(Request::Describe), 0, "the last Describe has just been made");
         if has_event {
             receive_event(&context);
         } else {
             pass_until(&world, &context, wake);
         }
-        reconciled(&world, &context);
+        reconcile_stored(&world, &context);
         assert_eq!(world.count(Request::PutRecord), 1, "{has_event}");
     }
 }
