@@ -2,9 +2,9 @@
 //! the calls that no ledger holds yet, and whether events arrive at all.
 //!
 //! An event leads at most to a Describe, and what AWS then reports decides what follows. A call that an event reports is
-//! entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
-//! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes
-//! every stream, and checks by interval remain. A sender of forged events cannot make this module grow without limit: it
+//! entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the process, which is safe: the
+//! queue delivers the calls again that no reconcile has entered, a new process describes every stream, and checks by
+//! interval remain. A sender of forged events cannot make this module grow without limit: it
 //! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
 //! number of calls of each stream.
 
@@ -105,9 +105,8 @@ pub enum CallsOutcome {
     /// A stored ledger holds them, except those that it must leave out.
     Entered,
     /// The resource must not enter them: it neither owns the ledger nor may claim the stream, its spec is invalid, or it is
-    /// being deleted without disabling encryption first.
-    /// Another resource of the stream may own the ledger, so the calls are kept until every resource of the stream is
-    /// reconciled.
+    /// being deleted without disabling encryption first. Another resource of the stream may own the ledger, so the calls
+    /// are kept until every resource of the stream is reconciled.
     MustNotEnter,
     /// The ledger could not be read or written. The calls are kept for a later reconcile.
     NotEntered,

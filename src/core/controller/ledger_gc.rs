@@ -7,8 +7,8 @@
 //! calls, AWS must have accepted a request that is dated by this clock.
 //!
 //! There may be a hundred thousand ledgers, and almost all of their owners exist. So only one page of ledgers is in
-//! memory at a time. An owner that a current cache holds is not looked up. An owner that another operator manages is looked up
-//! once a day.
+//! memory at a time. An owner that a current cache holds is not looked up. An owner that another operator manages is
+//! looked up once a day.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -138,8 +138,8 @@ fn name_of(ledger: &StreamLedger) -> &str {
 }
 
 /// Logs a request that the API server did not answer. Returns the error after [`MAX_UNANSWERED`]: the API server itself, or
-/// a webhook for all deletions, is unavailable then. The requests about one ledger may fail for ever, for
-/// example because of a webhook. They must not prevent the cleanup of the other ledgers.
+/// a webhook for all deletions, is unavailable then. The requests about one ledger may fail for ever, for example because
+/// of a webhook. They must not prevent the cleanup of the other ledgers.
 fn tolerate(unanswered: &mut usize, error: KubeError) -> Result<(), KubeError> {
     *unanswered += 1;
     if *unanswered >= MAX_UNANSWERED {
