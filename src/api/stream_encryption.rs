@@ -265,8 +265,8 @@ pub struct StreamEncryptionStatus {
     /// Since when records are known to be in plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext_since_time: Option<Time>,
-    // Written together with other changes, and otherwise at most once an hour.
-    /// When AWS last responded to a Describe of the stream. If nothing else in the status changes, this field is updated only once an hour, so it lags by up to an hour.
+    // Written together with other changes, and otherwise at most once a day.
+    /// When AWS last responded to a Describe of the stream. If nothing else in the status changes, this field is updated only once a day, so it lags by up to a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_describe_time: Option<Time>,
     /// Since when the resource is suspended.

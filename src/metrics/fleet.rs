@@ -110,8 +110,8 @@ impl EventRegions {
 
 impl FleetSnapshot {
     /// Adds a resource with its state at `now`; `None` is an invalid one. A resource without a status, or an invalid
-    /// one, is counted, too.
-    pub fn add(&mut self, resource: Option<&StreamEncryption>, now: Timestamp) {
+    /// one, is counted, too. `described` is when this process last described the stream; `None` if it has not yet.
+    pub fn add(&mut self, resource: Option<&StreamEncryption>, described: Option<Timestamp>, now: Timestamp) {
         let status = resource.and_then(|resource| resource.status.as_ref());
         let reason = match resource {
             Some(_) => status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str),
@@ -120,11 +120,17 @@ impl FleetSnapshot {
         };
         *self.reasons.entry(reason).or_default() += 1;
         if let (Some(resource), Some(status)) = (resource, status) {
-            self.count(&resource.spec, status, now);
+            self.count(&resource.spec, status, described, now);
         }
     }
 
-    fn count(&mut self, spec: &StreamEncryptionSpec, status: &StreamEncryptionStatus, now: Timestamp) {
+    fn count(
+        &mut self,
+        spec: &StreamEncryptionSpec,
+        status: &StreamEncryptionStatus,
+        described: Option<Timestamp>,
+        now: Timestamp,
+    ) {
         if let Some(stream) = &status.stream {
             let word = status.encryption_status.map_or(UNKNOWN, EncryptionStatus::as_str);
             *self.streams.entry((stream.service, word)).or_default() += 1;
@@ -134,9 +140,9 @@ impl FleetSnapshot {
             self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
         }
         // A stream of a suspended resource, or of another resource, is not described on purpose.
-        let described = status.last_describe_time.as_ref().filter(|_| is_described(status));
-        if let Some(described) = described {
-            let age = now.duration_since(described.0);
+        let described = described.or(status.last_describe_time.as_ref().map(|time| time.0));
+        if let Some(described) = described.filter(|_| is_described(status)) {
+            let age = now.duration_since(described);
             self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
         }
         // Plaintext is not counted if the spec requests it.

@@ -35,13 +35,13 @@ fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     text.lines().filter(|line| line.starts_with(name)).collect()
 }
 
-/// Returns the state of these resources at `now`.
+/// Returns the state of these resources at `now`, in a process that has not described their streams.
 fn snapshot<'a>(
     resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>,
     now: Timestamp,
 ) -> FleetSnapshot {
     let mut fleet = FleetSnapshot::default();
-    resources.into_iter().for_each(|resource| fleet.add(resource, now));
+    resources.into_iter().for_each(|resource| fleet.add(resource, None, now));
     fleet
 }
 
@@ -174,11 +174,17 @@ fn oldest_describe_ignores_streams_not_described() {
     let suspended = resource_with("Suspended", "2025-01-01T00:00:00Z");
     let refused = resource_with("NotPermitted", "2025-01-01T00:00:00Z");
     let described = resource_with("AwsUnreachable", "2026-01-01T00:50:00Z");
-    let fleet = snapshot([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
+    let now = at("2026-01-01T01:00:00Z");
+    let fleet = snapshot([Some(&suspended), Some(&refused), Some(&described)], now);
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     let name = "stream_encryption_oldest_describe_age_seconds";
     assert_eq!(lines(&text, name), [format!("{name} 600.0")]);
     assert!(text.contains("stream_encryption_resources{reason=\"Suspended\"} 1"));
+
+    let mut fleet = FleetSnapshot::default();
+    fleet.add(Some(&described), Some(at("2026-01-01T00:59:00Z")), now);
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+    assert_eq!(lines(&text, name), [format!("{name} 60.0")], "the status lags");
 }
 
 #[test]

@@ -155,10 +155,7 @@ fn state(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> 
         (None, _) => "the status does not report whether records are encrypted.".to_owned(),
     };
     let described = entry.last_describe_time.map(|at| {
-        format!(
-            " Last Describe at most {} (the status shows this time up to an hour late).",
-            relative(at, now)
-        )
+        format!(" Last Describe at most {} (the status shows this time up to a day late).", relative(at, now))
     });
     format!("{:?}: {message}{}", entry.state, described.unwrap_or_default())
 }

@@ -99,7 +99,7 @@ export const fleet = (count, { seed = 7, hostile = true } = {}) => {
       ...stream, namespace: `team-${Math.floor(random() * 60)}`, resource: evil ? `odd-${index}` : name.slice(0, 63), desiredKey: key,
       ready: state === "Encrypted" ? "True" : state === "Unknown" ? "Unknown" : "False", stalled: state === "NotEncryptable", suspended, reason, message,
       ...(state === "Encrypted" && random() < 0.01 && { activeKeyUnusableSinceTime: before(Math.floor(random() * 5 * DAY)) }),
-      lastDescribeTime: before(Math.floor(random() * HOUR)),
+      lastDescribeTime: before(Math.floor(random() * DAY)),
       ...(random() < 0.3 && { verifiedTime: before(Math.floor(random() * 30 * DAY)) }),
       ...(state === "Plaintext" && { nextAttemptTime: before(-Math.floor(random() * 6 * HOUR)) }),
       callsUsed: used, callsLimit: 20, ...(used > 0 && { callsNextAvailableTime: before(-Math.floor(random() * 24 * HOUR)) }),

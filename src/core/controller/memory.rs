@@ -65,6 +65,9 @@ pub struct LastReconcile {
     /// The latest time at which a test record was encrypted: this process has observed it, or has read it from the status.
     /// The stored status may not have this time, because the write of the status may have failed.
     pub verified: Option<Timestamp>,
+    /// When this process requested the last Describe of the stream that AWS answered. The stored status may have an earlier
+    /// time.
+    pub described: Option<Timestamp>,
     /// Number of consecutive reconciles in which a request to Kubernetes failed, or which were given up because of a
     /// conflict.
     pub failures: u32,
@@ -238,6 +241,12 @@ impl Memory {
         let mut entries = self.lock();
         let last = entries.entry(uid.to_owned()).or_default();
         !std::mem::replace(&mut last.is_removal_reported, true)
+    }
+
+    /// Returns when this process last described the stream of this resource; `None` if it has not yet.
+    #[must_use]
+    pub fn described_at(&self, resource: &StreamEncryption) -> Option<Timestamp> {
+        self.lock().get(uid(resource)).and_then(|last| last.described)
     }
 
     /// Returns how long AWS took to change streams of a service.

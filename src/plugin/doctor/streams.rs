@@ -13,9 +13,9 @@ use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, Scope};
 use crate::plugin::fleet::{Entry, Finding};
 
-/// How far a time of a Describe in a status lags: the operator writes a new one once an hour. The rest is for
+/// How far a time of a Describe in a status lags: the operator writes a new one once a day. The rest is for
 /// Describes that wait for their turn.
-const LAG: SignedDuration = SignedDuration::from_mins(80);
+const LAG: SignedDuration = SignedDuration::from_mins(24 * 60 + 20);
 
 /// Runs the checks. `drift_interval` is the operator's, between two Describes of a stream at rest.
 pub(super) async fn all(cluster: &Cluster, scope: &Scope, drift_interval: SignedDuration) -> Vec<Check> {
@@ -133,7 +133,7 @@ fn pace(entries: &[Entry], drift_interval: SignedDuration, now: Timestamp) -> Ch
         name,
         message,
         format!(
-            "A status lags by up to an hour, and streams are described every {}. Does the operator run? docs/runbooks/StreamEncryptionNotReconciling.md",
+            "A status lags by up to a day, and streams are described every {}. Does the operator run? docs/runbooks/StreamEncryptionNotReconciling.md",
             short(interval)
         ),
     )
@@ -226,9 +226,9 @@ mod tests {
             ..Entry::default()
         };
         let entries =
-            [described("NotPermitted", 300), described("Encrypted", 3), described("Suspended", 900)];
+            [described("NotPermitted", 300), described("Encrypted", 30), described("Suspended", 900)];
         let check = pace(&entries, SignedDuration::from_mins(10), now);
         assert_eq!(check.result, Health::Warning);
-        assert!(check.message.contains(" 3h old"), "{check:?}");
+        assert!(check.message.contains(" 30h old"), "{check:?}");
     }
 }

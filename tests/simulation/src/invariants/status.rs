@@ -61,13 +61,13 @@ fn claims_of(status: &StreamEncryptionStatus) -> StatusClaims<'_> {
 /// - calls expire, and the message of `Drifted` states the number of calls left;
 /// - the time ends until which the previous key is required, or it is extended while the active key is unknown, at most
 ///   twice in a retention period;
-/// - the time of AWS's last response is updated, at most once an hour.
+/// - the time of AWS's last response is updated, at most once a day.
 fn is_only_aged(mut old: StreamEncryptionStatus, mut new: StreamEncryptionStatus, now: Timestamp) -> bool {
     let described_at =
         |status: &StreamEncryptionStatus| status.last_describe_time.as_ref().map(|time| time.0);
-    let is_hourly = described_at(&old)
+    let is_daily = described_at(&old)
         .zip(described_at(&new))
-        .is_some_and(|(old, new)| new.duration_since(old) >= SignedDuration::from_hours(1));
+        .is_some_and(|(old, new)| new.duration_since(old) >= SignedDuration::from_hours(24));
     let is_expired = old
         .previous_key
         .take_if(|key| new.previous_key.is_none() && key.required_until_time.0 <= now)
@@ -87,7 +87,7 @@ fn is_only_aged(mut old: StreamEncryptionStatus, mut new: StreamEncryptionStatus
         drifted.for_each(|condition| condition.message.clear());
         StreamEncryptionStatus { calls: None, last_describe_time: None, ..status }
     };
-    (is_recounted || is_expired || is_extended || is_hourly) && without_times(old) == without_times(new)
+    (is_recounted || is_expired || is_extended || is_daily) && without_times(old) == without_times(new)
 }
 
 impl State {
