@@ -135,7 +135,8 @@ impl World {
             },
             stuck: matches!(fault, Some(Fault::Stuck)),
             lag: match fault {
-                Some(Fault::ReadLag { by }) => *by,
+                // Never newer than without the fault.
+                Some(Fault::ReadLag { by }) => (*by).max(self.state.settings.read_lag),
                 _ => self.state.settings.read_lag,
             },
             counted: false,

@@ -73,7 +73,7 @@ pub enum Fault {
     Stuck,
     /// A Describe returns an earlier state of the stream.
     ReadLag {
-        /// The age of that state.
+        /// The age of that state; at least the `read_lag` of the settings.
         by: SignedDuration,
     },
 }
