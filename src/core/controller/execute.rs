@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::{Action, Target};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{info, warn};
@@ -22,7 +22,8 @@ use super::ledger_store::resource_identity;
 use super::recheck::{ensure_owner_lost_stream, ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_AGE_AFTER_PERMIT, MAX_AGE_AT_CALL, MAX_CHECK_DURATION, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
-use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED};
+use crate::model::arn::StreamArn;
+use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED, RESPONSE_LATE};
 use crate::model::aws_event::EventScope;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
@@ -33,8 +34,13 @@ use crate::model::service::Operation;
 
 /// Maximum time from the start of the resolve step to a write of the ledger. Usually it is a second. If it is
 /// longer, the process was paused, or several requests have used up their deadlines; in both cases the desired
-/// key may be another one by now. A reconcile that is late for this reason begins anew after the wait of a conflict.
+/// key may be another one by now. A reconcile that is late is given up, and repeated later, as after a conflict.
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
+
+/// Maximum time from the reservation of a call to AWS's response, longer than the deadline of the request. If it is longer,
+/// the process was paused, and AWS may have received the call just before the response. AWS may then report the state
+/// before the call for longer than [`READ_LAG`](ledger::READ_LAG) after the reservation, so the outcome counts as unknown.
+const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the stream must be described first, and
 /// the decision be made again. Waits for the rate limiter's permit for a call, once for each reconcile: after
@@ -55,16 +61,16 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // Before `describe_due` no test record is due: `execute` then only saves the ledger, and a remembered description
-        // suffices. From that time on a record is due, which needs a fresh description.
+        // A test record needs a fresh description. With a remembered one, no record is due before `describe_due`: until then,
+        // `execute` only saves the ledger.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
 }
 
-/// Waits for the rate limiter's permit for the call. Returns `false` if the description or the resolved spec
-/// is too old by then, or if the operator's credentials have changed; the stream must then be described
-/// again.
+/// Waits for the rate limiter's permit for the call, unless this replica stops leading meanwhile. Returns `false` if the
+/// description or the resolved spec is too old by then, or if the operator's credentials have changed; the stream must
+/// then be described again.
 async fn acquire_permit<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     state: &mut ReconcileState,
@@ -94,7 +100,9 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
             // or taken over. The finalizer is removed even if the API server rejects the write of the ledger. Any other failure ends
             // the reconcile.
             match save_ledger(context, resource, state).await {
-                Err(Interruption::Kubernetes(KubeError::Rejected(why))) => {
+                Err(Interruption::Kubernetes(KubeError::Rejected(why)))
+                    if state.ledger.ownership == Ownership::LedgerInvalid =>
+                {
                     warn!(stream = %state.spec.stream, why, "failed to write the ledger");
                 }
                 saved => saved?,
@@ -140,7 +148,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 
     let known_encryption_before = state.ledger.spec.known_encryption.clone();
     let reserved = context.clock.now();
-    let (Some(accepted_date), Some(signer)) = (state.accepted_date(), state.signer.clone()) else {
+    let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
     state.now = reserved;
@@ -148,7 +156,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         // The clock was set after the decision.
         return Err(Interruption::Outdated);
     }
-    let shorter = ledger::prune_expired(&state.ledger.spec, accepted_date);
+    let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
     state.ledger.save(&context.kube).await?;
@@ -169,11 +177,24 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
             context.memory.events.record_own_call(&EventScope::of(&stream), sent);
         }
         Err(error) => {
-            let words = if is_unsent { "the call was not sent" } else { "AWS did not accept the call" };
+            let words = match error.kind {
+                _ if is_unsent => "the call was not sent",
+                ErrorKind::UnknownOutcome => "AWS may have applied the call: there is no definite answer",
+                _ => "AWS refused the call",
+            };
             warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");
         }
     }
     let now = context.clock.now();
+    // The monotonic clock of a suspended machine stands still.
+    let elapsed = SignedDuration::try_from(context.clock.monotonic().saturating_sub(sent));
+    let response_time = now.duration_since(reserved).max(elapsed.unwrap_or(SignedDuration::MAX));
+    let outcome = match outcome {
+        Ok(accepted) if response_time > MAX_RESPONSE_TIME => {
+            Err(response_late(&stream, target.action, accepted))
+        }
+        outcome => outcome,
+    };
     let recorded = state
         .ledger
         .update_with_retry(&context.kube, |ledger| ledger::record_outcome(ledger, &id, outcome.as_ref(), now))
@@ -265,6 +286,7 @@ async fn send<A: StreamApi, R: KubeApi>(
         (Action::Start, DesiredEncryption::Key(key)) => {
             context.aws.start(stream, key, principal, signer, reserved).await
         }
+        // The plan of a Start without a desired key has AWS's key as its target. `UnknownKey` and `Off` lead to no Start.
         (
             Action::Start,
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
@@ -277,7 +299,18 @@ async fn send<A: StreamApi, R: KubeApi>(
     }
 }
 
-fn not_sent(stream: &crate::model::arn::StreamArn, action: Action) -> AwsError {
+/// Returns the outcome of a call that AWS accepted long after its reservation.
+fn response_late(stream: &StreamArn, action: Action, accepted: Accepted) -> AwsError {
+    AwsError {
+        operation: Operation::change(stream.service, action),
+        kind: ErrorKind::UnknownOutcome,
+        code: Some(RESPONSE_LATE.to_owned()),
+        message: "AWS accepted the call long after its reservation".to_owned(),
+        request_id: accepted.request_id,
+    }
+}
+
+fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
     AwsError {
         operation: Operation::change(stream.service, action),
         kind: ErrorKind::Transient,

@@ -21,6 +21,7 @@ use crate::model::arn::{AwsAccount, StreamArn};
 use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;
 use crate::model::ledger::{self, external};
+use crate::model::status_fields;
 
 /// A stream's ledger: as it was read, and as it is to be written.
 #[derive(Clone, Debug)]
@@ -80,7 +81,8 @@ pub(super) async fn open<A, R: KubeApi>(
     let name = ledger::name(stream);
     let me = resource_identity(resource);
     let empty = ledger::new(stream, me.clone());
-    let reported = resource.status.as_ref().and_then(|status| status.calls.as_ref());
+    let status = resource.status.as_ref().filter(|status| status_fields::may_be_of(status, stream));
+    let reported = status.and_then(|status| status.calls.as_ref());
     // External calls are left out, because a rebuilt ledger records calls as the operator's own. The budget may then be
     // too large; AWS's refusal corrects that.
     let reported_calls = reported.map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));

@@ -331,7 +331,8 @@ fn decided(
     // The content of a ledger is reported to its owner only.
     if decision.reason.ledger_content() == LedgerContent::Hidden {
         // Without a valid ledger, the status is the only count of the calls.
-        let is_only_count = decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored();
+        let is_only_count = (decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored())
+            && status_fields::may_be_of(before, &state.spec.stream);
         status.calls = before.calls.clone().filter(|_| is_only_count);
         return status;
     }

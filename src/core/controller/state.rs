@@ -239,7 +239,7 @@ impl ReconcileState {
 
     /// Returns the earlier of the times before and after the Describe of this reconcile. AWS accepted a date between them, so
     /// the operator's clock was right then. It is the earlier one, in case the clock was set in between.
-    pub(super) fn accepted_date(&self) -> Option<Timestamp> {
+    pub(super) fn verified_now(&self) -> Option<Timestamp> {
         match &self.observed {
             Observed::Described { at, fresh: true, .. } => Some((*at).min(self.now)),
             Observed::Described { .. } | Observed::NotYet | Observed::Failed(_) => None,

@@ -17,7 +17,7 @@ use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption}
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::memory::LastReconcile;
 use super::{Context, TermEnd, ledger_store, reconcile, reconcile_in_term};
-use crate::model::aws_error::{ErrorKind, OPERATOR_PAUSED};
+use crate::model::aws_error::{ErrorKind, OPERATOR_PAUSED, RESPONSE_LATE};
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::key::Key;
 use crate::model::ledger;
@@ -129,6 +129,33 @@ fn call_on_old_description_is_not_sent() {
     let ledger = world.state().ledger.clone().unwrap();
     let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
     assert_eq!((call.outcome, call.code.as_deref()), (Outcome::Refused, Some(OPERATOR_PAUSED)));
+}
+
+#[test]
+fn calls_of_another_stream_are_not_taken_over() {
+    for (arn, calls) in [(Some(ARN.replace("orders", "clicks")), 1), (Some(ARN.to_owned()), 5), (None, 5)] {
+        let mut resource = resource();
+        let stream = json!({"arn": arn, "service": "Firehose", "region": "eu-west-1", "name": "orders"});
+        let status = json!({"stream": stream, "calls": {"used": 5, "limit": 20}});
+        resource.status = Some(serde_json::from_value(status).unwrap());
+        let world = World::new(resource.clone());
+        run(reconcile(&world.context(), &resource)).unwrap();
+        assert_eq!(world.state().ledger.clone().unwrap().spec.calls.len(), calls, "{arn:?}");
+    }
+}
+
+#[test]
+fn outcome_of_call_accepted_late_is_unknown() {
+    for (pause, outcome, code) in [(15, Outcome::Accepted, None), (16, Outcome::Unknown, Some(RESPONSE_LATE))]
+    {
+        let world = World::new(resource());
+        world.pause_before(Request::Start, pause);
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&world.context(), &cached)).unwrap();
+        let ledger = world.state().ledger.clone().unwrap();
+        let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
+        assert_eq!((call.outcome, call.code.as_deref()), (outcome, code));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use stream_encryption_api::condition::Reason;
 
+use super::credentials::CredentialsProblem;
 use super::credentials::CredentialsRejection;
 use super::key::KeyProblem;
 use super::service::Operation;
@@ -116,11 +117,7 @@ impl AwsError {
     /// Returns whether the operator did not send the request: it had no usable credentials, or held the request back.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.kind == ErrorKind::NoCredentials
-            || matches!(
-                self.code.as_deref(),
-                Some(NOT_CONNECTED | OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY)
-            )
+        self.kind == ErrorKind::NoCredentials || self.code.as_deref().is_some_and(is_unsent_code)
     }
 
     /// Returns whether the error gives no information about the rate of requests in the account: a shard of the stream
@@ -160,6 +157,13 @@ impl AwsError {
     }
 }
 
+/// Returns whether this is a code of the operator for a request that it did not send.
+#[must_use]
+pub fn is_unsent_code(code: &str) -> bool {
+    matches!(code, NOT_CONNECTED | OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY)
+        || CredentialsProblem::of(code).is_some()
+}
+
 /// The failure of a request, before its classification.
 #[derive(Clone, Copy, Debug)]
 pub enum RawError<'a> {
@@ -188,6 +192,9 @@ pub enum RawError<'a> {
 pub const NOT_CONNECTED: &str = "NotConnected";
 /// The operator's own code for a call that was not sent because the process was paused.
 pub const OPERATOR_PAUSED: &str = "OperatorPaused";
+/// The operator's own code for a call that AWS accepted long after its reservation, because the process was paused before it
+/// sent the call, or before it received the response.
+pub const RESPONSE_LATE: &str = "ResponseLate";
 /// The operator's own code for a call that was not sent because the credentials changed after the Describe.
 pub const SIGNER_CHANGED: &str = "SignerChanged";
 /// The operator's own code for a call that was not sent because its key is not the ARN of a key.

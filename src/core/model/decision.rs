@@ -221,7 +221,7 @@ fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, desired_ta
     }
     let corrections = ledger::corrections(input.ledger, input.now);
     let correction =
-        input.ledger.satisfied.as_ref() == Some(&desired_target) && input.ledger.attempts.is_none();
+        input.ledger.satisfied.as_ref() == Some(&desired_target) && !ledger::was_attempted(input.ledger);
     if correction
         && !retry_requested(input)
         && let Some(limiting) = corrections.iter().rev().nth(MAX_CORRECTIONS_PER_DAY - 1)
@@ -308,7 +308,8 @@ fn wait_until(input: &DecisionInput<'_>, reason: Reason, until: Timestamp) -> De
 
 /// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
 /// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows the
-/// stream any more. If only the permission to disable is missing, the resource is kept.
+/// stream any more. If only the permission to disable is missing, the resource is kept. It is also kept while AWS may still
+/// apply a call without a response: that call could enable the encryption after the removal.
 fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decision {
     let no_further_step = matches!(
         decision.reason,
@@ -317,11 +318,14 @@ fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decisio
             | Reason::StreamAlreadyManaged
             | Reason::NotPermitted
     );
-    if input.desired.deleting && no_further_step {
-        Decision { step: Step::RemoveFinalizer, ..decision }
-    } else {
-        decision
+    if !input.desired.deleting || !no_further_step {
+        return decision;
     }
+    let is_in_flight = ledger::in_flight_until(input.ledger).is_some_and(|until| until > input.now);
+    if is_in_flight && decision.reason == Reason::EncryptionDisabled {
+        return poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
+    }
+    Decision { step: Step::RemoveFinalizer, ..decision }
 }
 
 fn observed_at(input: &DecisionInput<'_>) -> Timestamp {

@@ -16,7 +16,7 @@ use stream_encryption_api::ledger::{
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 use super::arn::StreamArn;
-use super::aws_error::{Accepted, AwsError, ErrorKind};
+use super::aws_error::{Accepted, AwsError, ErrorKind, is_unsent_code};
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::{DescribeTimes, Observation};
@@ -170,15 +170,28 @@ pub fn expires_at(call: &Call) -> Timestamp {
     saturating_add(call.at(), QUOTA_WINDOW)
 }
 
-/// Returns the times of the corrections in the last 24 hours.
+/// Returns the times of the corrections in the last 24 hours that the operator has sent.
 #[must_use]
 pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> {
     ledger
         .calls
         .iter()
-        .filter(|call| call.correction && saturating_add(call.at(), DAY) > now)
+        .filter(|call| call.correction && !is_unsent(call) && saturating_add(call.at(), DAY) > now)
         .map(Call::at)
         .collect()
+}
+
+/// Returns whether the operator has sent a call since AWS last reported the desired encryption as applied.
+#[must_use]
+pub fn was_attempted(ledger: &StreamLedgerSpec) -> bool {
+    let count = ledger.attempts.as_ref().map_or(0, |attempts| attempts.count);
+    let attempted = ledger.calls.iter().rev().take(usize::try_from(count).unwrap_or(usize::MAX));
+    attempted.into_iter().any(|call| !is_unsent(call))
+}
+
+/// Returns whether the operator did not send this call. A request that could not be built has no code.
+fn is_unsent(call: &Call) -> bool {
+    call.outcome == Outcome::Refused && call.code.as_deref().is_none_or(is_unsent_code)
 }
 
 /// Returns the last call that AWS may have applied. AWS's responses may still describe the state before it.
@@ -329,7 +342,8 @@ pub fn matches_target(observation: &Observation, target: &Target) -> bool {
 }
 
 /// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
-/// as resharding: that can only be the effect of a call that AWS has accepted, because AWS accepts one change at a time.
+/// as resharding. AWS makes one change at a time, so UPDATING is the effect of a call that AWS has accepted. After any other
+/// call, it may be a change by somebody else.
 #[must_use]
 pub fn shows_effect(observation: &Observation, call: &Call) -> bool {
     let is_any_change = *observation == Observation::InProgress(None);
@@ -415,7 +429,10 @@ pub fn record_outcome(
         return recorded;
     }
     call.code.clone_from(&error.code);
-    call.outcome = if error.kind == ErrorKind::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
+    // An event has given the entry the id of another request, which AWS may have accepted: the entry stands for that one.
+    let is_another = request_id.is_some() && call.request_id != *request_id;
+    let is_unknown = error.kind == ErrorKind::UnknownOutcome || is_another;
+    call.outcome = if is_unknown { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(error.kind.reason().to_string());
         attempts.not_before_time =

@@ -10,12 +10,20 @@ use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Action, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, StreamEncryptionStatus};
 
-use super::arn::KeyArn;
+use super::arn::{KeyArn, StreamArn};
 use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY, action_in_progress};
 use super::key::Key;
 use super::ledger::{self, saturating_add};
 use super::observation::Observation;
 use super::service::profile;
+
+/// Returns whether a status may be about this stream. A name stands for another stream once the operator has credentials of
+/// another account or another default region. A status does not disclose every ARN.
+#[must_use]
+pub fn may_be_of(status: &StreamEncryptionStatus, stream: &StreamArn) -> bool {
+    let reported = status.stream.as_ref().and_then(|stream| stream.arn.as_deref());
+    reported.is_none_or(|arn| arn == stream.to_string())
+}
 
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]

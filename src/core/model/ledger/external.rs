@@ -18,8 +18,8 @@ use crate::model::service::{CountedCalls, profile};
 pub const MAX_EXTERNAL_CALLS: usize = 64;
 
 /// Returns the ledger with the external calls that these events report. An event is left out if it reports a call of
-/// the operator, if the ledger holds it already, or if its time is not within the last 24 hours, give or take
-/// [`MAX_CLOCK_SKEW`].
+/// the operator, or a refused call that may be one; if the ledger holds it already; or if its time is not within the last
+/// 24 hours, give or take [`MAX_CLOCK_SKEW`].
 #[must_use]
 pub fn record_events(ledger: &StreamLedgerSpec, events: &[CallEvent], now: Timestamp) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
@@ -35,7 +35,11 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
         return;
     }
     if let Some(unanswered) = unanswered_call(ledger, event) {
-        unanswered.request_id = Some(event.request_id.clone());
+        // A refused call does not count, whoever made it. If it was made by somebody else, it must not take the place of a call
+        // of the operator that AWS may have accepted.
+        if may_have_used_limit(event.code.as_deref()) {
+            unanswered.request_id = Some(event.request_id.clone());
+        }
         return;
     }
     let call = ExternalCall {
@@ -75,8 +79,9 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 /// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
 /// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
 /// it counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
-/// the operator's clock is ahead of AWS's. If the event reports somebody else's call after all, this
-/// entry stands for that call, and the later event of the operator's own call is entered as an external call.
+/// the operator's clock is ahead of AWS's. The event may report somebody else's call after all. The operator's entry then
+/// stands for that call, and the event of the operator's own call, which comes later, is entered as an external call: the
+/// number of calls is right in both cases.
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
@@ -86,14 +91,14 @@ fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> O
     ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| (is_later(call), distance(call)))
 }
 
-/// Returns whether AWS may have received the call without a response that the ledger records. A refusal has a request id,
-/// or was not sent; the calls of a rebuilt ledger were answered.
+/// Returns whether AWS may have received the call although the ledger has no response to it. A refused call has a request
+/// id, or was not sent. The calls of a rebuilt ledger were answered.
 fn may_be_unanswered(call: &Call) -> bool {
     call.request_id.is_none() && call.outcome != Outcome::Refused && !call.id.starts_with(REBUILT)
 }
 
-/// Returns when an external call stops counting: 24 hours after AWS received it by AWS's clock, of which the
-/// operator's clock may be ahead by [`MAX_CLOCK_SKEW`].
+/// Returns when an external call stops counting: 24 hours after AWS received it, plus [`MAX_CLOCK_SKEW`], because the
+/// operator's clock may be ahead of AWS's by as much.
 #[must_use]
 pub fn expires_at(call: &ExternalCall) -> Timestamp {
     saturating_add(call.time.0, DAY + MAX_CLOCK_SKEW)
@@ -130,9 +135,10 @@ pub fn may_have_used_limit(code: Option<&str>) -> bool {
     code.is_none_or(is_server_error)
 }
 
-/// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.
+/// Returns whether more of these calls were accepted within 24 hours of AWS's clock than AWS's limit. Those with an error of
+/// AWS are left out: they may not have used the limit, so there may be any number of them.
 fn exceeds_limit(calls: &[&ExternalCall], service: Service) -> bool {
-    let times = || calls.iter().map(|call| call.time.0);
+    let times = || calls.iter().filter(|call| call.code.is_none()).map(|call| call.time.0);
     let within_a_day =
         |end: Timestamp| times().filter(|time| *time <= end && end.duration_since(*time) < DAY).count();
     let limit = usize::try_from(profile(service).calls_per_day).unwrap_or(usize::MAX);

@@ -4,11 +4,11 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 
 use super::{Row, starts, stops};
-use crate::model::aws_error::ErrorKind;
+use crate::model::aws_error::{ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::{MAX_SESSION_AGE_FOR_CALL, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{MAX_CLOCK_SKEW, MAX_IN_FLIGHT, QUOTA_WINDOW};
+use crate::model::ledger::{self, MAX_CLOCK_SKEW, MAX_IN_FLIGHT, QUOTA_WINDOW};
 use crate::model::observation::Observation;
 use crate::model::scenario::{Scenario, failed, key};
 
@@ -142,6 +142,12 @@ fn is_correction(situation: &Scenario) -> bool {
     call.correction
 }
 
+/// Returns the scenario twenty minutes after a call that the operator did not send.
+fn drifted_unsent(drifted: &Scenario) -> Scenario {
+    let unsent = drifted.clone().calls().refused(ErrorKind::Transient, OPERATOR_PAUSED);
+    unsent.after(1200).sees(Observation::Off)
+}
+
 #[test]
 fn correction_is_counted_only_for_external_drift() {
     for service in [Service::Firehose, Service::Kinesis] {
@@ -149,8 +155,13 @@ fn correction_is_counted_only_for_external_drift() {
         assert!(!is_correction(&first), "the first enable");
         let drifted = Scenario::of(service).converged().after(60).sees(Observation::Off);
         assert!(is_correction(&drifted), "somebody turned it off");
-        let again = drifted.calls().accepted().after(300).sees(failed(Action::Start));
+        let again = drifted.clone().calls().accepted().after(300).sees(failed(Action::Start));
         assert!(!is_correction(&again), "the second attempt of a correction");
+        let unsent = drifted_unsent(&drifted);
+        assert!(is_correction(&unsent), "nothing was sent yet");
+        assert_eq!(ledger::corrections(&unsent.ledger, unsent.now).len(), 0);
+        let resent = unsent.calls().accepted().after(1200).sees(failed(Action::Start));
+        assert!(!is_correction(&resent), "the second attempt that is sent");
         let changed = Scenario::of(service).converged().wants(DesiredEncryption::Key(key(2)));
         assert!(!is_correction(&changed), "a person asks for another key");
     }

@@ -23,6 +23,16 @@ fn deleted(service: Service) -> Scenario {
     })
 }
 
+/// A deleted resource whose last Start received no response.
+fn deleted_after_unanswered_start(service: Service) -> Scenario {
+    let called = Scenario::of(service).sees(Observation::Off).calls();
+    let unanswered = called.refused(ErrorKind::UnknownOutcome, "InternalFailure");
+    unanswered.wants(DesiredEncryption::Off).with(|s| {
+        s.desired.disable_on_deletion = true;
+        s.desired.deleting = true;
+    })
+}
+
 fn unchangeable(service: Service) -> Vec<Row> {
     let sees = |observation| Scenario::of(service).sees(observation);
     let other_source = || Observation::NotEncryptable("KinesisStreamAsSource".into());
@@ -85,6 +95,16 @@ fn unchangeable(service: Service) -> Vec<Row> {
         (
             "a deleted resource of a stream that cannot be encrypted is let go",
             deleted(service).sees(other_source()),
+            releases(Reason::EncryptionDisabled, 600),
+        ),
+        (
+            "a deleted resource is kept while AWS may still apply a Start",
+            deleted_after_unanswered_start(service).after(29 * 60).sees(Observation::Off),
+            rests(Reason::OutcomeUnknown, 2),
+        ),
+        (
+            "a deleted resource is let go when AWS can no longer apply a Start",
+            deleted_after_unanswered_start(service).after(31 * 60).sees(Observation::Off),
             releases(Reason::EncryptionDisabled, 600),
         ),
     ]

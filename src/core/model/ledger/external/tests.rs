@@ -123,6 +123,17 @@ fn call_without_a_response_is_matched_once() {
 }
 
 #[test]
+fn refused_call_of_others_takes_no_unanswered_call() {
+    let (reserved, id) = called(&empty(Service::Firehose), midnight());
+    let lost = record_outcome(&reserved, &id, Err(&aws_error(ErrorKind::UnknownOutcome, "")), midnight());
+    let others = refused(1, Action::Start, "ResourceInUseException");
+    let own = event(2, Action::Start, midnight());
+    for events in [[others.clone(), own.clone()], [own, others]] {
+        assert_eq!(used(&record_events(&lost, &events, midnight()), Action::Start, midnight()), (1, 0, 20));
+    }
+}
+
+#[test]
 fn late_event_is_matched_with_the_call_before_it() {
     let after = |minutes| midnight() + SignedDuration::from_mins(minutes);
     let (ledger, _) = called(&empty(Service::Kinesis), midnight());
@@ -246,6 +257,26 @@ fn server_error_may_have_used_the_limit() {
     for code in ["InternalFailure", "InternalServiceErrorException", "ServiceUnavailable"] {
         let ledger = with(Service::Kinesis, &[refused(1, Action::Start, code)]);
         assert_eq!(used(&ledger, Action::Start, midnight()).1, 1, "{code}");
+    }
+}
+
+#[test]
+fn server_errors_do_not_make_accepted_calls_forged() {
+    let failed = |n| refused(n, Action::Start, "InternalFailure");
+    let events = [starts(20), (100..110).map(failed).collect()].concat();
+    assert_eq!(used(&with(Service::Firehose, &events), Action::Start, midnight()), (30, 30, 25));
+}
+
+#[test]
+fn refusal_does_not_drop_call_of_others_in_its_entry() {
+    let (reserved, id) = called(&empty(Service::Kinesis), midnight());
+    let other = record_events(&reserved, &[event(1, Action::Start, midnight())], midnight());
+    assert_eq!(other.external_calls.len(), 0, "the event was taken for the own call");
+    let mut error = aws_error(ErrorKind::InUse, "ResourceInUseException");
+    for (request_id, counted) in [(Some("own".to_owned()), 1), (other.calls[0].request_id.clone(), 0)] {
+        error.request_id = request_id;
+        let refused = record_outcome(&other, &id, Err(&error), midnight());
+        assert_eq!(used(&refused, Action::Start, midnight()).0, counted);
     }
 }
 
