@@ -42,12 +42,12 @@ pub struct StreamLedgerSpec {
     /// The creation time of the stream as AWS last reported it. If AWS reports another time, the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_creation_time: Option<MicroTime>,
-    /// The operator's calls of the last 24 hours and 31 minutes, oldest first. Refused calls on Kinesis do not count against the limit.
+    /// The operator's calls, oldest first. Each counts for 24 hours and 31 minutes; the operator removes those that no longer count before its next call. Refused calls on Kinesis do not count against the limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers in the last 24 hours and 15 minutes, oldest first. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). The operator does not count those that AWS refused.
+    /// The calls of other callers, oldest first. Each counts for 24 hours and 15 minutes; the operator removes those that no longer count before its next call. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). The operator does not count those that AWS refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

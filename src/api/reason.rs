@@ -130,7 +130,7 @@ reasons! {
     EncryptionDisabled => Ready, Normal, Drift, Shown, Nobody;
     /// AWS reports ENABLED or DISABLED; the change can take up to 5 seconds to apply to all records.
     Settling => Progressing, Absent, Change, Shown, Nobody;
-    /// A test record was written, and AWS has not reported one as encrypted yet.
+    /// The operator writes test records, and AWS has not reported one as encrypted yet.
     Verifying => Progressing, Normal, Change, Shown, Nobody;
     /// AWS is enabling encryption, or changing the key.
     Enabling => Progressing, Normal, Change, Shown, Nobody;
