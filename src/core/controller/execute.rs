@@ -37,15 +37,15 @@ use crate::model::service::Operation;
 /// key may be another one by now. A reconcile that is late is given up, and repeated later, as after a conflict.
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
-/// Maximum time from the reservation of a call to AWS's response, longer than the deadline of the request. If it is longer,
-/// the process was paused, and AWS may have received the call just before the response. AWS may then report the state
-/// before the call for longer than [`READ_LAG`](ledger::READ_LAG) after the reservation, so the outcome counts as unknown.
+/// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server
+/// and AWS were slow, and AWS may have received the call just before the response. AWS may then report the state before the
+/// call for longer than [`READ_LAG`](ledger::READ_LAG) after the reservation, so the outcome counts as unknown.
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
-/// Prepares a decision. Returns whether it can be executed; if not, the stream must be described first, and
-/// the decision be made again. Waits for the rate limiter's permit for a call, once for each reconcile: after
-/// a long wait, the description is too old for the call, but the permit remains. Returns
-/// [`Interruption::Outdated`] if the second description is too old, too.
+/// Prepares a decision. Returns whether it can be executed; if not, the caller describes the stream first, and decides
+/// again. Waits for the rate limiter's permit for a call, once for each reconcile. After a long wait the description is too
+/// old for the call: the stream is then described a second time, and the permit remains. Returns
+/// [`Interruption::Outdated`] if that description is too old, too.
 pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     state: &mut ReconcileState,
@@ -61,14 +61,16 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. With a remembered one, no record is due before `describe_due`: until then,
-        // `execute` only saves the ledger.
+        // A test record needs a fresh description. Before `describe_due`, a remembered description suffices: no record is due
+        // yet, and `execute` only saves the ledger.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
 }
 
-/// Waits for the rate limiter's permit for the call, unless this replica stops leading meanwhile. Returns `false` if the
+/// Waits for the rate limiter's permit for the call, unless this replica stops leading meanwhile. The limit is that of the
+/// principal (the operator's identity, or the role of the policies); the signer is the access key that signed the Describe.
+/// Returns `false` if the
 /// description or the resolved spec is too old by then, or if the operator's credentials have changed; the stream must
 /// then be described again.
 async fn acquire_permit<A: StreamApi, R: KubeApi>(
@@ -191,6 +193,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let response_time = now.duration_since(reserved).max(elapsed.unwrap_or(SignedDuration::MAX));
     let outcome = match outcome {
         Ok(accepted) if response_time > MAX_RESPONSE_TIME => {
+            warn!(%stream, call = id, "the response came late, so the outcome counts as unknown");
             Err(response_late(&stream, target.action, accepted))
         }
         outcome => outcome,

@@ -2,7 +2,7 @@
 //! `Encrypted` condition of a stream that AWS does not describe any more, and the time of the last answered Describe.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, MAX_MESSAGE_BYTES, Reason, condition, find, whole_second,
 };
@@ -20,11 +20,9 @@ const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Returns the status of a suspended resource: the status keeps the last known state, and states since when
 /// no newer state is known. A retry takes effect once the resource is resumed, so it is not handled before.
-/// `described` is when this process last described the stream.
 pub(super) fn suspended(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    described: Option<Timestamp>,
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     let generation = resource.metadata.generation;
@@ -32,8 +30,7 @@ pub(super) fn suspended(
     status.observed_generation = generation;
     status.next_attempt_time = None;
     let since = status.suspended_since_time.get_or_insert_with(|| whole_second(now)).0;
-    status.last_describe_time = latest(before, described);
-    let described = describe_time(&status);
+    let described = before.last_describe_time.as_ref().map(|time| time.0);
     let by = suspended_by(resource).unwrap_or_default();
     let words = message::suspended(&by, since, described, before.encryption_status);
     let truth = find(&before.conditions, ConditionType::Ready).map_or(ConditionStatus::Unknown, truth_of);
@@ -72,16 +69,15 @@ pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, is_d
 }
 
 /// Returns the `Encrypted` condition of a state that is no longer known, with the last known state in its
-/// message. `described` is when this process last described the stream.
+/// message.
 pub(super) fn outdated(
     known: &Condition,
     before: &StreamEncryptionStatus,
-    described: Option<Timestamp>,
     reason: Reason,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
-    let described = latest(before, described).map(|time| time.0);
+    let described = before.last_describe_time.as_ref().map(|time| time.0);
     let words = message::outdated(described, &known.message);
     condition(
         &before.conditions,
@@ -103,21 +99,12 @@ pub(super) fn set_describe_time(
 ) {
     status.last_describe_time.clone_from(&before.last_describe_time);
     let Some(described) = described else { return };
-    let known = describe_time(before);
+    let known = before.last_describe_time.as_ref().map(|time| time.0);
     let is_newer = known.is_none_or(|known| described > known);
     let is_due = known.is_none_or(|known| described.duration_since(known) >= DESCRIBE_TIME_AGE);
     if is_newer && (is_due || status != before) {
         status.last_describe_time = Some(whole_second(described));
     }
-}
-
-/// Returns the later of the time in a status and the time at which this process last described the stream.
-fn latest(before: &StreamEncryptionStatus, described: Option<Timestamp>) -> Option<Time> {
-    before.last_describe_time.clone().max(described.map(whole_second))
-}
-
-fn describe_time(status: &StreamEncryptionStatus) -> Option<Timestamp> {
-    status.last_describe_time.as_ref().map(|time| time.0)
 }
 
 fn truth_of(condition: &Condition) -> ConditionStatus {
@@ -129,6 +116,8 @@ fn truth_of(condition: &Condition) -> ConditionStatus {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -207,7 +196,7 @@ mod tests {
             last_handled_retry: Some("monday".to_owned()),
             ..StreamEncryptionStatus::default()
         };
-        let status = suspended(&resource, &before, None, at("2026-01-01T00:00:00Z"));
+        let status = suspended(&resource, &before, at("2026-01-01T00:00:00Z"));
         assert_eq!(status.last_handled_retry.as_deref(), Some("monday"));
     }
 
@@ -227,16 +216,12 @@ mod tests {
             of(ConditionType::Reconciling, ConditionStatus::True, Reason::AwsUnreachable),
             of(ConditionType::Encrypted, ConditionStatus::True, Reason::Encrypted),
         ];
-        let described = Some(at("2026-01-01T01:30:00.2Z"));
-        let first = suspended(&resource, &before, described, now);
+        let first = suspended(&resource, &before, now);
         let kinds: Vec<_> =
             first.conditions.iter().map(|one| (one.type_.as_str(), one.reason.as_str())).collect();
         assert_eq!(kinds, [("Ready", "Suspended"), ("Encrypted", "Encrypted")]);
         assert_eq!(first.suspended_since_time, Some(Time(now)));
-        assert!(first.conditions[1].message.starts_with("As of 2026-01-01T01:30:00Z"));
-        assert_eq!(first.last_describe_time, Some(Time(at("2026-01-01T01:30:00Z"))));
-        let later = at("2026-01-02T00:00:00Z");
-        assert_eq!(suspended(&resource, &first, described, later), first);
-        assert_eq!(suspended(&resource, &first, None, later), first, "after a restart");
+        assert!(first.conditions[1].message.starts_with("As of 2026-01-01T01:00:00Z"));
+        assert_eq!(suspended(&resource, &first, at("2026-01-02T00:00:00Z")), first);
     }
 }

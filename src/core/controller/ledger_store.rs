@@ -269,7 +269,7 @@ impl LedgerHandle {
         Ok(())
     }
 
-    /// Returns to the ledger as it is stored, after a write has failed. Undoes the `LedgerInvalid` that `save` sets: the
+    /// Replaces `spec` by the stored ledger, after a write has failed. Undoes the `LedgerInvalid` that `save` sets: the
     /// resource owns the stored ledger.
     pub(super) fn discard_changes(&mut self) {
         if let Some(stored) = &self.stored {

@@ -129,7 +129,7 @@ fn unresolved<A: StreamApi, R: KubeApi>(
     let unanswered = u32::from(matches!(why, ResolveError::Identity(_)));
     let before = resource.status.clone().unwrap_or_default();
     let now = context.clock.now();
-    let status = report::unresolved_status(resource, &before, (reason, &words), None, unanswered, now);
+    let status = report::unresolved_status(resource, &before, (reason, &words), unanswered, now);
     Ok(Preview::of_status(None, PlannedStep::Nothing, reason, &status))
 }
 

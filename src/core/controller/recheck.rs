@@ -8,6 +8,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
+use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::ledger_store::{self, resource_identity};
@@ -30,6 +31,7 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
+        && finalize::has_finalizer(&live.metadata) == finalize::has_finalizer(&resource.metadata)
         && is_suspended(&live) == is_suspended(resource)
         && retry_token(&live) == retry_token(resource);
     if same { Ok(()) } else { Err(Interruption::Outdated) }

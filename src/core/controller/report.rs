@@ -57,7 +57,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     learn_change_time(context, &state, &decision);
     let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
-    let described = described(&state);
+    let described = state.described_at().or(state.answered_request).or(state.last.described);
     let changing_at = changing_at(&state, &decision);
     let last = LastReconcile {
         remembered: remembered.filter(|_| is_recorded),
@@ -98,11 +98,6 @@ pub(super) fn unanswered(state: &ReconcileState) -> u32 {
         Observed::Described { .. } => 0,
         Observed::NotYet => state.last.unanswered,
     }
-}
-
-/// Returns when this process last described the stream.
-pub(super) fn described(state: &ReconcileState) -> Option<Timestamp> {
-    state.described_at().or(state.answered_request).or(state.last.described)
 }
 
 /// Returns the decision on the state after the steps. If it requires another step, the next reconcile begins with
@@ -209,7 +204,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     let (reason, words) = why.report()?;
     let now = context.clock.now();
     let make = |before: &StreamEncryptionStatus| {
-        unresolved_status(resource, before, (reason, &words), last.described, unanswered, now)
+        unresolved_status(resource, before, (reason, &words), unanswered, now)
     };
     let written =
         update_status(context, &resource.metadata, resource.status.as_ref(), last, false, make).await;
@@ -242,12 +237,11 @@ pub(super) fn unresolved_status(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
     (reason, words): (Reason, &str),
-    described: Option<Timestamp>,
     unanswered: u32,
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     if reason == Reason::Suspended {
-        return last_known::suspended(resource, before, described, now);
+        return last_known::suspended(resource, before, now);
     }
     let generation = resource.metadata.generation;
     let mut status = before.clone();
@@ -260,14 +254,13 @@ pub(super) fn unresolved_status(
     status.conditions.extend(kept.map(|old| {
         let encrypted = old.type_ == ConditionType::Encrypted.as_str();
         if encrypted && last_known::is_outdated(before, unanswered, unanswered == 0) {
-            last_known::outdated(old, before, described, reason, generation, now)
+            last_known::outdated(old, before, reason, generation, now)
         } else {
             old.clone()
         }
     }));
     // No attempt is planned for the current spec.
     status.next_attempt_time = None;
-    last_known::set_describe_time(&mut status, before, described);
     status
 }
 
@@ -279,9 +272,8 @@ pub(super) fn status(
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
-    let described = described(state);
     if decision.reason.ready_state() == ReadyState::Unchanged {
-        return last_known::suspended(resource, before, described, state.now);
+        return last_known::suspended(resource, before, state.now);
     }
     let mut status = decided(resource, before, state, decision);
     let is_described =
@@ -290,8 +282,8 @@ pub(super) fn status(
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {
-        let generation = resource.metadata.generation;
-        *known = last_known::outdated(known, before, described, decision.reason, generation, state.now);
+        *known =
+            last_known::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
     }
     status.last_handled_retry = match state.observed {
         // The retry waits, like everything else.
@@ -300,7 +292,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::Described { .. } => retry_token(resource),
     };
-    last_known::set_describe_time(&mut status, before, described);
+    last_known::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
 }
 

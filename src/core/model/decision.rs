@@ -184,6 +184,12 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
     if let Some(desired_target) = &desired_target
         && ledger::satisfies(input.ledger, observation, desired_target)
     {
+        // The Start could enable the encryption after the removal of the finalizer.
+        let start_until = ledger::start_in_flight_until(input.ledger).filter(|_| input.desired.deleting);
+        if let Some(until) = start_until.filter(|until| *until > input.now) {
+            let wait = poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
+            return Decision { next_attempt: Some(until), ..wait };
+        }
         return or_remove_finalizer(input, satisfied(input, desired_target));
     }
 
@@ -220,8 +226,8 @@ fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, desired_ta
         return wait_until(input, reason, until);
     }
     let corrections = ledger::corrections(input.ledger, input.now);
-    let correction =
-        input.ledger.satisfied.as_ref() == Some(&desired_target) && !ledger::was_attempted(input.ledger);
+    let is_first_attempt = input.ledger.attempts.is_none() || ledger::is_correction_unsent(input.ledger);
+    let correction = input.ledger.satisfied.as_ref() == Some(&desired_target) && is_first_attempt;
     if correction
         && !retry_requested(input)
         && let Some(limiting) = corrections.iter().rev().nth(MAX_CORRECTIONS_PER_DAY - 1)
@@ -308,8 +314,7 @@ fn wait_until(input: &DecisionInput<'_>, reason: Reason, until: Timestamp) -> De
 
 /// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
 /// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows the
-/// stream any more. If only the permission to disable is missing, the resource is kept. It is also kept while AWS may still
-/// apply a call without a response: that call could enable the encryption after the removal.
+/// stream any more. If only the permission to disable is missing, the resource is kept.
 fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decision {
     let no_further_step = matches!(
         decision.reason,
@@ -318,14 +323,11 @@ fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decisio
             | Reason::StreamAlreadyManaged
             | Reason::NotPermitted
     );
-    if !input.desired.deleting || !no_further_step {
-        return decision;
+    if input.desired.deleting && no_further_step {
+        Decision { step: Step::RemoveFinalizer, ..decision }
+    } else {
+        decision
     }
-    let is_in_flight = ledger::in_flight_until(input.ledger).is_some_and(|until| until > input.now);
-    if is_in_flight && decision.reason == Reason::EncryptionDisabled {
-        return poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
-    }
-    Decision { step: Step::RemoveFinalizer, ..decision }
 }
 
 fn observed_at(input: &DecisionInput<'_>) -> Timestamp {
@@ -381,9 +383,9 @@ fn satisfied(input: &DecisionInput<'_>, desired_target: &Target) -> Decision {
     idle(input, Reason::Encrypted)
 }
 
-/// Returns whether the retry annotation is set and differs from its value at the last call.
+/// Returns whether the retry annotation is set and differs from its value at the last call that was sent.
 fn retry_requested(input: &DecisionInput<'_>) -> bool {
-    let last = input.ledger.calls.last().and_then(|call| call.retry.as_ref());
+    let last = ledger::last_sent_call(input.ledger).and_then(|call| call.retry.as_ref());
     input.desired.retry.is_some() && input.desired.retry.as_ref() != last
 }
 

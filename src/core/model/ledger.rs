@@ -40,8 +40,7 @@ pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of AWS's by as
 /// much, and the last minute covers stale responses ([`READ_LAG`]).
 pub const MAX_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(2 * 15 + 1);
-/// Time during which a call counts: AWS's day and [`MAX_IN_FLIGHT`]. AWS's time of this call may be up to
-/// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to [`MAX_CLOCK_SKEW`] earlier
+/// Time during which a call counts: AWS's day and 31 minutes. AWS's time of this call may be up to [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to [`MAX_CLOCK_SKEW`] earlier
 /// than the time of the next call in the ledger: together 30 minutes. The last minute is a reserve.
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
@@ -181,17 +180,20 @@ pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> 
         .collect()
 }
 
-/// Returns whether the operator has sent a call since AWS last reported the desired encryption as applied.
+/// Returns whether the last call corrects drift and was not sent: the next one corrects the same drift.
 #[must_use]
-pub fn was_attempted(ledger: &StreamLedgerSpec) -> bool {
-    let count = ledger.attempts.as_ref().map_or(0, |attempts| attempts.count);
-    let attempted = ledger.calls.iter().rev().take(usize::try_from(count).unwrap_or(usize::MAX));
-    attempted.into_iter().any(|call| !is_unsent(call))
+pub fn is_correction_unsent(ledger: &StreamLedgerSpec) -> bool {
+    ledger.calls.last().is_some_and(|call| call.correction && is_unsent(call))
 }
 
-/// Returns whether the operator did not send this call. A request that could not be built has no code.
+/// Returns the last call that the operator has sent.
+#[must_use]
+pub fn last_sent_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
+    ledger.calls.iter().rev().find(|call| !is_unsent(call))
+}
+
 fn is_unsent(call: &Call) -> bool {
-    call.outcome == Outcome::Refused && call.code.as_deref().is_none_or(is_unsent_code)
+    call.outcome == Outcome::Refused && call.code.as_deref().is_some_and(is_unsent_code)
 }
 
 /// Returns the last call that AWS may have applied. AWS's responses may still describe the state before it.
@@ -208,6 +210,14 @@ pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| saturating_add(call.at(), MAX_IN_FLIGHT)).max()
 }
 
+/// Returns the time until which AWS may still apply a Start that received no response; `None` if there is no such call, or
+/// if AWS has reported its effect or its failure.
+#[must_use]
+pub fn start_in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
+    let last = last_unrefused_call(ledger)?;
+    in_flight_until(ledger).filter(|_| last.target.action == Action::Start && !last.confirmed)
+}
+
 /// Returns whether an observation requested at `seen` may be older than the last call, and so must not be trusted.
 /// Once an observation has shown the effect of that call, a later one that differs is a new state, however
 /// soon it comes.
@@ -222,6 +232,7 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
         return call.after_failure;
     }
     match (observation.stable_encryption(), call.target.action) {
+        // `Some(None)` is plaintext; `None` is a change, a failure, or an unknown state.
         (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.to_api()),
         (Some(Some(_)), Action::Stop) | (Some(None), Action::Start) => true,
         (Some(None), Action::Stop) | (None, _) => false,
@@ -342,12 +353,12 @@ pub fn matches_target(observation: &Observation, target: &Target) -> bool {
 }
 
 /// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
-/// as resharding. AWS makes one change at a time, so UPDATING is the effect of a call that AWS has accepted. After any other
-/// call, it may be a change by somebody else.
+/// as resharding. AWS makes one change at a time, so UPDATING is the effect of a call that AWS has accepted. As long as it is
+/// unknown whether AWS accepted the call, UPDATING may be a change by somebody else.
 #[must_use]
 pub fn shows_effect(observation: &Observation, call: &Call) -> bool {
-    let is_any_change = *observation == Observation::InProgress(None);
-    matches_target(observation, &call.target) && (!is_any_change || call.outcome == Outcome::Accepted)
+    let is_updating = *observation == Observation::InProgress(None);
+    matches_target(observation, &call.target) && (!is_updating || call.outcome == Outcome::Accepted)
 }
 
 /// Returns whether the observation, which must not be stale, reports the failure of this call.
@@ -429,8 +440,8 @@ pub fn record_outcome(
         return recorded;
     }
     call.code.clone_from(&error.code);
-    // An event has given the entry the id of another request, which AWS may have accepted: the entry stands for that one.
-    let is_another = request_id.is_some() && call.request_id != *request_id;
+    // If an event has given the entry the id of another request, the entry stands for that request: AWS may have accepted it.
+    let is_another = call.request_id.is_some() && call.request_id != *request_id;
     let is_unknown = error.kind == ErrorKind::UnknownOutcome || is_another;
     call.outcome = if is_unknown { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {

@@ -118,9 +118,9 @@ pub fn suspended(
 ) -> String {
     let since = whole_seconds(since);
     let last = match (described.map(whole_seconds), shown.map(EncryptionStatus::as_str)) {
-        (Some(at), Some(shown)) => format!("The stream was last described at {at}, as {shown}."),
-        (Some(at), None) => format!("The stream was last described at {at}."),
-        (None, Some(shown)) => format!("The stream was last described as {shown}."),
+        (Some(at), Some(shown)) => format!("The last known state, as of {at} or later, is {shown}."),
+        (Some(at), None) => format!("The stream was last described at {at} or later."),
+        (None, Some(shown)) => format!("The last known state is {shown}."),
         (None, None) => "The stream has not been described yet.".to_owned(),
     };
     format!(
@@ -128,13 +128,13 @@ pub fn suspended(
     )
 }
 
-/// Prefixes a message with the time of the description on which it is based. A message that is already marked
-/// as outdated is returned unchanged.
+/// Prefixes a message with the time of the description on which it is based. The time in a status lags, so the description
+/// may be a later one. A message that is already marked as outdated is returned unchanged.
 #[must_use]
 pub fn outdated(described: Option<Timestamp>, message: &str) -> String {
     match described {
         _ if is_outdated(message) => message.to_owned(),
-        Some(at) => format!("{AS_OF}{}, when AWS last responded: {message}", whole_seconds(at)),
+        Some(at) => format!("{AS_OF}{} or later: {message}", whole_seconds(at)),
         None => format!("{AS_OF}an earlier AWS response: {message}"),
     }
 }

@@ -195,12 +195,12 @@ mod tests {
         let (minutes, hours) = (SignedDuration::from_mins, SignedDuration::from_hours);
         for (streams, reason, age, interval, expected) in [
             (1, "Encrypted", hours(1), minutes(10), Health::Good),
-            (1, "Encrypted", hours(2), minutes(10), Health::Warning),
-            (1, "Encrypted", hours(2), hours(1), Health::Good),
-            (1, "Encrypted", hours(8), hours(12), Health::Good),
+            (1, "Encrypted", hours(25), minutes(10), Health::Warning),
+            (1, "Encrypted", hours(25), hours(1), Health::Good),
+            (1, "Encrypted", hours(32), hours(12), Health::Good),
             (1, "NotPermitted", hours(300), minutes(10), Health::Good),
             // AWS's limit leaves one Describe a second for 9,000 streams.
-            (9_000, "Encrypted", hours(2), minutes(10), Health::Good),
+            (9_000, "Encrypted", hours(25), minutes(10), Health::Good),
             (9_000, "Encrypted", hours(72), minutes(10), Health::Warning),
             (9_000, "NotPermitted", hours(72), minutes(10), Health::Good),
         ] {

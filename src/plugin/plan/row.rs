@@ -224,7 +224,7 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
     };
     writeln!(
         out,
-        "\nPlan for {}: {}, {} without a call, {} waiting for somebody, {} refused{unplanned}.",
+        "\nPlan for {}: {}, {} without a call, {} waiting for your action, {} refused{unplanned}.",
         counted(rows.len(), "object"),
         counted(count(Kind::Call), "encryption call"),
         count(Kind::NoCall),
@@ -265,7 +265,7 @@ mod tests {
         let text = text(&[unplanned, row(None)]);
         assert!(text.starts_with("x data/orders (not planned)  -\n    AWS did not answer.\n"), "{text}");
         assert!(
-            text.contains("1 without a call, 0 waiting for somebody, 0 refused, 1 not planned."),
+            text.contains("1 without a call, 0 waiting for your action, 0 refused, 1 not planned."),
             "{text}"
         );
     }

@@ -6,8 +6,10 @@ use stream_encryption_api::stream_encryption::DeletionPolicy;
 
 use super::fakes::{Identity, Request, World, run};
 use super::{ARN, deleted, reconcile_stored, resource};
-use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeError};
+use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, FINALIZER_UPDATE_FAILED, KubeError, ReadFrom};
 use crate::controller::reconcile;
+use crate::model::key::Key;
+use crate::model::observation::ReportedEncryption;
 
 #[test]
 fn stream_is_encrypted_although_its_finalizer_fails() {
@@ -123,4 +125,36 @@ fn deleted_resource_stays_if_requests_reach_another_account() {
     let resource = world.state().resource.clone().expect("its stream may be encrypted");
     let ready = find(&resource.status.unwrap().conditions, ConditionType::Ready).unwrap().reason.clone();
     assert_eq!(ready, "StreamARNMismatch");
+}
+
+#[test]
+fn removed_finalizer_prevents_the_stop() {
+    let mut resource = deleted();
+    resource.metadata.finalizers.get_or_insert_default().push("foregroundDeletion".to_owned());
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let context = world.context();
+    let cached = world.state().resource.clone().unwrap();
+    // A user removes the finalizer while the reconcile waits for its permit.
+    world.before(Request::Permit, |state| {
+        state.resource.as_mut().unwrap().metadata.finalizers.as_mut().unwrap().remove(0);
+        Ok(())
+    });
+    run(reconcile(&context, &cached)).unwrap();
+    assert_eq!(world.count(Request::Permit), 1, "the Stop was planned");
+    // Nothing is reserved, so nothing is sent.
+    assert_eq!(world.count(Request::WriteLedger), 0);
+}
+
+#[test]
+fn rejected_read_before_removal_ends_the_reconcile() {
+    let world = World::new(deleted());
+    world.state().policies[0].allow_disable = true;
+    let rejected = KubeError::Rejected("forbidden".to_owned());
+    let error = rejected.clone();
+    world.before(Request::ReadResource(ReadFrom::ApiServer), move |_| Err(error));
+    let cached = world.state().resource.clone().unwrap();
+    assert_eq!(run(reconcile(&world.context(), &cached)), Err(rejected));
+    assert_eq!(world.count(Request::SetFinalizer), 0);
 }

@@ -16,8 +16,8 @@ pub struct Budget {
     pub used: u32,
     /// Number of these calls that other callers made.
     pub external: u32,
-    /// Maximum number of calls that may count: those that the policies allow the operator and those of other
-    /// callers, but no more than AWS allows.
+    /// Maximum number of calls that may count: the number that the policies allow the operator, plus the number of calls of
+    /// other callers, but at most AWS's limit.
     pub limit: u32,
     /// If the limit is reached: when the next call may be made. Otherwise: when the oldest call stops
     /// counting. `None` if there is no such time.

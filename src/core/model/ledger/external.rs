@@ -119,10 +119,16 @@ pub(super) fn expirations(
         is_of_limit && expires_at(call) > now && may_have_used_limit(call.code.as_deref())
     };
     let counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
-    if exceeds_limit(&counted, service) {
-        return Vec::new();
+    if !exceeds_limit(&counted, service) {
+        return counted.into_iter().map(expires_at).collect();
     }
-    counted.into_iter().map(expires_at).collect()
+    // Not all of them can have used the limit. Those with an error of AWS are the least certain ones.
+    let accepted: Vec<&ExternalCall> = counted.into_iter().filter(|call| call.code.is_none()).collect();
+    if exceeds_limit(&accepted, service) {
+        Vec::new()
+    } else {
+        accepted.into_iter().map(expires_at).collect()
+    }
 }
 
 /// Returns whether a call with this error code may count against AWS's limit: it was accepted, or AWS reported an error of
@@ -135,10 +141,9 @@ pub fn may_have_used_limit(code: Option<&str>) -> bool {
     code.is_none_or(is_server_error)
 }
 
-/// Returns whether more of these calls were accepted within 24 hours of AWS's clock than AWS's limit. Those with an error of
-/// AWS are left out: they may not have used the limit, so there may be any number of them.
+/// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.
 fn exceeds_limit(calls: &[&ExternalCall], service: Service) -> bool {
-    let times = || calls.iter().filter(|call| call.code.is_none()).map(|call| call.time.0);
+    let times = || calls.iter().map(|call| call.time.0);
     let within_a_day =
         |end: Timestamp| times().filter(|time| *time <= end && end.duration_since(*time) < DAY).count();
     let limit = usize::try_from(profile(service).calls_per_day).unwrap_or(usize::MAX);

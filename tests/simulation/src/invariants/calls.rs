@@ -207,8 +207,8 @@ impl State {
         let Some(resource) = self.store.resource_by_uid(uid) else { return };
         let Some(status) = &resource.status else { return };
         let Some(next) = status.next_attempt_time.as_ref() else { return };
-        // With one more event, the operator may notice that AWS cannot have accepted all of these calls: some events are
-        // forged, or report calls that AWS may have applied although its response was an error.
+        // With one more event, the operator may notice that AWS cannot have counted all of these calls: some events are forged,
+        // or report calls that AWS may have applied although its response was an error. Fewer calls count then.
         if self.messages.are_some_forged || self.are_claimed_calls_too_many(stream) {
             return;
         }

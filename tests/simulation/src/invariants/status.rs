@@ -214,8 +214,21 @@ impl State {
             // relevant.
             return;
         }
+        // Kinesis may name a key by an alias that KMS does not resolve, and while KMS does not respond it is
+        // unknown whether AWS manages a key; in both cases the status cannot report more. The ARN of a
+        // customer managed key that no policy allows is redacted.
+        let is_aws_managed = |arn: &str| arn.contains(":key/0000");
+        let may_be_aws_managed = observed
+            .active_keys
+            .iter()
+            .any(|(actual, _)| matches!(actual, Some(StreamKey::Kms { arn, .. }) if is_aws_managed(arn)));
+        let is_comparable = |key: &KeyIdentity| match &key.arn {
+            Some(arn) => arn.starts_with("arn:") && !is_aws_managed(arn),
+            None => key.kind == KeyType::AwsOwned || !may_be_aws_managed,
+        };
+        let active_key = status.active_key.as_ref().filter(|key| is_comparable(key));
         let Some(stable_encryption) = observed.stable_encryption else {
-            if let Some(key) = &status.active_key
+            if let Some(key) = active_key
                 && !observed
                     .active_keys
                     .iter()
@@ -232,19 +245,7 @@ impl State {
         if observed.stale || changed >= stable_encryption {
             return;
         }
-        // Kinesis may name a key by an alias that KMS does not resolve, and while KMS does not respond it is
-        // unknown whether AWS manages a key; in both cases the status cannot report more. The ARN of a
-        // customer managed key that no policy allows is redacted.
-        let is_aws_managed = |arn: &str| arn.contains(":key/0000");
-        let may_be_aws_managed = observed
-            .active_keys
-            .iter()
-            .any(|(actual, _)| matches!(actual, Some(StreamKey::Kms { arn, .. }) if is_aws_managed(arn)));
-        let is_comparable = |key: &KeyIdentity| match &key.arn {
-            Some(arn) => arn.starts_with("arn:") && !is_aws_managed(arn),
-            None => key.kind == KeyType::AwsOwned || !may_be_aws_managed,
-        };
-        if let Some(key) = status.active_key.as_ref().filter(|key| is_comparable(key))
+        if let Some(key) = active_key
             && !observed.active_keys.iter().any(|(actual, _)| is_reported(actual.as_ref(), key))
         {
             let (key, actual) = (key.clone(), observed.active_keys.clone());

@@ -143,9 +143,9 @@ fn is_correction(situation: &Scenario) -> bool {
 }
 
 /// Returns the scenario twenty minutes after a call that the operator did not send.
-fn drifted_unsent(drifted: &Scenario) -> Scenario {
+fn drifted_unsent(drifted: &Scenario, shown: Observation) -> Scenario {
     let unsent = drifted.clone().calls().refused(ErrorKind::Transient, OPERATOR_PAUSED);
-    unsent.after(1200).sees(Observation::Off)
+    unsent.after(1200).sees(shown)
 }
 
 #[test]
@@ -157,11 +157,18 @@ fn correction_is_counted_only_for_external_drift() {
         assert!(is_correction(&drifted), "somebody turned it off");
         let again = drifted.clone().calls().accepted().after(300).sees(failed(Action::Start));
         assert!(!is_correction(&again), "the second attempt of a correction");
-        let unsent = drifted_unsent(&drifted);
+        let unsent = drifted_unsent(&drifted, Observation::Off);
         assert!(is_correction(&unsent), "nothing was sent yet");
         assert_eq!(ledger::corrections(&unsent.ledger, unsent.now).len(), 0);
         let resent = unsent.calls().accepted().after(1200).sees(failed(Action::Start));
         assert!(!is_correction(&resent), "the second attempt that is sent");
+        let reverted =
+            Scenario::of(service).converged().wants(DesiredEncryption::Key(key(2))).calls().accepted();
+        let reverted = reverted.after(60).wants(DesiredEncryption::Key(key(1))).sees(Observation::On(key(2)));
+        assert!(
+            !is_correction(&drifted_unsent(&reverted, Observation::On(key(2)))),
+            "the operator itself has set the key"
+        );
         let changed = Scenario::of(service).converged().wants(DesiredEncryption::Key(key(2)));
         assert!(!is_correction(&changed), "a person asks for another key");
     }

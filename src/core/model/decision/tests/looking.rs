@@ -100,7 +100,7 @@ fn unchangeable(service: Service) -> Vec<Row> {
         (
             "a deleted resource is kept while AWS may still apply a Start",
             deleted_after_unanswered_start(service).after(29 * 60).sees(Observation::Off),
-            rests(Reason::OutcomeUnknown, 2),
+            waits(Reason::OutcomeUnknown, 2, 2 * 60),
         ),
         (
             "a deleted resource is let go when AWS can no longer apply a Start",

@@ -5,7 +5,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 
 use super::{Row, rests, starts, waits};
-use crate::model::aws_error::ErrorKind;
+use crate::model::aws_error::{ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::MAX_SESSION_AGE_FOR_CALL;
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
@@ -289,6 +289,17 @@ fn limits(service: Service) -> Vec<Row> {
         (
             "the retry annotation bypasses the limit of corrections",
             contested_once.clone().with(|s| s.desired.retry = Some("now".into())),
+            starts(key(1)),
+        ),
+        (
+            "a retry whose call was not sent bypasses the limit of corrections again",
+            contested_once
+                .clone()
+                .with(|s| s.desired.retry = Some("now".into()))
+                .calls()
+                .refused(ErrorKind::Transient, OPERATOR_PAUSED)
+                .after(60)
+                .sees(Observation::Off),
             starts(key(1)),
         ),
         (
