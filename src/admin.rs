@@ -15,12 +15,17 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::info;
 
 mod server;
 
 /// The media type of `OpenMetrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How many times the time of its rendering the text of `/metrics` is used.
+const REUSE_FACTOR: u32 = 10;
 
 /// The readiness of this replica: it has read the lease or, without leader election, listed the resources.
 #[derive(Clone, Default)]
@@ -44,8 +49,41 @@ impl Readiness {
 pub struct Admin {
     /// The readiness that `/readyz` reports.
     pub readiness: Readiness,
-    /// Renders the text of `/metrics`.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The text of `/metrics`.
+    pub metrics: MetricsText,
+}
+
+/// The text of `/metrics`. It is rendered from all resources, so it is rendered by one request at a time, and used again for
+/// ten times as long as that took: whoever can reach the port must not be able to keep the operator busy.
+#[derive(Clone)]
+pub struct MetricsText {
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+    rendered: Arc<Mutex<Option<Rendered>>>,
+}
+
+/// A text, and until when it is used.
+struct Rendered {
+    text: String,
+    until: Instant,
+}
+
+impl MetricsText {
+    /// Creates the text that `render` renders.
+    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { render: Arc::new(render), rendered: Arc::default() }
+    }
+
+    async fn text(&self) -> String {
+        let mut rendered = self.rendered.lock().await;
+        if let Some(rendered) = rendered.as_ref().filter(|rendered| Instant::now() < rendered.until) {
+            return rendered.text.clone();
+        }
+        let (render, begin) = (self.render.clone(), Instant::now());
+        let text = tokio::task::spawn_blocking(move || render()).await.unwrap_or_default();
+        let until = Instant::now() + begin.elapsed().saturating_mul(REUSE_FACTOR);
+        *rendered = Some(Rendered { text: text.clone(), until });
+        text
+    }
 }
 
 impl Admin {
@@ -81,5 +119,26 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, OPEN_METRICS)], (admin.metrics)())
+    ([(CONTENT_TYPE, OPEN_METRICS)], admin.metrics.text().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn metrics_are_rendered_once_for_many_requests() {
+        let count = Arc::new(AtomicU32::new(0));
+        let renderings = count.clone();
+        let text = MetricsText::new(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            renderings.fetch_add(1, Ordering::Relaxed).to_string()
+        });
+        let texts = futures_util::future::join_all((0..20).map(|_| text.text())).await;
+        assert!(texts.iter().all(|text| text == "0"), "{texts:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
 }

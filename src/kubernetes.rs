@@ -31,6 +31,7 @@ use shared_read::SharedRead;
 
 pub mod caches;
 pub mod connection;
+pub mod early_end;
 mod events;
 mod generations;
 pub mod keys;

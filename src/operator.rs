@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{Admin, MetricsText, Readiness};
 use crate::aws::{Aws, AwsConfig};
+use crate::kubernetes::early_end::failing_early_ends;
 use crate::kubernetes::page_retry::repeating_pages;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::MaybeInvalidResource;
@@ -57,12 +58,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let end = shutdown_on_signal()?;
     if let Some(address) = settings.listen {
         let scraped = shared.clone();
-        let metrics = Arc::new(move || scraped.metrics.encode(&scraped.scrape_input()));
+        let metrics = MetricsText::new(move || scraped.metrics.encode(&scraped.scrape_input()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
     let scope = WatchScope {
-        client: repeating_pages(client),
+        client: failing_early_ends(repeating_pages(client)),
         namespaces: settings.watch_namespaces.clone(),
         selector: settings.watch_label_selector.clone(),
         ledger_namespace: settings.namespace.clone(),

@@ -20,6 +20,7 @@ use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, policy_status};
 use tokio::sync::{Notify, SetOnce};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::sources::Sources;
@@ -32,6 +33,9 @@ use crate::kubernetes::watches::MaybeInvalidResource;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How many times the time of the last computation the pause lasts at least: with thousands of resources and a hundred
+/// policies, a computation takes seconds.
+const PAUSE_FACTOR: u32 = 20;
 /// The longest pause. It doubles while the API server does not respond: each attempt computes all statuses again.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
@@ -74,7 +78,9 @@ impl PolicyStatusWriter {
         let mut attempts = Attempts::new(&self.changed);
         loop {
             attempts.wait().await;
-            attempts.record(self.write_all(context, &mut reported).await);
+            let begin = Instant::now();
+            let written = self.write_all(context, &mut reported).await;
+            attempts.record(written, begin.elapsed());
         }
     }
 
@@ -91,6 +97,8 @@ impl PolicyStatusWriter {
         };
         reported.retain(&policies);
         for policy in &policies {
+            // With many policies and resources, this takes seconds, in which the lease must be renewed.
+            tokio::task::yield_now().await;
             let meta = metadata_of(policy);
             let status = match &policy.0 {
                 Ok(policy) => {
@@ -168,27 +176,30 @@ enum Written {
 /// The times of the attempts: after each change, and again with growing pauses while a write is not answered.
 struct Attempts<'a> {
     changed: &'a Notify,
-    /// The pause before the next attempt; [`PAUSE`] if a change is awaited first.
+    /// Whether the next attempt waits for a change.
+    awaits_change: bool,
+    /// The pause before the next attempt.
     pause: Duration,
 }
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, pause: PAUSE }
+        Self { changed, awaits_change: true, pause: PAUSE }
     }
 
     /// Waits until the next attempt.
     async fn wait(&self) {
-        if self.pause == PAUSE {
+        if self.awaits_change {
             self.changed.notified().await;
         }
         tokio::time::sleep(self.pause).await;
     }
 
-    /// Records the result of an attempt.
-    fn record(&mut self, written: Written) {
+    /// Records the result of an attempt, and the time that it took: each write of a status is a change of a resource, too.
+    fn record(&mut self, written: Written, took: Duration) {
+        self.awaits_change = written == Written::Answered;
         self.pause = match written {
-            Written::Answered => PAUSE,
+            Written::Answered => took.saturating_mul(PAUSE_FACTOR).clamp(PAUSE, LONGEST_PAUSE),
             Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
         };
     }
@@ -282,9 +293,22 @@ mod tests {
                 let start = tokio::time::Instant::now();
                 attempts.wait().await;
                 assert_eq!(start.elapsed().as_secs(), *pause);
-                attempts.record(Written::Unanswered);
+                attempts.record(Written::Unanswered, Duration::ZERO);
             }
-            attempts.record(Written::Answered);
+            attempts.record(Written::Answered, Duration::ZERO);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_computation_is_repeated_after_long_pause() {
+        let changed = Notify::new();
+        let mut attempts = Attempts::new(&changed);
+        for (milliseconds, pause) in [(100, 5), (1_000, 20), (20_000, 120)] {
+            attempts.record(Written::Answered, Duration::from_millis(milliseconds));
+            changed.notify_one();
+            let start = Instant::now();
+            attempts.wait().await;
+            assert_eq!(start.elapsed().as_secs(), pause);
         }
     }
 }
