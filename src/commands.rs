@@ -53,11 +53,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a verb of the kubectl plugin. Its logs are those of failed requests; LOG=debug shows more.
+/// Runs a verb of the kubectl plugin. Its logs are those of failed requests; LOG=debug shows more. Other programs have a
+/// variable of this name, too, so a value that is no filter has no effect.
 fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
-    let filter = std::env::var("LOG").unwrap_or_else(|_| "off".to_owned());
+    let filter = std::env::var("LOG").ok().filter(|filter| telemetry::is_filter(filter));
+    let filter = filter.unwrap_or_else(|| "off".to_owned());
     let _telemetry = telemetry::start(LogFormat::Text, &filter)?;
     drop(entered);
     select_tls()?;

@@ -46,6 +46,12 @@ fn checked(filter: &str) -> anyhow::Result<&str> {
     }
 }
 
+/// Returns whether this text is a filter of the log.
+#[must_use]
+pub fn is_filter(text: &str) -> bool {
+    checked(text).is_ok_and(|filter| EnvFilter::try_new(filter).is_ok())
+}
+
 /// Starts logging and tracing, once per process, within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
     // The AWS SDK logs a warning for each failed attempt to obtain credentials; the operator logs each cause once. kube
@@ -85,6 +91,12 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn path_is_no_filter() {
+        assert!(is_filter("debug,kube=warn") && is_filter(""));
+        assert!(!is_filter("/tmp/build.log"));
+    }
 
     #[test]
     fn word_that_is_no_level_is_refused() {

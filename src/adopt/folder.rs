@@ -80,14 +80,15 @@ impl Folder {
             for region in entries(&account)? {
                 for file in entries(&region)?.iter().filter(|file| has_extension(file, &["yaml", "yml"])) {
                     let (Some(path), Some(text)) = (relative(file), text(file)?) else { continue };
-                    for (stream, manifest) in manifests_of(&text) {
+                    for (stream, manifest) in manifests_of(file, &text)? {
                         read.manifests.insert(stream, ExistingManifest { path: path.clone(), ..manifest });
                     }
                 }
             }
         }
         let policies = text(&folder.join("policy.yaml"))?.unwrap_or_default();
-        read.policies = documents(&policies).into_iter().map(policy).collect();
+        let policies = documents(&policies).into_iter().map(policy).collect::<Result<_, _>>();
+        read.policies = policies.with_context(|| unreadable(&folder.join("policy.yaml")))?;
         for file in entries(&folder.join("iam"))?.iter().filter(|file| has_extension(file, &["json"])) {
             let (Some(path), Some(text)) = (relative(file), text(file)?) else { continue };
             let document = serde_json::from_str(&text).ok();
@@ -172,11 +173,19 @@ fn has_extension(file: &Path, extensions: &[&str]) -> bool {
     file.extension().is_some_and(|extension| extensions.iter().any(|one| extension == *one))
 }
 
+/// Returns whether a line separates YAML documents: it may have a comment.
+fn is_separator(line: &str) -> bool {
+    let rest = line.strip_prefix("---").map(str::trim_end);
+    rest.is_some_and(|rest| {
+        rest.is_empty() || rest.trim_start().starts_with('#') && rest.starts_with([' ', '\t'])
+    })
+}
+
 /// Returns the documents of a YAML file, each with its text.
 fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.split_inclusive('\n') {
-        if line.trim_end() == "---" {
+        if is_separator(line) {
             documents.push(String::new());
         } else if let Some(document) = documents.last_mut() {
             document.push_str(line);
@@ -191,13 +200,22 @@ fn documents(text: &str) -> Vec<String> {
     documents
 }
 
-/// Returns the streams and the content of the manifests of a file; none if it has none of a stream.
-fn manifests_of(text: &str) -> Vec<(StreamArn, ExistingManifest)> {
-    documents(text).iter().filter_map(|document| manifest(document)).collect()
+fn unreadable(file: &Path) -> String {
+    format!(
+        "{} is no YAML that adopt can read; its content would be lost, so nothing was written",
+        file.display()
+    )
 }
 
-fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
-    let object: Value = serde_saphyr::from_str(text).ok()?;
+/// Returns the streams and the content of the manifests of a file; none if it has none of a stream.
+fn manifests_of(file: &Path, text: &str) -> anyhow::Result<Vec<(StreamArn, ExistingManifest)>> {
+    let read = |document: &String| serde_saphyr::from_str(document);
+    let objects: Vec<Value> =
+        documents(text).iter().map(read).collect::<Result<_, _>>().with_context(|| unreadable(file))?;
+    Ok(objects.iter().filter_map(manifest).collect())
+}
+
+fn manifest(object: &Value) -> Option<(StreamArn, ExistingManifest)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let stream = text("/spec/stream/arn").filter(|_| text("/kind") == Some("StreamEncryption"))?;
     let stream: StreamArn = stream.parse().ok()?;
@@ -213,13 +231,13 @@ fn manifest(text: &str) -> Option<(StreamArn, ExistingManifest)> {
     Some((stream, ExistingManifest { path: String::new(), name, namespace, key, mode, resolved: None }))
 }
 
-fn policy(text: String) -> ExistingPolicy {
-    let object: Value = serde_saphyr::from_str(&text).unwrap_or_default();
+fn policy(text: String) -> Result<ExistingPolicy, serde_saphyr::Error> {
+    let object: Value = serde_saphyr::from_str(&text)?;
     let is_policy = object["kind"] == "StreamEncryptionPolicy";
     let name = object["metadata"]["name"].as_str().filter(|_| is_policy).unwrap_or_default().to_owned();
     let spec = object.get("spec").filter(|_| is_policy).cloned();
     let spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
-    ExistingPolicy { name, spec, text }
+    Ok(ExistingPolicy { name, spec, text })
 }
 
 #[cfg(test)]
@@ -234,6 +252,11 @@ mod tests {
         )
     }
 
+    /// Returns the only manifest of a file.
+    fn manifest_in(text: &str) -> Option<(StreamArn, ExistingManifest)> {
+        manifests_of(Path::new("orders.yaml"), text).unwrap().pop()
+    }
+
     #[test]
     fn manifest_is_recognized_with_its_keys() {
         let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -246,7 +269,7 @@ mod tests {
             ),
             (&by_arn, key),
         ] {
-            let (stream, manifest) = manifest(&spec(written)).unwrap();
+            let (stream, manifest) = manifest_in(&spec(written)).unwrap();
             assert_eq!((stream.to_string().as_str(), manifest.name.as_str()), (ORDERS, "orders"));
             assert_eq!(manifest.key.as_deref(), Some(keys));
             assert_eq!(manifest.namespace.as_deref(), Some("data"));
@@ -256,10 +279,10 @@ mod tests {
     #[test]
     fn other_files_are_ignored() {
         for other in
-            ["", "kind: StreamEncryption", "kind: Kustomization\nspec: {stream: {arn: x}}", "{", "- a"]
+            ["", "# a note", "kind: StreamEncryption", "kind: Kustomization\nspec: {stream: {arn: x}}", "- a"]
         {
-            assert_eq!(manifest(other), None, "{other}");
-            assert_eq!(policy(other.to_owned()).spec, None, "{other}");
+            assert_eq!(manifest_in(other), None, "{other}");
+            assert_eq!(policy(other.to_owned()).unwrap().spec, None, "{other}");
         }
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Folder::read(&folder.path().join("none")).unwrap(), Folder::default());
@@ -290,9 +313,21 @@ mod tests {
     #[test]
     fn mode_of_a_manifest_is_its_own_or_the_default() {
         let text = spec("{type: AWS_OWNED_CMK}");
-        assert_eq!(manifest(&text).unwrap().1.mode, Mode::default());
+        assert_eq!(manifest_in(&text).unwrap().1.mode, Mode::default());
         for mode in [Mode::Observe, Mode::Enforce] {
-            assert_eq!(manifest(&format!("{text}  mode: {mode:?}\n")).unwrap().1.mode, mode);
+            assert_eq!(manifest_in(&format!("{text}  mode: {mode:?}\n")).unwrap().1.mode, mode);
+        }
+    }
+
+    #[test]
+    fn file_that_is_no_yaml_is_no_missing_one() {
+        for path in ["policy.yaml", "streams/111122223333/eu-west-1/orders.yaml"] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "kind: StreamEncryption\n---\n{\n").unwrap();
+            let error = Folder::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(path), "{error}");
         }
     }
 
@@ -305,7 +340,13 @@ mod tests {
         let edited = written.replace("name: a", "name: b\n  labels: {team: data}");
         let other = "kind: Namespace\nmetadata:\n  name: data\n";
         let folder = tempfile::tempdir().unwrap();
-        let text = [written.as_str(), &edited, other, "{\n", "# a note"].join("---\n");
+        let separators = ["---\n", "--- # team A\n", "---\t\n", "---\n"];
+        let documents = [written.as_str(), &edited, other, "{}\n", "# a note"];
+        let following = documents[1..]
+            .iter()
+            .zip(separators)
+            .map(|(document, separator)| separator.to_owned() + document);
+        let text = documents[0].to_owned() + &following.collect::<String>();
         fs::write(folder.path().join("policy.yaml"), text).unwrap();
         let read = Folder::read(folder.path()).unwrap().policies;
         let found: Vec<_> = read.iter().map(|one| (one.name.as_str(), one.is_as_written())).collect();

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
+use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
@@ -121,13 +122,12 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("your AWS account is not known: {}", described(error));
     }
     let places = arguments.places.places(own.as_ref().ok())?;
-    let (managed, not_searched, namespace) = cluster(arguments, own.as_ref().ok()).await?;
+    let (managed, not_searched, namespace, mut notes) = cluster(arguments, own.as_ref().ok()).await?;
     // Before the survey, which takes long: a folder that cannot be read ends the run.
     let existing = arguments.write.as_deref().map(Folder::read).transpose()?;
     if let Some(folder) = &existing {
         folder.ensure_namespace(&namespace)?;
     }
-    let mut notes = Vec::new();
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
         ProgressFile::none()
@@ -167,13 +167,14 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; and the namespace of the manifests.
+/// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
+/// about resources that do not manage the streams that they name.
 ///
 /// Whoever may list only those of the namespace gets at least these: their names must not be used again.
 async fn cluster(
     arguments: &Arguments,
     own: Option<&AwsAccount>,
-) -> anyhow::Result<(Managed, Option<NotSearched>, String)> {
+) -> anyhow::Result<(Managed, Option<NotSearched>, String, Vec<String>)> {
     let given = arguments.cluster.namespace.clone();
     let mut managed = Managed::default();
     let cluster = match arguments.cluster.connect().await {
@@ -182,7 +183,7 @@ async fn cluster(
         Err(error) if arguments.cluster.names_a_cluster() || !error.is::<NoCluster>() => return Err(error),
         Err(error) => {
             let search = NotSearched { why: error_chain(error.as_ref()), searched_namespace: false };
-            return Ok((managed, Some(search), given.unwrap_or_else(|| "default".to_owned())));
+            return Ok((managed, Some(search), given.unwrap_or_else(|| "default".to_owned()), Vec::new()));
         }
     };
     let namespace = cluster.namespace.clone();
@@ -195,10 +196,10 @@ async fn cluster(
             (of_namespace.unwrap_or_default(), Some(NotSearched { why, searched_namespace }))
         }
     };
-    for found in &found {
-        take(&mut managed, found, own, arguments.places.regions());
-    }
-    Ok((managed, not_searched, namespace))
+    let regions = arguments.places.regions();
+    let notes =
+        found.iter().filter_map(|found| take(&mut managed, found, &namespace, own, regions)).collect();
+    Ok((managed, not_searched, namespace, notes))
 }
 
 /// Returns the objects of a list, or why the person cannot list them. Any other failure ends the run: without the objects,
@@ -213,15 +214,39 @@ fn if_allowed<T>(listed: anyhow::Result<T>) -> anyhow::Result<Result<T, String>>
     }
 }
 
-/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource.
-fn take(managed: &mut Managed, found: &Found, own: Option<&AwsAccount>, regions: &[Region]) {
+/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource. One of
+/// another namespace that no policy permits does not manage its stream: otherwise, whoever may create a resource somewhere
+/// could keep a stream from being adopted. The policies that are written may permit one of this namespace. Returns a note
+/// about a resource that is not permitted.
+fn take(
+    managed: &mut Managed,
+    found: &Found,
+    adopted: &str,
+    own: Option<&AwsAccount>,
+    regions: &[Region],
+) -> Option<String> {
     let (namespace, name) = (&found.namespace, &found.name);
-    if let Ok(resource) = &found.resource {
-        managed.add(namespace, name, Some(resource), own, regions);
-    } else {
-        let stream = Entry::of(found).stream.and_then(|arn| arn.parse().ok());
-        managed.add_unreadable(namespace, name, stream);
+    let entry = Entry::of(found);
+    let is_denied = entry.reason.as_deref() == Some(Reason::NotPermitted.as_str());
+    match &found.resource {
+        Ok(_) if is_denied && namespace != adopted => managed.add(namespace, name, None, own, regions),
+        Ok(resource) => managed.add(namespace, name, Some(resource), own, regions),
+        Err(_) => {
+            managed.add_unreadable(namespace, name, entry.stream.as_ref().and_then(|arn| arn.parse().ok()));
+        }
     }
+    let stream = entry.stream.as_deref().unwrap_or(&entry.name);
+    is_denied.then(|| {
+        if namespace == adopted {
+            format!(
+                "StreamEncryption {namespace}/{name} names the stream {stream}, and no policy permits that (NotPermitted). The stream is not adopted again: add a policy."
+            )
+        } else {
+            format!(
+                "StreamEncryption {namespace}/{name} names the stream {stream}, and no policy permits that (NotPermitted). It does not manage the stream, which is therefore adopted."
+            )
+        }
+    })
 }
 
 fn progress(
@@ -281,6 +306,7 @@ impl From<ModeName> for Mode {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use serde_json::json;
     use stream_encryption_api::stream_encryption::Service;
 
     use super::super::Command;
@@ -297,6 +323,28 @@ mod tests {
 
     pub(super) fn own() -> AwsAccount {
         AwsAccount::of(&"arn:aws:kinesis:eu-west-1:111122223333:stream/x".parse().unwrap())
+    }
+
+    #[test]
+    fn resource_not_permitted_elsewhere_manages_no_stream() {
+        let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+        for (reason, adopted, is_managed) in
+            [("NotPermitted", "data", true), ("NotPermitted", "web", false), ("LedgerInvalid", "web", true)]
+        {
+            let ready = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let found = Found::of(
+                serde_json::from_value(json!({"apiVersion": "streamencryption.dev/v1alpha1",
+                "kind": "StreamEncryption", "metadata": {"name": "orders", "namespace": "data"},
+                "spec": {"stream": {"arn": arn}}, "status": {"conditions": [ready]}}))
+                .unwrap(),
+            );
+            let mut managed = Managed::default();
+            let note = take(&mut managed, &found, adopted, None, &[]);
+            assert_eq!(managed.of(&arn.parse().unwrap()).is_some(), is_managed, "{reason} {adopted}");
+            assert_eq!(note.is_some(), reason == "NotPermitted", "{note:?}");
+            assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["orders"]);
+        }
     }
 
     #[test]
@@ -368,7 +416,7 @@ mod tests {
         );
         assert!(found.resource.is_err());
         let mut managed = Managed::default();
-        take(&mut managed, &found, None, &[]);
+        take(&mut managed, &found, "data", None, &[]);
         assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/clicks"));
         assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["clicks"]);
     }

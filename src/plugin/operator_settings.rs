@@ -18,8 +18,10 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use super::cluster::{Cluster, readable};
 use crate::settings::RunArguments;
 
-/// The label of everything that the chart and `config/` install.
-pub(super) const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
+/// The label of the Deployments that the chart and `config/` install. The chart's `nameOverride` does not change it.
+const DEPLOYMENT_LABEL: &str = "app.kubernetes.io/part-of=stream-encryption-operator";
+/// The label of the pods, unless the chart's `nameOverride` changes it.
+pub(super) const POD_LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
 /// The variables that decide a plan or a check.
 const DECISIVE: [&str; 9] = [
     "AWS_REGION",
@@ -93,7 +95,7 @@ impl OperatorSettings {
     /// Reads the settings of each Deployment in the operator's namespace. Shards have several.
     pub(super) async fn read_all(cluster: &Cluster) -> anyhow::Result<Vec<Self>> {
         let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.operator_namespace);
-        let found = api.list(&ListParams::default().labels(LABEL)).await.map_err(readable)?;
+        let found = api.list(&ListParams::default().labels(DEPLOYMENT_LABEL)).await.map_err(readable)?;
         Ok(found.items.iter().map(Self::of).collect())
     }
 

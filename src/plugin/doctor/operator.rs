@@ -25,10 +25,11 @@ pub(super) async fn all(
 ) -> Vec<Check> {
     let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
     let has_default = known.iter().any(|settings| settings.default_policy.is_some());
-    vec![deployment(cluster, deployments), leader(cluster, known).await, policies(cluster, has_default).await]
+    let operator = deployment_check(&cluster.operator_namespace, deployments);
+    vec![operator, leader(cluster, known).await, policies(cluster, has_default).await]
 }
 
-fn deployment(cluster: &Cluster, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Check {
+fn deployment_check(namespace: &str, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Check {
     let name = "operator";
     let only = match deployments {
         Ok(all) => OperatorSettings::only(all),
@@ -37,24 +38,25 @@ fn deployment(cluster: &Cluster, deployments: &anyhow::Result<Vec<OperatorSettin
     match only {
         None => Check::warning(
             name,
-            format!(
-                "namespace {} has not exactly one Deployment of the operator",
-                cluster.operator_namespace
-            ),
+            format!("namespace {namespace} has not exactly one Deployment of the operator"),
             "Use --operator-namespace. If the operator runs outside of the cluster, or as several shards, ignore this.",
         ),
         Some(settings) => {
             let (ready, wanted) = settings.replicas;
             let image = settings.image.as_deref().unwrap_or("unknown image");
             let message = format!("{ready} of {wanted} pods are ready, {image}");
+            if wanted == 0 {
+                return Check::failed(
+                    name,
+                    format!("the operator is stopped: {message}"),
+                    "Start it (docs/troubleshooting.md, Stop the operator). Until then, streams are neither encrypted nor checked.",
+                );
+            }
             if ready < wanted {
                 return Check::failed(
                     name,
                     message,
-                    format!(
-                        "See why: kubectl get pods,events -n {}; docs/troubleshooting.md.",
-                        cluster.operator_namespace
-                    ),
+                    format!("See why: kubectl get pods,events -n {namespace}; docs/troubleshooting.md."),
                 );
             }
             Check::good(name, message)
@@ -85,11 +87,14 @@ fn leader_check(
     if is_known && named.is_empty() {
         return Check::good(LEADER, "leader election is off");
     }
-    let (mut fresh, mut stale) = (Vec::new(), Vec::new());
+    let (mut fresh, mut stale, mut released) = (Vec::new(), Vec::new(), Vec::new());
     for lease in leases.iter().filter(|lease| !is_known || named.contains(&lease.name_any().as_str())) {
         let spec = lease.spec.as_ref();
         let holder = spec.and_then(|spec| spec.holder_identity.as_ref()).filter(|holder| !holder.is_empty());
-        let Some(holder) = holder else { continue };
+        let Some(holder) = holder else {
+            released.push(format!("no replica holds Lease {}", lease.name_any()));
+            continue;
+        };
         let described = format!("{holder} holds Lease {}", lease.name_any());
         match spec.and_then(|spec| spec.renew_time.as_ref()).map(|at| now.duration_since(at.0)) {
             Some(age) if age < LEASE_AHEAD => {
@@ -112,6 +117,7 @@ fn leader_check(
         return Check::good(LEADER, fresh.join("; "));
     }
     let message = match (is_known, fresh.is_empty()) {
+        (true, _) if !released.is_empty() => released.join("; "),
         (true, true) => format!("no Lease {} in namespace {namespace}", named.join(", ")),
         (true, false) => format!("{}; the Lease of another Deployment is missing", fresh.join("; ")),
         (false, _) => format!("no Lease in namespace {namespace} was renewed lately"),
@@ -199,6 +205,24 @@ mod tests {
         };
         let deployments: Vec<_> = names.iter().copied().map(settings).collect();
         leader_check(leases, &deployments, "system", Timestamp::UNIX_EPOCH).result
+    }
+
+    #[test]
+    fn stopped_operator_fails() {
+        let of = |replicas| vec![OperatorSettings { replicas, ..OperatorSettings::default() }];
+        for (replicas, expected) in
+            [((0, 0), Health::Failed), ((1, 2), Health::Failed), ((2, 2), Health::Good)]
+        {
+            assert_eq!(deployment_check("system", &Ok(of(replicas))).result, expected, "{replicas:?}");
+        }
+    }
+
+    #[test]
+    fn lease_without_a_holder_is_not_called_missing() {
+        let lease = serde_json::from_value(json!({"metadata": {"name": "operator"}, "spec": {}})).unwrap();
+        let settings = OperatorSettings { lease: Some("operator".to_owned()), ..OperatorSettings::default() };
+        let check = leader_check(&[lease], &[settings], "system", Timestamp::UNIX_EPOCH);
+        assert_eq!(check.message, "no replica holds Lease operator");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl ReportedStream {
             plaintext_periods: plaintext_periods(&entry, &calls, encrypted),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
             calls,
-            managed: Some(true),
+            managed: Some(!entry.is_denied()),
             entry,
         }
     }

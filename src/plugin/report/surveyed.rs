@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use stream_encryption_api::condition::Reason;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
@@ -70,13 +69,13 @@ impl Managers {
         let mut managers = Self { by_arn: BTreeMap::new(), by_name: Managed::default(), are_all: true };
         let mut entries: Vec<(&Found, Entry)> = all.iter().map(|found| (found, Entry::of(found))).collect();
         // Of several resources of one stream, the one that manages it comes first.
-        let is_refused_entry = |entry: &Entry| entry.reason.as_deref().is_some_and(is_refused);
-        entries.sort_by_key(|(_, entry)| (!entry.may_own_its_stream(), is_refused_entry(entry)));
+        entries.sort_by_key(|(_, entry)| (!entry.may_own_its_stream(), entry.is_denied()));
         for (found, entry) in entries {
             let name = format!("{}/{}", found.namespace, found.name);
+            let is_denied = entry.is_denied();
             if let Some(arn) = entry.stream {
                 let manager = match entry.reason {
-                    Some(reason) if is_refused(&reason) => Manager::Refused(name, reason),
+                    Some(reason) if is_denied => Manager::Refused(name, reason),
                     _ => Manager::Outside(name),
                 };
                 managers.by_arn.entry(arn).or_insert(manager);
@@ -87,13 +86,6 @@ impl Managers {
         }
         managers
     }
-}
-
-/// Returns whether the operator leaves the stream alone for this reason, so that the resource does not manage it. All
-/// other resources do, also one whose ledger is invalid.
-fn is_refused(reason: &str) -> bool {
-    let reason = reason.parse::<Reason>();
-    reason.is_ok_and(|reason| matches!(reason, Reason::NotPermitted | Reason::ConflictingPolicyRoles))
 }
 
 impl Report {
@@ -268,6 +260,17 @@ mod tests {
             some.take(surveyed(&[ORDERS], &[]), &Managers { are_all: false, ..managers(&all) });
             let claimed = serde_json::to_value(&some.streams[0]).unwrap()["managed"].clone();
             assert_eq!(claimed, if managed { json!(true) } else { Value::Null });
+        }
+    }
+
+    #[test]
+    fn denied_resource_of_the_report_does_not_manage_its_stream() {
+        for (reason, managed) in [("NotPermitted", false), ("Encrypted", true)] {
+            let all = [resource("data", "orders", &json!({"arn": ORDERS}), reason)];
+            let mut report = report(&all);
+            report.take(surveyed(&[ORDERS], &[]), &managers(&all));
+            let [stream] = &report.streams[..] else { panic!("one stream") };
+            assert_eq!(serde_json::to_value(stream).unwrap()["managed"], json!(managed), "{reason}");
         }
     }
 

@@ -164,7 +164,7 @@ async fn unread(plans: &Plans<'_>, plain: &Value) {
 /// The operator does nothing about a resource that it does not watch.
 async fn unwatched(plans: &Plans<'_>, plain: &Value) {
     let create = "kubectl create deployment one -n data --image operator --dry-run=client -o yaml \
-        | kubectl label --local -f - app.kubernetes.io/name=stream-encryption-operator -o yaml \
+        | kubectl label --local -f - app.kubernetes.io/part-of=stream-encryption-operator -o yaml \
         | kubectl set env --local -f - WATCH_NAMESPACE=web -o yaml | kubectl create -f -";
     plans.shell.output(create).await;
     let flags = format!("--default-policy '{}' --operator-namespace data --fail-on refused", plans.policy);
@@ -230,7 +230,7 @@ pub(super) async fn refusals(shell: &Shell) {
         if deployments > 0 {
             let create = format!(
                 "kubectl create deployment shard-{deployments} -n data --image operator --dry-run=client -o yaml \
-                 | kubectl label --local -f - app.kubernetes.io/name=stream-encryption-operator -o yaml \
+                 | kubectl label --local -f - app.kubernetes.io/part-of=stream-encryption-operator -o yaml \
                  | kubectl create -f -"
             );
             shell.output(&create).await;
@@ -242,7 +242,7 @@ pub(super) async fn refusals(shell: &Shell) {
         assert_eq!(is_unknown, deployments != 1, "{deployments}: {errors}");
     }
     shell
-        .output("kubectl delete deployment -n data -l app.kubernetes.io/name=stream-encryption-operator")
+        .output("kubectl delete deployment -n data -l app.kubernetes.io/part-of=stream-encryption-operator")
         .await;
 
     // The policy that would allow it is in the same files.
