@@ -96,7 +96,7 @@ pub struct Call {
     pub time: MicroTime,
     /// The outcome.
     pub outcome: Outcome,
-    /// The AWS error code, if AWS refused the call.
+    /// The error code of AWS, or that of the operator for a call that it did not send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,
@@ -182,7 +182,7 @@ pub enum Outcome {
     Accepted,
     /// AWS refused the call, or the operator did not send it. AWS has not applied it.
     Refused,
-    /// No response. AWS may have applied the call.
+    /// No response, an internal error, or a late response. AWS may have applied the call, or may still apply it.
     Unknown,
 }
 

@@ -34,7 +34,7 @@ pub mod policy;
 mod reason;
 pub mod stream_encryption;
 
-/// The finalizer that a resource carries while `deletionPolicy` is `Disable`, and only then.
+/// The finalizer of a resource whose `deletionPolicy` is `Disable`, while policies allow it to disable the encryption.
 pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "stream-encryption-operator";
