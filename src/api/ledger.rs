@@ -96,7 +96,7 @@ pub struct Call {
     pub time: MicroTime,
     /// The outcome.
     pub outcome: Outcome,
-    /// The error code of AWS, or that of the operator for a call that it did not send.
+    /// The error code of AWS. Or a code of the operator, for a call that it did not send, or whose response was late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,

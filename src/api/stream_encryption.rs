@@ -383,7 +383,7 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Calls {
-    /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis, refused calls do not count, and only Start counts; if the spec disables encryption, only Stop counts instead.
+    /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis, AWS limits accepted Starts and accepted Stops separately, and this field has the number of Starts; if the spec disables encryption, that of Stops.
     pub used: u32,
     /// How many of the calls in `calls.used` were made by other callers. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count. Absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -262,7 +262,7 @@ mod tests {
     fn state_is_the_word_of_the_other_verbs() {
         let source =
             "Unknown: the stream's source is MSKAsSource, and encryption at rest depends on that source.";
-        let outdated = format!("As of 2026-01-01T00:00:00Z, when AWS last responded: {source}");
+        let outdated = format!("As of 2026-01-01T00:00:00Z or later: {source}");
         for (reason, encrypted, message, state) in [
             (
                 "SourceNotDirectPut",
@@ -274,7 +274,7 @@ mod tests {
                 "SourceNotDirectPut",
                 "Unknown",
                 &outdated,
-                "State       NotEncryptable: As of 2026-01-01T00:00:00Z, when AWS last responded: the stream's",
+                "State       NotEncryptable: As of 2026-01-01T00:00:00Z or later: the stream's",
             ),
             (
                 "StreamNotFound",

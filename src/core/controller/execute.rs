@@ -39,7 +39,8 @@ const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server
 /// and AWS were slow, and AWS may have received the call just before the response. AWS may then report the state before the
-/// call for longer than [`READ_LAG`](ledger::READ_LAG) after the reservation, so the outcome counts as unknown.
+/// call for longer than [`READ_LAG`](ledger::READ_LAG), which is counted from the reservation, so the outcome counts as
+/// unknown.
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the caller describes the stream first, and decides
@@ -61,8 +62,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. Before `describe_due`, a remembered description suffices: no record is due
-        // yet, and `execute` only saves the ledger.
+        // A test record needs a fresh description. If none is due yet, which is so before `describe_due`, `execute` only saves
+        // the ledger, and a remembered description suffices.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })

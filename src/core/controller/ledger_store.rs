@@ -84,7 +84,7 @@ pub(super) async fn open<A, R: KubeApi>(
     let status = resource.status.as_ref().filter(|status| status_fields::may_be_of(status, stream));
     let reported = status.and_then(|status| status.calls.as_ref());
     // External calls are left out, because a rebuilt ledger records calls as the operator's own. The budget may then be
-    // too large; AWS's refusal corrects that.
+    // too large, until AWS refuses a call.
     let reported_calls = reported.map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));
     let stored = match read(kube, &name, known, reported_calls, from).await {
         Ok(stored) => stored,

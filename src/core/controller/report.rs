@@ -89,14 +89,14 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
+/// Returns the number of consecutive reconciles in which the stream was not described, including this one.
 pub(super) fn unanswered(state: &ReconcileState) -> u32 {
     match state.observed {
         // KMS did not answer, and the ledger holds what the description has shown.
         Observed::Failed(_) if state.answered_request.is_some() => 0,
-        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         Observed::Described { .. } => 0,
-        Observed::NotYet => state.last.unanswered,
+        // `NotYet`: the policies, the ledger or a suspension do not permit a Describe.
+        Observed::Failed(_) | Observed::NotYet => state.last.unanswered.saturating_add(1),
     }
 }
 
@@ -320,21 +320,24 @@ fn decided(
         verified_time: state.spec.desired.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
+    // Without a valid ledger, the status is the only count of the calls.
+    let is_only_count = (decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored())
+        && status_fields::may_be_of(before, &state.spec.stream);
+    let only_count = before.calls.clone().filter(|_| is_only_count);
     // The content of a ledger is reported to its owner only.
     if decision.reason.ledger_content() == LedgerContent::Hidden {
-        // Without a valid ledger, the status is the only count of the calls.
-        let is_only_count = (decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored())
-            && status_fields::may_be_of(before, &state.spec.stream);
-        status.calls = before.calls.clone().filter(|_| is_only_count);
+        status.calls = only_count;
         return status;
     }
     let budget = decision::budget(&input);
-    status.calls = Some(Calls {
+    let counted = Calls {
         used: budget.used,
         external: (budget.external > 0).then_some(budget.external),
         limit: budget.limit,
         next_available_time: budget.next_available_time.map(next_whole_second),
-    });
+    };
+    // A resource that may not claim the stream does not restore a deleted ledger.
+    status.calls = only_count.filter(|_| !state.spec.claim().allowed).or(Some(counted));
     status.active_key = status_fields::active_key(&input);
     status.encryption_status = match state.observed {
         // The last value applies as long as the active key has not changed.

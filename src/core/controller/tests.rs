@@ -145,6 +145,21 @@ fn calls_of_another_stream_are_not_taken_over() {
 }
 
 #[test]
+fn count_of_a_deleted_ledger_outlives_missing_permission() {
+    let mut resource = resource();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    let stream = json!({"arn": ARN, "service": "Firehose", "region": "eu-west-1", "name": "orders"});
+    let status = json!({"stream": stream, "calls": {"used": 5, "limit": 20}});
+    resource.status = Some(serde_json::from_value(status).unwrap());
+    let world = World::new(resource.clone());
+    run(reconcile(&world.context(), &resource)).unwrap();
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap().reason.clone();
+    assert_eq!((ready.as_str(), status.calls.unwrap().used), ("DisableNotPermitted", 5));
+    assert!(world.state().ledger.is_none());
+}
+
+#[test]
 fn outcome_of_call_accepted_late_is_unknown() {
     for (pause, outcome, code) in [(15, Outcome::Accepted, None), (16, Outcome::Unknown, Some(RESPONSE_LATE))]
     {

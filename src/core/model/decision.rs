@@ -185,10 +185,8 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
         && ledger::satisfies(input.ledger, observation, desired_target)
     {
         // The Start could enable the encryption after the removal of the finalizer.
-        let start_until = ledger::start_in_flight_until(input.ledger).filter(|_| input.desired.deleting);
-        if let Some(until) = start_until.filter(|until| *until > input.now) {
-            let wait = poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
-            return Decision { next_attempt: Some(until), ..wait };
+        if input.desired.deleting && ledger::may_apply_start(input.ledger, input.now) {
+            return poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
         }
         return or_remove_finalizer(input, satisfied(input, desired_target));
     }

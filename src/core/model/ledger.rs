@@ -40,8 +40,9 @@ pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of AWS's by as
 /// much, and the last minute covers stale responses ([`READ_LAG`]).
 pub const MAX_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(2 * 15 + 1);
-/// Time during which a call counts: AWS's day and 31 minutes. AWS's time of this call may be up to [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to [`MAX_CLOCK_SKEW`] earlier
-/// than the time of the next call in the ledger: together 30 minutes. The last minute is a reserve.
+/// Time during which a call counts: AWS's day and 31 minutes. Clocks may differ in two places: AWS may receive this call up to
+/// [`MAX_CLOCK_SKEW`] later than the ledger says, and the call that becomes possible afterwards as much earlier. These are 30
+/// minutes. The last minute is a reserve.
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
@@ -78,8 +79,8 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
 }
 
 /// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the
-/// calls are lost with the ledger, so they count as made now. If AWS counts each action by itself, the status
-/// does not show which one it counted, so each gets that number.
+/// calls are lost with the ledger, so they count as made now. If AWS counts Starts and Stops separately, the status does not
+/// show which of them it has counted, so both get that number.
 #[must_use]
 pub fn rebuilt_from_status(
     empty: &StreamLedgerSpec,
@@ -210,12 +211,11 @@ pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| saturating_add(call.at(), MAX_IN_FLIGHT)).max()
 }
 
-/// Returns the time until which AWS may still apply a Start that received no response; `None` if there is no such call, or
-/// if AWS has reported its effect or its failure.
+/// Returns whether AWS may still apply a Start that received no response. A failure that AWS reports may be an earlier one.
 #[must_use]
-pub fn start_in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
-    let last = last_unrefused_call(ledger)?;
-    in_flight_until(ledger).filter(|_| last.target.action == Action::Start && !last.confirmed)
+pub fn may_apply_start(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
+    let is_start = last_unrefused_call(ledger).is_some_and(|call| call.target.action == Action::Start);
+    is_start && in_flight_until(ledger).is_some_and(|until| until > now)
 }
 
 /// Returns whether an observation requested at `seen` may be older than the last call, and so must not be trusted.
@@ -254,8 +254,8 @@ pub fn stale_until(
 /// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
 /// outcome of the last call. `desired_target` is `None` while the desired key is unknown; no observation
 /// satisfies the spec then. `desired_key_has_problem` states whether the desired key has any
-/// [`KeyProblem`](super::key::KeyProblem) now. The attempts record it: once the problem has ended, the next
-/// attempt may succeed.
+/// [`KeyProblem`](super::key::KeyProblem) now. This is recorded in the attempts, because the next attempt may succeed once the
+/// problem has ended.
 #[must_use]
 pub fn apply_observation(
     ledger: &StreamLedgerSpec,
@@ -371,7 +371,8 @@ fn is_its_failure(observation: &Observation, call: &Call) -> bool {
 pub struct PlannedCall {
     /// The encryption that the call requests.
     pub target: Target,
-    /// The encryption that the resource requests.
+    /// The encryption that the resource requests. It differs from `target` if any key will do: the call then names the key of
+    /// AWS.
     pub desired_target: Target,
     /// The value of the retry annotation.
     pub retry: Option<String>,
@@ -440,7 +441,8 @@ pub fn record_outcome(
         return recorded;
     }
     call.code.clone_from(&error.code);
-    // If an event has given the entry the id of another request, the entry stands for that request: AWS may have accepted it.
+    // An event may have given the entry the id of another caller's request (see `external`). The entry then stands for that
+    // request, which AWS may have accepted.
     let is_another = call.request_id.is_some() && call.request_id != *request_id;
     let is_unknown = error.kind == ErrorKind::UnknownOutcome || is_another;
     call.outcome = if is_unknown { Outcome::Unknown } else { Outcome::Refused };

@@ -2,8 +2,9 @@
 //!
 //! An event is a claim that anybody with access to the queue could have made. It never causes a call, and never
 //! leaves the operator more calls than it would have without events. Calls that AWS refused do not count. If events
-//! claim more calls than AWS can have accepted, some are forged, and none of them counts; AWS's refusal corrects the budget
-//! then, as without events. Up to AWS's limit they are believed, and can use up the budget for a day. Pure.
+//! claim more accepted calls than AWS's limit, some are forged, and none of them counts: the operator then waits once AWS
+//! refuses a call, as without events. Up to AWS's limit they are believed, and can use up the budget for a day. Calls that
+//! ended with an error of AWS may have been applied, and count as long as all of these calls are within the limit. Pure.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedgerSpec};
@@ -79,9 +80,10 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 /// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
 /// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
 /// it counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
-/// the operator's clock is ahead of AWS's. The event may report somebody else's call after all. The operator's entry then
-/// stands for that call, and the event of the operator's own call, which comes later, is entered as an external call: the
-/// number of calls is right in both cases.
+/// the operator's clock is ahead of AWS's.
+///
+/// The event may report somebody else's call after all. The operator's entry then stands for that call, and the event of the
+/// operator's own call, if AWS received it, is entered as an external call later. So each call is counted once.
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
@@ -133,7 +135,7 @@ pub(super) fn expirations(
 
 /// Returns whether a call with this error code may count against AWS's limit: it was accepted, or AWS reported an error of
 /// its own. Refused calls do not count, although AWS does not document whether Firehose counts them: otherwise forged
-/// refusals could use up the budget of a stream. If AWS does count them, its refusal of the next call corrects the budget.
+/// refusals could use up the budget of a stream. If AWS does count them, the operator waits once AWS refuses a call.
 #[must_use]
 pub fn may_have_used_limit(code: Option<&str>) -> bool {
     let is_server_error =

@@ -31,7 +31,7 @@ pub(in crate::model) fn still_reported(observation: &Observation) -> String {
         _ => "DISABLED",
     };
     format!(
-        "AWS may still report the state before the operator's last call ({state}); the operator checks again within {} seconds.",
+        "AWS reports {state}, which may still be the state before the operator's last call; the operator checks again within {} seconds.",
         READ_LAG.as_secs()
     )
 }

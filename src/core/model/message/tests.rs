@@ -182,7 +182,7 @@ proptest! {
 fn unconfirmed_state_is_reported_as_aws_shows_it() {
     let waiting = seen(Observation::Off).calls().accepted().after(3).sees(Observation::Off);
     let words = ready(&waiting.input(), &waiting.decide());
-    let state = "AWS may still report the state before the operator's last call (DISABLED)";
+    let state = "AWS reports DISABLED, which may still be the state before the operator's last call";
     assert!(words.contains(state) && words.contains("checks again within 30 seconds"), "{words}");
     assert!(!words.contains("Records"), "nothing is claimed of them: {words}");
 }

@@ -100,7 +100,16 @@ fn unchangeable(service: Service) -> Vec<Row> {
         (
             "a deleted resource is kept while AWS may still apply a Start",
             deleted_after_unanswered_start(service).after(29 * 60).sees(Observation::Off),
-            waits(Reason::OutcomeUnknown, 2, 2 * 60),
+            rests(Reason::OutcomeUnknown, 2),
+        ),
+        (
+            "a failure that AWS shows may be older than an unanswered Start",
+            deleted_after_unanswered_start(service)
+                .after(60)
+                .with(|s| s.ledger.calls[0].after_failure = true)
+                .sees(Observation::Off)
+                .sees(failed(Action::Start)),
+            rests(Reason::OutcomeUnknown, 2),
         ),
         (
             "a deleted resource is let go when AWS can no longer apply a Start",

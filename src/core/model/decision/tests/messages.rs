@@ -406,7 +406,10 @@ fn more_of(service: Service) -> Vec<Scenario> {
 
 /// The parts of a message of `Ready` that the page lists once for all messages.
 static ENDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
-    [pattern(" Next attempt at .*$"), pattern(" AWS may still report the state before .*$")]
+    [
+        pattern(" Next attempt at .*$"),
+        pattern(" AWS reports [A-Z_]+, which may still be the state before .*$"),
+    ]
 });
 
 /// Why a resource with `mode: Observe` would get no call: the reason of another section, and its message.
