@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -26,6 +27,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// How many times the time of its rendering the text of `/metrics` is used.
 const REUSE_FACTOR: u32 = 10;
+/// The longest time for which a text is used again: a replica that no longer leads must not report the fleet for long.
+const LONGEST_REUSE: Duration = Duration::from_secs(5);
 
 /// The readiness of this replica: it has read the lease or, without leader election, listed the resources.
 #[derive(Clone, Default)]
@@ -54,7 +57,7 @@ pub struct Admin {
 }
 
 /// The text of `/metrics`. It is rendered from all resources, so it is rendered by one request at a time, and used again for
-/// ten times as long as that took: whoever can reach the port must not be able to keep the operator busy.
+/// ten times as long as that took, at most 5 s: whoever can reach the port must not be able to keep the operator busy.
 #[derive(Clone)]
 pub struct MetricsText {
     render: Arc<dyn Fn() -> String + Send + Sync>,
@@ -74,14 +77,20 @@ impl MetricsText {
     }
 
     async fn text(&self) -> String {
+        // A task of its own: if the client closes the connection, the rendering is not begun again for the next one.
+        let metrics = self.clone();
+        tokio::spawn(async move { metrics.rendered_text().await }).await.unwrap_or_default()
+    }
+
+    async fn rendered_text(&self) -> String {
         let mut rendered = self.rendered.lock().await;
         if let Some(rendered) = rendered.as_ref().filter(|rendered| Instant::now() < rendered.until) {
             return rendered.text.clone();
         }
         let (render, begin) = (self.render.clone(), Instant::now());
         let text = tokio::task::spawn_blocking(move || render()).await.unwrap_or_default();
-        let until = Instant::now() + begin.elapsed().saturating_mul(REUSE_FACTOR);
-        *rendered = Some(Rendered { text: text.clone(), until });
+        let reuse = begin.elapsed().saturating_mul(REUSE_FACTOR).min(LONGEST_REUSE);
+        *rendered = Some(Rendered { text: text.clone(), until: Instant::now() + reuse });
         text
     }
 }
@@ -125,7 +134,8 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU32;
-    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -137,6 +147,8 @@ mod tests {
             std::thread::sleep(Duration::from_millis(50));
             renderings.fetch_add(1, Ordering::Relaxed).to_string()
         });
+        // A client that closes its connection at once.
+        assert!(text.text().now_or_never().is_none());
         let texts = futures_util::future::join_all((0..20).map(|_| text.text())).await;
         assert!(texts.iter().all(|text| text == "0"), "{texts:?}");
         assert_eq!(count.load(Ordering::Relaxed), 1);

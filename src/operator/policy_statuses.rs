@@ -78,17 +78,22 @@ impl PolicyStatusWriter {
         let mut attempts = Attempts::new(&self.changed);
         loop {
             attempts.wait().await;
-            let begin = Instant::now();
-            let written = self.write_all(context, &mut reported).await;
-            attempts.record(written, begin.elapsed());
+            let (written, took) = self.write_all(context, &mut reported).await;
+            attempts.record(written, took);
         }
     }
 
-    /// Writes each status that differs from the stored one.
-    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut Reported) -> Written {
+    /// Writes each status that differs from the stored one. Returns also how long the computations took.
+    async fn write_all(
+        &self,
+        context: &Context<Aws, Cluster>,
+        reported: &mut Reported,
+    ) -> (Written, Duration) {
         let mut all = Written::Answered;
+        let begin = Instant::now();
         let policies = self.policies.select(Some);
         let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
+        let mut took = begin.elapsed();
         let operator_account = operator_account(context, &policies, &streams).await;
         let fleet = PolicyStatusInput {
             operator_account: operator_account.as_ref(),
@@ -103,7 +108,9 @@ impl PolicyStatusWriter {
             let status = match &policy.0 {
                 Ok(policy) => {
                     let before = policy.status.clone().unwrap_or_default();
+                    let begin = Instant::now();
                     let status = self.status(policy, &before, &fleet);
+                    took += begin.elapsed();
                     if status == before {
                         continue;
                     }
@@ -136,7 +143,7 @@ impl PolicyStatusWriter {
                 }
             }
         }
-        all
+        (all, took)
     }
 
     fn status(
@@ -178,13 +185,15 @@ struct Attempts<'a> {
     changed: &'a Notify,
     /// Whether the next attempt waits for a change.
     awaits_change: bool,
-    /// The pause before the next attempt.
+    /// The pause before the next attempt, after that change.
     pause: Duration,
+    /// The time before which no attempt begins: an earlier one took long.
+    not_before: Instant,
 }
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, awaits_change: true, pause: PAUSE }
+        Self { changed, awaits_change: true, pause: PAUSE, not_before: Instant::now() }
     }
 
     /// Waits until the next attempt.
@@ -193,13 +202,16 @@ impl<'a> Attempts<'a> {
             self.changed.notified().await;
         }
         tokio::time::sleep(self.pause).await;
+        tokio::time::sleep_until(self.not_before).await;
     }
 
-    /// Records the result of an attempt, and the time that it took: each write of a status is a change of a resource, too.
+    /// Records the result of an attempt, and how long its computations took: each write of a status is a change of a
+    /// resource, too, so they would be repeated all the time.
     fn record(&mut self, written: Written, took: Duration) {
         self.awaits_change = written == Written::Answered;
+        self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
         self.pause = match written {
-            Written::Answered => took.saturating_mul(PAUSE_FACTOR).clamp(PAUSE, LONGEST_PAUSE),
+            Written::Answered => PAUSE,
             Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
         };
     }
@@ -303,8 +315,9 @@ mod tests {
     async fn long_computation_is_repeated_after_long_pause() {
         let changed = Notify::new();
         let mut attempts = Attempts::new(&changed);
-        for (milliseconds, pause) in [(100, 5), (1_000, 20), (20_000, 120)] {
-            attempts.record(Written::Answered, Duration::from_millis(milliseconds));
+        for (took, idle, pause) in [(100, 0, 5), (1_000, 0, 20), (1_000, 60, 5)] {
+            attempts.record(Written::Answered, Duration::from_millis(took));
+            tokio::time::sleep(Duration::from_secs(idle)).await;
             changed.notify_one();
             let start = Instant::now();
             attempts.wait().await;

@@ -197,8 +197,7 @@ async fn cluster(
         }
     };
     let regions = arguments.places.regions();
-    let notes =
-        found.iter().filter_map(|found| take(&mut managed, found, &namespace, own, regions)).collect();
+    let notes = found.iter().filter_map(|found| take(&mut managed, found, own, regions)).collect();
     Ok((managed, not_searched, namespace, notes))
 }
 
@@ -214,38 +213,26 @@ fn if_allowed<T>(listed: anyhow::Result<T>) -> anyhow::Result<Result<T, String>>
     }
 }
 
-/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource. One of
-/// another namespace that no policy permits does not manage its stream: otherwise, whoever may create a resource somewhere
-/// could keep a stream from being adopted. The policies that are written may permit one of this namespace. Returns a note
-/// about a resource that is not permitted.
+/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource. Returns
+/// a note about a resource that is not permitted: whoever may create one somewhere must not hide a stream by it.
 fn take(
     managed: &mut Managed,
     found: &Found,
-    adopted: &str,
     own: Option<&AwsAccount>,
     regions: &[Region],
 ) -> Option<String> {
     let (namespace, name) = (&found.namespace, &found.name);
     let entry = Entry::of(found);
-    let is_denied = entry.reason.as_deref() == Some(Reason::NotPermitted.as_str());
-    match &found.resource {
-        Ok(_) if is_denied && namespace != adopted => managed.add(namespace, name, None, own, regions),
-        Ok(resource) => managed.add(namespace, name, Some(resource), own, regions),
-        Err(_) => {
-            managed.add_unreadable(namespace, name, entry.stream.as_ref().and_then(|arn| arn.parse().ok()));
-        }
+    if let Ok(resource) = &found.resource {
+        managed.add(namespace, name, Some(resource), own, regions);
+    } else {
+        managed.add_unreadable(namespace, name, entry.stream.as_ref().and_then(|arn| arn.parse().ok()));
     }
     let stream = entry.stream.as_deref().unwrap_or(&entry.name);
-    is_denied.then(|| {
-        if namespace == adopted {
-            format!(
-                "StreamEncryption {namespace}/{name} names the stream {stream}, and no policy permits that (NotPermitted). The stream is not adopted again: add a policy."
-            )
-        } else {
-            format!(
-                "StreamEncryption {namespace}/{name} names the stream {stream}, and no policy permits that (NotPermitted). It does not manage the stream, which is therefore adopted."
-            )
-        }
+    (entry.reason.as_deref() == Some(Reason::NotPermitted.as_str())).then(|| {
+        format!(
+            "StreamEncryption {namespace}/{name} names the stream {stream}, but policies do not permit what it requests (NotPermitted), so the stream may be managed by nobody. Permit it by a policy, or delete it and run adopt again."
+        )
     })
 }
 
@@ -326,24 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn resource_not_permitted_elsewhere_manages_no_stream() {
+    fn resource_that_is_not_permitted_is_noted() {
         let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
-        for (reason, adopted, is_managed) in
-            [("NotPermitted", "data", true), ("NotPermitted", "web", false), ("LedgerInvalid", "web", true)]
-        {
+        for (reason, is_noted) in [("NotPermitted", true), ("LedgerInvalid", false)] {
             let ready = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"});
-            let found = Found::of(
-                serde_json::from_value(json!({"apiVersion": "streamencryption.dev/v1alpha1",
+            let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1",
                 "kind": "StreamEncryption", "metadata": {"name": "orders", "namespace": "data"},
-                "spec": {"stream": {"arn": arn}}, "status": {"conditions": [ready]}}))
-                .unwrap(),
-            );
+                "spec": {"stream": {"arn": arn}}, "status": {"conditions": [ready]}});
+            let found = Found::of(serde_json::from_value(resource).unwrap());
             let mut managed = Managed::default();
-            let note = take(&mut managed, &found, adopted, None, &[]);
-            assert_eq!(managed.of(&arn.parse().unwrap()).is_some(), is_managed, "{reason} {adopted}");
-            assert_eq!(note.is_some(), reason == "NotPermitted", "{note:?}");
-            assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["orders"]);
+            let note = take(&mut managed, &found, None, &[]);
+            assert_eq!(note.is_some_and(|note| note.contains(arn)), is_noted, "{reason}");
+            assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/orders"), "it is not adopted twice");
         }
     }
 
@@ -416,7 +398,7 @@ mod tests {
         );
         assert!(found.resource.is_err());
         let mut managed = Managed::default();
-        take(&mut managed, &found, "data", None, &[]);
+        take(&mut managed, &found, None, &[]);
         assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/clicks"));
         assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["clicks"]);
     }

@@ -111,8 +111,8 @@
     const state = known(STATES, stream.state);
     const since = { Encrypted: stream.encryptedSinceTime, Plaintext: stream.plaintextSinceTime }[state];
     const account = `${stream.account ?? "unknown account"} in ${stream.region ?? "unknown region"}`;
-    const managed = Boolean(stream.resource) && stream.managed !== false;
-    const owner = stream.resource ? `${stream.namespace}/${stream.resource}` : "";
+    const managed = Boolean(stream.resource);
+    const owner = managed ? `${stream.namespace}/${stream.resource}` : "";
     const unmanaged = !managed && stream.managed !== null; // null: not known
     const key = keyWords(stream.activeKey, stream.service);
     const used = stream.callsUsed ?? 0;
@@ -533,8 +533,7 @@
     const { stream, key, managed, unmanaged, owner } = view;
     const facts = {
       "ARN": withArns(stream.stream ?? "not recorded"),
-      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : owner ? ["no StreamEncryption: policies do not permit ", foreign(owner)]
-        : unmanaged ? "no StreamEncryption" : "not known",
+      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : unmanaged ? "no StreamEncryption" : "not known",
       "Ready": stream.ready && foreign(stream.ready),
       "AWS reports": stream.encryptionStatus && foreign(stream.encryptionStatus),
       "Source": stream.source && foreign(stream.source),

@@ -55,7 +55,8 @@ impl ReportedStream {
             plaintext_periods: plaintext_periods(&entry, &calls, encrypted),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
             calls,
-            managed: Some(!entry.is_denied()),
+            // A resource that policies do not permit may or may not hold its stream.
+            managed: (!entry.is_denied()).then_some(true),
             entry,
         }
     }

@@ -264,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn denied_resource_of_the_report_does_not_manage_its_stream() {
-        for (reason, managed) in [("NotPermitted", false), ("Encrypted", true)] {
+    fn denied_resource_is_not_said_to_manage_its_stream() {
+        for (reason, managed) in [("NotPermitted", Value::Null), ("Encrypted", json!(true))] {
             let all = [resource("data", "orders", &json!({"arn": ORDERS}), reason)];
             let mut report = report(&all);
             report.take(surveyed(&[ORDERS], &[]), &managers(&all));
             let [stream] = &report.streams[..] else { panic!("one stream") };
-            assert_eq!(serde_json::to_value(stream).unwrap()["managed"], json!(managed), "{reason}");
+            assert_eq!(serde_json::to_value(stream).unwrap()["managed"], managed, "{reason}");
         }
     }
 
