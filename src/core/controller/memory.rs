@@ -72,7 +72,7 @@ pub struct LastReconcile {
     /// conflict.
     pub failures: u32,
     /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
-    /// request before it, or a Describe was not permitted.
+    /// request before it.
     pub unanswered: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,

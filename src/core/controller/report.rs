@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
-    ConditionStatus, ConditionType, LedgerContent, ReadyState, Reason, condition, find, next_whole_second,
-    ready_conditions, whole_second,
+    ConditionStatus, ConditionType, DescribePurpose, LedgerContent, ReadyState, Reason, condition, find,
+    next_whole_second, ready_conditions, whole_second,
 };
 use stream_encryption_api::stream_encryption::{
     Calls, Failure, PreviousKey, StreamEncryption, StreamEncryptionStatus, StreamStatus,
@@ -89,14 +89,14 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Returns the number of consecutive reconciles in which the stream was not described, including this one.
+/// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
 pub(super) fn unanswered(state: &ReconcileState) -> u32 {
     match state.observed {
         // KMS did not answer, and the ledger holds what the description has shown.
         Observed::Failed(_) if state.answered_request.is_some() => 0,
+        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         Observed::Described { .. } => 0,
-        // `NotYet`: the policies, the ledger or a suspension do not permit a Describe.
-        Observed::Failed(_) | Observed::NotYet => state.last.unanswered.saturating_add(1),
+        Observed::NotYet => state.last.unanswered,
     }
 }
 
@@ -278,7 +278,10 @@ pub(super) fn status(
     let mut status = decided(resource, before, state, decision);
     let is_described =
         matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();
-    if last_known::is_outdated(before, unanswered, is_described)
+    // With `DisableNotPermitted`, the stream is not described any more.
+    let is_outdated = decision.reason.describe_purpose() == DescribePurpose::Absent
+        || last_known::is_outdated(before, unanswered, is_described);
+    if is_outdated
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {

@@ -156,6 +156,7 @@ fn count_of_a_deleted_ledger_outlives_missing_permission() {
     let status = world.state().resource.clone().unwrap().status.unwrap();
     let ready = find(&status.conditions, ConditionType::Ready).unwrap().reason.clone();
     assert_eq!((ready.as_str(), status.calls.unwrap().used), ("DisableNotPermitted", 5));
+    assert_eq!(find(&status.conditions, ConditionType::Encrypted).unwrap().status, "Unknown");
     assert!(world.state().ledger.is_none());
 }
 
