@@ -27,6 +27,8 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 pub mod condition;
 pub mod crd;
 pub mod ledger;
@@ -44,3 +46,9 @@ pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";
 /// `"true"` (or yes, on, 1, in upper or lower case) acts as `spec.suspend: true`, for a quick change while the spec is
 /// managed in Git.
 pub const SUSPEND_ANNOTATION: &str = "streamencryption.dev/suspend";
+
+/// Returns whether an object has the [`FINALIZER`].
+#[must_use]
+pub fn has_finalizer(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}

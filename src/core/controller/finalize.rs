@@ -6,8 +6,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_api::FINALIZER;
 use stream_encryption_api::condition::Reason;
+use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 use tracing::{info, warn};
 
@@ -22,11 +22,6 @@ use super::stream_api::StreamApi;
 use crate::model::decision::Decision;
 use crate::model::message;
 use crate::model::permission::Denial;
-
-/// Returns whether the resource has the operator's finalizer.
-pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
-    read.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
-}
 
 /// Removes the finalizer if the spec requires none. Ends the reconcile in two cases: it removed the finalizer, or the
 /// resource is being deleted and has no finalizer of the operator. Returns the error if the removal from a resource that

@@ -10,6 +10,7 @@
 
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionType, Reason, find};
+use stream_encryption_api::has_finalizer;
 use stream_encryption_api::ledger::Target;
 use stream_encryption_api::stream_encryption::{KeyIdentity, StreamEncryption, StreamEncryptionStatus};
 
@@ -184,7 +185,7 @@ impl Preview {
 
     /// Returns the preview of a deleted resource for which nothing is to be disabled.
     fn of_released(resource: &StreamEncryption) -> Self {
-        let is_held = finalize::has_finalizer(&resource.metadata);
+        let is_held = has_finalizer(&resource.metadata);
         Self {
             stream: None,
             active_key: None,

@@ -10,11 +10,11 @@ use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, EventType, Reason, find, ready_conditions,
 };
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionStatus};
+use stream_encryption_api::{RETRY_ANNOTATION, has_finalizer};
 use tracing::info;
 
 use super::context::Context;
@@ -147,7 +147,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
 ) -> Result<(), KubeError> {
     if read.deletion_timestamp.is_some() {
         let why = format!("Invalid resource: {why}.");
-        return if finalize::has_finalizer(read) {
+        return if has_finalizer(read) {
             finalize::release_leaving_encryption(context, read, None, &why).await
         } else {
             Ok(())

@@ -4,11 +4,11 @@
 //! server, so that neither a stale cache nor a revoked permission leads to a call. They only read. The ledger
 //! needs no check before it is written: the API server compares the version that was read.
 
+use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
-use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::ledger_store::{self, resource_identity};
@@ -31,7 +31,7 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
-        && finalize::has_finalizer(&live.metadata) == finalize::has_finalizer(&resource.metadata)
+        && has_finalizer(&live.metadata) == has_finalizer(&resource.metadata)
         && is_suspended(&live) == is_suspended(resource)
         && retry_token(&live) == retry_token(resource);
     if same { Ok(()) } else { Err(Interruption::Outdated) }

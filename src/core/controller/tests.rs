@@ -29,6 +29,7 @@ mod fakes;
 mod finalizers;
 mod interrupted;
 mod ledger_gc;
+mod lost_ledger;
 mod test_record;
 mod transitions;
 
@@ -129,35 +130,6 @@ fn call_on_old_description_is_not_sent() {
     let ledger = world.state().ledger.clone().unwrap();
     let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
     assert_eq!((call.outcome, call.code.as_deref()), (Outcome::Refused, Some(OPERATOR_PAUSED)));
-}
-
-#[test]
-fn calls_of_another_stream_are_not_taken_over() {
-    for (arn, calls) in [(Some(ARN.replace("orders", "clicks")), 1), (Some(ARN.to_owned()), 5), (None, 5)] {
-        let mut resource = resource();
-        let stream = json!({"arn": arn, "service": "Firehose", "region": "eu-west-1", "name": "orders"});
-        let status = json!({"stream": stream, "calls": {"used": 5, "limit": 20}});
-        resource.status = Some(serde_json::from_value(status).unwrap());
-        let world = World::new(resource.clone());
-        run(reconcile(&world.context(), &resource)).unwrap();
-        assert_eq!(world.state().ledger.clone().unwrap().spec.calls.len(), calls, "{arn:?}");
-    }
-}
-
-#[test]
-fn count_of_a_deleted_ledger_outlives_missing_permission() {
-    let mut resource = resource();
-    resource.spec.deletion_policy = DeletionPolicy::Disable;
-    let stream = json!({"arn": ARN, "service": "Firehose", "region": "eu-west-1", "name": "orders"});
-    let status = json!({"stream": stream, "calls": {"used": 5, "limit": 20}});
-    resource.status = Some(serde_json::from_value(status).unwrap());
-    let world = World::new(resource.clone());
-    run(reconcile(&world.context(), &resource)).unwrap();
-    let status = world.state().resource.clone().unwrap().status.unwrap();
-    let ready = find(&status.conditions, ConditionType::Ready).unwrap().reason.clone();
-    assert_eq!((ready.as_str(), status.calls.unwrap().used), ("DisableNotPermitted", 5));
-    assert_eq!(find(&status.conditions, ConditionType::Encrypted).unwrap().status, "Unknown");
-    assert!(world.state().ledger.is_none());
 }
 
 #[test]
