@@ -146,7 +146,7 @@ pub struct ExternalCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub caller_type: Option<String>,
-    /// The AWS error code, if AWS refused the call.
+    /// The AWS error code, if AWS refused the call or ended it by an internal error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,

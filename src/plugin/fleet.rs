@@ -398,6 +398,8 @@ fn state(status: &StreamEncryptionStatus) -> State {
         Some("True") => State::Encrypted,
         Some("False") if is_changing(EncryptionStatus::Enabling) => State::Changing,
         Some("False") => State::Plaintext,
+        // With `DisableNotPermitted`, the stream is not described any more: it was in plaintext, and may still be.
+        _ if status.plaintext_since_time.is_some() => State::Plaintext,
         _ => State::Unknown,
     }
 }

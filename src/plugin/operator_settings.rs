@@ -18,10 +18,13 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use super::cluster::{Cluster, readable};
 use crate::settings::RunArguments;
 
-/// The label of the Deployments that the chart and `config/` install. The chart's `nameOverride` does not change it.
-const DEPLOYMENT_LABEL: &str = "app.kubernetes.io/part-of=stream-encryption-operator";
-/// The label of the pods, unless the chart's `nameOverride` changes it.
-pub(super) const POD_LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
+/// The label of the pods, and of the Deployment, unless the chart's `nameOverride` changes it.
+pub(super) const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
+/// The labels of the Deployments that the chart and `config/` install. The chart's `nameOverride` changes the first one, and
+/// users may set the second one for all their objects.
+const DEPLOYMENT_LABELS: [&str; 2] = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"];
+/// The value of at least one of these labels.
+const OPERATOR: &str = "stream-encryption-operator";
 /// The variables that decide a plan or a check.
 const DECISIVE: [&str; 9] = [
     "AWS_REGION",
@@ -95,8 +98,13 @@ impl OperatorSettings {
     /// Reads the settings of each Deployment in the operator's namespace. Shards have several.
     pub(super) async fn read_all(cluster: &Cluster) -> anyhow::Result<Vec<Self>> {
         let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.operator_namespace);
-        let found = api.list(&ListParams::default().labels(DEPLOYMENT_LABEL)).await.map_err(readable)?;
-        Ok(found.items.iter().map(Self::of).collect())
+        let found = api.list(&ListParams::default()).await.map_err(readable)?;
+        let is_operator = |found: &&Deployment| {
+            DEPLOYMENT_LABELS
+                .iter()
+                .any(|label| found.labels().get(*label).is_some_and(|value| value == OPERATOR))
+        };
+        Ok(found.items.iter().filter(is_operator).map(Self::of).collect())
     }
 
     /// Returns the settings of the only Deployment.

@@ -62,8 +62,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. If none is due yet, which is so before `describe_due`, `execute` only saves
-        // the ledger, and a remembered description suffices.
+        // A test record needs a fresh description. With a remembered one, `execute` only saves the ledger, which is right before
+        // `describe_due`: the next test record is not due earlier.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -222,7 +222,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 
 /// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
 /// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
-/// not claim a stream. An owner from whom it takes the stream over must still have lost it.
+/// not claim a stream. If it takes the stream over from another owner, that owner must still not hold the stream.
 async fn save_ledger<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

@@ -66,9 +66,9 @@ pub struct Claim<'a> {
     pub allowed: bool,
 }
 
-/// Reads the ledger of a stream for `resource` from this source; from the API server, if the cache holds
-/// another version than `known`, which this process saw last. If the ledger's owner no longer holds the stream
-/// and the claim may be made, the ledger is taken over with its entire content.
+/// Reads the ledger of a stream for `resource` from this source. If the cache holds another version than `known`, the last one
+/// that this process saw, reads from the API server instead. If the ledger's owner no longer holds the stream and the claim
+/// may be made, the ledger is taken over with its entire content.
 pub(super) async fn open<A, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -279,8 +279,7 @@ impl LedgerHandle {
     }
 
     /// Changes the ledger and writes it; if another writer was first, the change is applied to a fresh read.
-    /// For changes only that are right whatever else the ledger holds, such as the outcome of a call that was
-    /// sent.
+    /// Only for changes that are right whatever else the ledger holds, such as the outcome of a call that was sent.
     pub async fn update_with_retry<R: KubeApi>(
         &mut self,
         kube: &R,

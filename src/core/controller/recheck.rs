@@ -4,6 +4,7 @@
 //! server, so that neither a stale cache nor a revoked permission leads to a call. They only read. The ledger
 //! needs no check before it is written: the API server compares the version that was read.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
@@ -28,10 +29,12 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
         .await?
         .ok_or(Interruption::Outdated)?;
+    // Before the deletion, the finalizer does not matter: a controller that removes it must not prevent the call.
+    let is_held = |read: &ObjectMeta| read.deletion_timestamp.is_none() || has_finalizer(read);
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
-        && has_finalizer(&live.metadata) == has_finalizer(&resource.metadata)
+        && is_held(&live.metadata) == is_held(&resource.metadata)
         && is_suspended(&live) == is_suspended(resource)
         && retry_token(&live) == retry_token(resource);
     if same { Ok(()) } else { Err(Interruption::Outdated) }

@@ -279,11 +279,12 @@ pub(super) fn status(
     let is_described =
         matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();
     // With `DisableNotPermitted`, the stream is not described any more.
-    let is_outdated = decision.reason.describe_purpose() == DescribePurpose::Absent
-        || last_known::is_outdated(before, unanswered, is_described);
-    if is_outdated
-        && let Some(known) =
-            status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
+    let is_not_described = decision.reason.describe_purpose() == DescribePurpose::Absent;
+    let is_outdated = last_known::is_outdated(before, unanswered, is_described);
+    let is_known = |encrypted: &Condition| encrypted.status != ConditionStatus::Unknown.as_str();
+    if let Some(known) =
+        status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
+        && (is_outdated || is_not_described && is_known(known))
     {
         *known =
             last_known::outdated(known, before, decision.reason, resource.metadata.generation, state.now);

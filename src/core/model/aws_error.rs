@@ -23,7 +23,7 @@ pub enum ErrorKind {
     /// HTTP status such as 500 or 408, or a timeout.
     UnknownOutcome,
     /// There were no usable credentials, so the request was not sent: see
-    /// [`CredentialsProblem`](super::credentials::CredentialsProblem).
+    /// [`CredentialsProblem`].
     NoCredentials,
     /// AWS rejected the authentication of the request: see [`CredentialsRejection`].
     CredentialsRejected,

@@ -36,13 +36,13 @@ pub use budget::{Budget, budget};
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 /// The period of AWS's limit.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Time after its reservation during which AWS may still apply a call, or may report the state before it. AWS accepts the
-/// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of AWS's by as
-/// much, and the last minute covers stale responses ([`READ_LAG`]).
+/// Time after the reservation of a call during which AWS may still apply the call, or may report the state before it. The
+/// operator's clock may be ahead of AWS's by [`MAX_CLOCK_SKEW`]. AWS accepts the call until AWS's clock is as much past the
+/// reservation. The last minute covers stale responses ([`READ_LAG`]).
 pub const MAX_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(2 * 15 + 1);
-/// Time during which a call counts: AWS's day and 31 minutes. Clocks may differ in two places: AWS may receive this call up to
-/// [`MAX_CLOCK_SKEW`] later than the ledger says, and the call that becomes possible afterwards as much earlier. These are 30
-/// minutes. The last minute is a reserve.
+/// Time during which a call counts: AWS's day and 31 minutes. AWS may receive this call up to [`MAX_CLOCK_SKEW`] later than
+/// the ledger says. It may receive the call that becomes possible afterwards up to [`MAX_CLOCK_SKEW`] earlier than the ledger
+/// says. These are 30 minutes. The last minute is a reserve.
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
@@ -211,7 +211,8 @@ pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| saturating_add(call.at(), MAX_IN_FLIGHT)).max()
 }
 
-/// Returns whether AWS may still apply a Start that received no response. A failure that AWS reports may be an earlier one.
+/// Returns whether AWS may still apply a Start that received no response. A failure that AWS reports meanwhile is no sign that
+/// it cannot: it may be the failure of an earlier call.
 #[must_use]
 pub fn may_apply_start(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
     let is_start = last_unrefused_call(ledger).is_some_and(|call| call.target.action == Action::Start);
@@ -227,7 +228,7 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
     if call.confirmed || seen >= saturating_add(call.at(), READ_LAG) {
         return false;
     }
-    // AWS may report a failure from before the call for a while after it.
+    // For a while after a call, AWS may still report the failure of an earlier one.
     if matches!(observation, Observation::Failed { .. }) {
         return call.after_failure;
     }
@@ -268,8 +269,8 @@ pub fn apply_observation(
     let DescribeTimes { requested, answered: now } = times.into();
     let mut updated = ledger.clone();
     if let Some(known) = &mut updated.known_encryption {
-        // A time in the future means that the clock was set back, or that another node wrote the time: the
-        // state has been known since now at the latest.
+        // A time in the future means that the clock was set back, or that another node wrote the time. Now is the latest
+        // possible time.
         for since in [Some(&mut known.since_time), known.encrypted_since_time.as_mut()].into_iter().flatten()
         {
             since.0 = since.0.min(truncate_to_micros(now).0);
@@ -295,6 +296,10 @@ pub fn apply_observation(
         && shows_effect(observation, last)
     {
         last.outcome = Outcome::Accepted;
+        // The reason was that the outcome is unknown.
+        if let Some(attempts) = &mut updated.attempts {
+            attempts.reason = None;
+        }
     }
     if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
         call.confirmed |= shows_effect(observation, call) || is_its_failure(observation, call);
@@ -441,8 +446,8 @@ pub fn record_outcome(
         return recorded;
     }
     call.code.clone_from(&error.code);
-    // An event may have given the entry the id of another caller's request (see `external`). The entry then stands for that
-    // request, which AWS may have accepted.
+    // An event of another caller's call may have been taken for that of this one (see `external`). The entry then has the
+    // request id of the other call, and stands for it. AWS may have accepted that call.
     let is_another = call.request_id.is_some() && call.request_id != *request_id;
     let is_unknown = error.kind == ErrorKind::UnknownOutcome || is_another;
     call.outcome = if is_unknown { Outcome::Unknown } else { Outcome::Refused };

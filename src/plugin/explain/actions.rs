@@ -5,7 +5,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
 use crate::plugin::fleet::Entry;
-use crate::plugin::operator_settings::POD_LABEL;
+use crate::plugin::operator_settings::LABEL;
 
 /// Returns the actions for a resource, the most useful first. `resource` is `None` if it cannot be read.
 pub(super) fn of(
@@ -46,9 +46,7 @@ pub(super) fn of(
         }
         // The name of the Deployment depends on the installation; its label does not.
         Reason::LedgerInvalid => {
-            vec![format!(
-                "Read the log:  kubectl logs -n {operator_namespace} -l {POD_LABEL} --prefix --tail=-1"
-            )]
+            vec![format!("Read the log:  kubectl logs -n {operator_namespace} -l {LABEL} --prefix --tail=-1")]
         }
         Reason::SourceNotDirectPut => vec![format!("Delete the resource:  kubectl delete strenc {name}")],
         _ => Vec::new(),

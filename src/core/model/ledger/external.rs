@@ -1,10 +1,11 @@
 //! The calls of other callers: which events of AWS enter the ledger, and which of its entries count.
 //!
 //! An event is a claim that anybody with access to the queue could have made. It never causes a call, and never
-//! leaves the operator more calls than it would have without events. Calls that AWS refused do not count. If events
-//! claim more accepted calls than AWS's limit, some are forged, and none of them counts: the operator then waits once AWS
-//! refuses a call, as without events. Up to AWS's limit they are believed, and can use up the budget for a day. Calls that
-//! ended with an error of AWS may have been applied, and count as long as all of these calls are within the limit. Pure.
+//! leaves the operator more calls than it would have without events. Calls that AWS refused do not count. Up to AWS's limit
+//! events are believed, and can use up the budget for a day. If they claim more accepted calls than AWS's limit, some of them
+//! are forged. Then no call of others counts, and the operator learns of the limit when AWS refuses a call, as without
+//! events. A call that ended with an error of AWS may have been applied. Such calls count as long as they and the accepted
+//! calls together are within the limit. Pure.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedgerSpec};
@@ -19,8 +20,8 @@ use crate::model::service::{CountedCalls, profile};
 pub const MAX_EXTERNAL_CALLS: usize = 64;
 
 /// Returns the ledger with the external calls that these events report. An event is left out if it reports a call of
-/// the operator, or a refused call that may be one; if the ledger holds it already; or if its time is not within the last
-/// 24 hours, give or take [`MAX_CLOCK_SKEW`].
+/// the operator; if it reports a refused call that may be the operator's; if the ledger holds it already; or if its time is
+/// not within the last 24 hours, give or take [`MAX_CLOCK_SKEW`].
 #[must_use]
 pub fn record_events(ledger: &StreamLedgerSpec, events: &[CallEvent], now: Timestamp) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
@@ -77,13 +78,14 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
     ledger.calls.iter().any(|call| call.request_id.as_ref() == Some(&event.request_id))
 }
 
-/// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
-/// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
-/// it counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
+/// Returns the call of the operator that the event probably reports. Only calls without a request id are considered: AWS's
+/// response was lost, or the operator stopped before it recorded the response. Such a call may have reached AWS as long as it
+/// counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
 /// the operator's clock is ahead of AWS's.
 ///
-/// The event may report somebody else's call after all. The operator's entry then stands for that call, and the event of the
-/// operator's own call, if AWS received it, is entered as an external call later. So each call is counted once.
+/// The event may report somebody else's call after all. Then the operator's entry stands for that call. If AWS has received
+/// the operator's own call, the event of that call is entered as an external call later. The entries are swapped, and each
+/// call is counted once.
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
@@ -106,7 +108,7 @@ pub fn expires_at(call: &ExternalCall) -> Timestamp {
     saturating_add(call.time.0, DAY + MAX_CLOCK_SKEW)
 }
 
-/// Returns when each of the external calls that count now against AWS's limit of this action stops counting.
+/// Returns the times at which external calls stop counting: those that count now against AWS's limit of this action.
 pub(super) fn expirations(
     calls: &[ExternalCall],
     service: Service,
@@ -134,8 +136,8 @@ pub(super) fn expirations(
 }
 
 /// Returns whether a call with this error code may count against AWS's limit: it was accepted, or AWS reported an error of
-/// its own. Refused calls do not count, although AWS does not document whether Firehose counts them: otherwise forged
-/// refusals could use up the budget of a stream. If AWS does count them, the operator waits once AWS refuses a call.
+/// its own. Refused calls do not count. AWS does not document whether Firehose counts them, but if they counted here, forged
+/// refusals could use up the budget of a stream. If AWS does count them, the operator learns it when AWS refuses a call.
 #[must_use]
 pub fn may_have_used_limit(code: Option<&str>) -> bool {
     let is_server_error =
@@ -143,7 +145,7 @@ pub fn may_have_used_limit(code: Option<&str>) -> bool {
     code.is_none_or(is_server_error)
 }
 
-/// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.
+/// Returns whether more of these calls than AWS's limit are within any 24 hours, by AWS's times.
 fn exceeds_limit(calls: &[&ExternalCall], service: Service) -> bool {
     let times = || calls.iter().map(|call| call.time.0);
     let within_a_day =

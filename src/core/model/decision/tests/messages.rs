@@ -73,7 +73,7 @@ Many messages contain one sentence about the encryption of records. The lists be
 
 ";
 const OUTDATED: &str = "
-In two cases `Encrypted` keeps its last message behind one of these prefixes: after three reconciles in a row in which AWS did not describe the stream, and while the resource is suspended.
+In three cases `Encrypted` keeps its last message behind one of these prefixes: after three reconciles in a row in which AWS did not describe the stream, with the reason `DisableNotPermitted`, and while the resource is suspended.
 While the resource is suspended, `KeyUsable` does so too.
 
 ";
