@@ -59,15 +59,19 @@ fn claims_of(status: &StreamEncryptionStatus) -> StatusClaims<'_> {
 /// Returns whether a status changes only in times and counts that change while the resource is at rest:
 ///
 /// - calls expire, and the message of `Drifted` states the number of calls left;
+/// - the message of `Drifted` states when a call would be made, which depends on the time; at most once an hour;
 /// - the time ends until which the previous key is required, or it is extended while the active key is unknown, at most
 ///   twice in a retention period;
 /// - the time of AWS's last response is updated, at most once a day.
 fn is_only_aged(mut old: StreamEncryptionStatus, mut new: StreamEncryptionStatus, now: Timestamp) -> bool {
     let described_at =
         |status: &StreamEncryptionStatus| status.last_describe_time.as_ref().map(|time| time.0);
-    let is_daily = described_at(&old)
-        .zip(described_at(&new))
-        .is_some_and(|(old, new)| new.duration_since(old) >= SignedDuration::from_hours(24));
+    let since_describe = described_at(&old).zip(described_at(&new)).map(|(old, new)| new.duration_since(old));
+    let is_daily = since_describe.is_some_and(|time| time >= SignedDuration::from_hours(24));
+    let is_drifted = find(&new.conditions, ConditionType::Ready)
+        .is_some_and(|ready| ready.reason == Reason::Drifted.as_str());
+    let is_hourly_message =
+        is_drifted && since_describe.is_some_and(|time| time >= SignedDuration::from_hours(1));
     let is_expired = old
         .previous_key
         .take_if(|key| new.previous_key.is_none() && key.required_until_time.0 <= now)
@@ -87,7 +91,8 @@ fn is_only_aged(mut old: StreamEncryptionStatus, mut new: StreamEncryptionStatus
         drifted.for_each(|condition| condition.message.clear());
         StreamEncryptionStatus { calls: None, last_describe_time: None, ..status }
     };
-    (is_recounted || is_expired || is_extended || is_daily) && without_times(old) == without_times(new)
+    (is_recounted || is_expired || is_extended || is_daily || is_hourly_message)
+        && without_times(old) == without_times(new)
 }
 
 impl State {
