@@ -201,7 +201,8 @@ fn described_stream_is_not_outdated_if_kms_fails_later() {
         fixture.reconcile().expect("Kubernetes responds");
         assert_eq!(fixture.condition(ConditionType::Ready).1, "AwsUnreachable");
         assert_eq!(fixture.condition(ConditionType::Encrypted).0, "True", "{:?}", fixture.status());
-        let described = fixture.status().last_describe_time.expect("a time").0;
+        let resource = single::stored(&fixture.environment, &fixture.name).expect("it exists");
+        let described = fixture.operator.memory.described_at(&resource).expect("a time");
         assert!(fixture.operator.clock.now().duration_since(described) < seconds(20), "{described}");
     }
 }
