@@ -1,12 +1,13 @@
 //! Reports a watch that the API server, or a proxy before it, accepts and ends or cuts at once. kube takes both for a regular
-//! end, and begins such a watch anew immediately and without an error: the requests would never pause, the log would say nothing, and the cache would stay in
-//! use although no change arrives. A watch that fails is begun anew after a pause, and its cache is not read meanwhile.
+//! end, and begins such a watch anew immediately and without an error: the requests would never pause, the log would say
+//! nothing, and the cache would stay in use although no change arrives. A watch that fails is begun anew after a pause, and
+//! its cache is not read meanwhile.
 
 use std::io;
 use std::time::Duration;
 
 use axum::BoxError;
-use axum::http::{Method, Request};
+use axum::http::Request;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
@@ -15,6 +16,8 @@ use kube::Client;
 use kube::client::Body;
 use tokio::time::Instant;
 use tower::service_fn;
+
+use super::page_retry::gets;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -30,18 +33,13 @@ pub fn failing_early_ends(client: Client) -> Client {
     let send = move |request: Request<Body>| {
         let client = client.clone();
         async move {
-            let is_watch = is_watch(&request);
+            let is_watch = gets(&request, "watch=true");
             let response = client.send(request).await?;
             let is_watch = is_watch && response.status().is_success();
             Ok::<_, kube::Error>(response.map(|body| if is_watch { checked(body) } else { unchecked(body) }))
         }
     };
     Client::new(service_fn(send), namespace)
-}
-
-fn is_watch(request: &Request<Body>) -> bool {
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    request.method() == Method::GET && parameters.any(|parameter| parameter == "watch=true")
 }
 
 fn unchecked(body: Body) -> ResponseBody {

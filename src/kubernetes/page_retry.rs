@@ -54,8 +54,13 @@ async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<
 
 /// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
 fn is_page(request: &Request<Body>) -> bool {
+    gets(request, "limit=")
+}
+
+/// Returns whether the request is a GET with a parameter that begins so.
+pub(super) fn gets(request: &Request<Body>, parameter: &str) -> bool {
     let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    request.method() == Method::GET && parameters.any(|parameter| parameter.starts_with("limit="))
+    request.method() == Method::GET && parameters.any(|given| given.starts_with(parameter))
 }
 
 /// Returns how long to wait before the request is repeated; `None` if the response is final. A refusal for another

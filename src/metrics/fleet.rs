@@ -1,9 +1,9 @@
 //! The state of the resources as gauges: the number of streams by state, the longest time in plaintext, the
 //! fewest calls left. And whether AWS's events arrive.
 //!
-//! The gauges are computed at each scrape from statuses that were already written, so nothing is cached and
-//! nothing becomes stale. Only the leader has the resources. The other replicas report none of these gauges,
-//! so sums over replicas are correct.
+//! The gauges are computed at a scrape, from statuses that were already written and from the times of the last Describes.
+//! The next scrapes may get the same text for some seconds (see `admin`). Only the leader has the resources. The other
+//! replicas report none of these gauges, so sums over replicas are correct.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;

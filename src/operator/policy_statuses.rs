@@ -33,7 +33,7 @@ use crate::kubernetes::watches::MaybeInvalidResource;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How many times the time of the last computation the pause lasts at least: with thousands of resources and a hundred
+/// How many times the time of the last computation must pass before the next one: with thousands of resources and a hundred
 /// policies, a computation takes seconds.
 const PAUSE_FACTOR: u32 = 20;
 /// The longest pause. It doubles while the API server does not respond: each attempt computes all statuses again.
@@ -183,9 +183,7 @@ enum Written {
 /// The times of the attempts: after each change, and again with growing pauses while a write is not answered.
 struct Attempts<'a> {
     changed: &'a Notify,
-    /// Whether the next attempt waits for a change.
-    awaits_change: bool,
-    /// The pause before the next attempt, after that change.
+    /// The pause before the next attempt; [`PAUSE`] if a change is awaited first.
     pause: Duration,
     /// The time before which no attempt begins: an earlier one took long.
     not_before: Instant,
@@ -193,12 +191,12 @@ struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, awaits_change: true, pause: PAUSE, not_before: Instant::now() }
+        Self { changed, pause: PAUSE, not_before: Instant::now() }
     }
 
     /// Waits until the next attempt.
     async fn wait(&self) {
-        if self.awaits_change {
+        if self.pause == PAUSE {
             self.changed.notified().await;
         }
         tokio::time::sleep(self.pause).await;
@@ -208,7 +206,6 @@ impl<'a> Attempts<'a> {
     /// Records the result of an attempt, and how long its computations took: each write of a status is a change of a
     /// resource, too, so they would be repeated all the time.
     fn record(&mut self, written: Written, took: Duration) {
-        self.awaits_change = written == Written::Answered;
         self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
         self.pause = match written {
             Written::Answered => PAUSE,

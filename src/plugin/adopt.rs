@@ -168,7 +168,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
-/// about resources that do not manage the streams that they name.
+/// about resources that may not manage the streams that they name.
 ///
 /// Whoever may list only those of the namespace gets at least these: their names must not be used again.
 async fn cluster(

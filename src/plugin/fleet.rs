@@ -345,8 +345,8 @@ impl Entry {
         reason.is_none_or(|reason| reason.ledger_content() == LedgerContent::Shown)
     }
 
-    /// Returns whether the operator leaves the stream alone because of the policies, so that the resource does not manage
-    /// it. All other resources may, also one whose ledger is invalid.
+    /// Returns whether the operator leaves the stream alone because of the policies, so that nobody may be managing it. All
+    /// other resources count as managers, also one whose ledger is invalid.
     pub(super) fn is_denied(&self) -> bool {
         let reason = self.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
         reason.is_some_and(|reason| matches!(reason, Reason::NotPermitted | Reason::ConflictingPolicyRoles))

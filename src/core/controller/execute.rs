@@ -71,9 +71,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
 
 /// Waits for the rate limiter's permit for the call, unless this replica stops leading meanwhile. The limit is that of the
 /// principal (the operator's identity, or the role of the policies); the signer is the access key that signed the Describe.
-/// Returns `false` if the
-/// description or the resolved spec is too old by then, or if the operator's credentials have changed; the stream must
-/// then be described again.
+/// Returns `false` if the description or the resolved spec is too old by then, or if the operator's credentials have changed;
+/// the stream must then be described again.
 async fn acquire_permit<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     state: &mut ReconcileState,

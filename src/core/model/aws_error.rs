@@ -6,8 +6,7 @@
 
 use stream_encryption_api::condition::Reason;
 
-use super::credentials::CredentialsProblem;
-use super::credentials::CredentialsRejection;
+use super::credentials::{CredentialsProblem, CredentialsRejection};
 use super::key::KeyProblem;
 use super::service::Operation;
 
