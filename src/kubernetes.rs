@@ -28,6 +28,7 @@ use policies::MaybeInvalidPolicy;
 pub use policies::UnappliedObjects;
 pub(crate) use request::is_missing_object;
 use shared_read::SharedRead;
+use store::Key;
 
 pub mod caches;
 pub mod connection;
@@ -65,6 +66,9 @@ pub struct Cluster {
     recorder: Arc<Recorder>,
     large_object_permits: Arc<Semaphore>,
 }
+
+/// The tokens of pages that come from the cache begin so. Those of the API server are encoded as base64, without colons.
+const CACHED: &str = "cache:";
 
 /// The limit of concurrent requests for objects that users write is at least this. Each object may have 1.5 MB, and many
 /// more reconciles run at a time. Without a limit, each of them could hold such an object in memory.
@@ -136,6 +140,13 @@ impl Cluster {
         read(&caches?).ok()
     }
 
+    /// Returns a page of the ledgers from the cache; `None` if it is not current. `after` is the last key of the page before.
+    fn cached_ledgers(&self, after: Option<&str>) -> Option<LedgerPage> {
+        let after = after.map(|path| Key::of_path(path.into()));
+        let (ledgers, last) = self.cached(ReadFrom::Cache, |caches| caches.ledgers(after.as_ref()))?;
+        Some(LedgerPage { ledgers, next: last.map(|key| format!("{CACHED}{key}")) })
+    }
+
     /// Acquires a permit for a read of an object that users write. It is held during the whole request: no webhook can
     /// delay a read, in contrast to a write (`request::send_then_acquire`).
     async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
@@ -171,7 +182,18 @@ impl KubeApi for Cluster {
     }
 
     async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
-        let mut page = ledgers::page(self.client.clone(), &self.ledger_namespace, after).await?;
+        // All pages of one list come from the same source.
+        let cached = match after.map(|token| token.strip_prefix(CACHED)) {
+            None => self.cached_ledgers(None),
+            Some(Some(key)) => Some(self.cached_ledgers(Some(key)).ok_or_else(|| {
+                KubeError::Unavailable("the watch of the ledgers has failed during the list".to_owned())
+            })?),
+            Some(None) => None,
+        };
+        let mut page = match cached {
+            Some(page) => page,
+            None => ledgers::page(self.client.clone(), &self.ledger_namespace, after).await?,
+        };
         if !self.watched.is_empty() {
             page.ledgers.retain(|ledger| self.watched.contains(&ledger.spec.owner.namespace));
         }
@@ -230,5 +252,90 @@ impl KubeApi for Cluster {
     ) -> Result<ReferencedKey, KubeError> {
         let _permit = self.acquire_large_object_permit().await?;
         keys::referenced_key(&self.client, namespace, reference).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use axum::Router;
+    use futures_util::{Stream, StreamExt as _, stream};
+    use kube::core::{DeserializeGuard, Status};
+    use kube::runtime::watcher::{Error, Event, Result};
+    use serde_json::json;
+
+    use super::caches::Cache;
+    use super::store::Kind;
+    use super::*;
+
+    /// Returns a cache without a watch of its own, and the events of `watch`.
+    fn cache<K: Kind + Send + Sync + 'static>(
+        watch: impl Stream<Item = Result<Event<K>>> + Send + 'static,
+    ) -> (Cache<K>, impl Stream<Item = Result<Event<K>>>) {
+        Cache::of(vec![(None, watch)], "ledgers", &Arc::default())
+    }
+
+    fn ledger(name: &str) -> StreamLedger {
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let mut ledger = StreamLedger::new(
+            name,
+            serde_json::from_value(json!({"streamARN": "arn", "owner": owner})).unwrap(),
+        );
+        ledger.metadata.namespace = Some("operator".to_owned());
+        ledger
+    }
+
+    /// Returns the names of the ledgers in a page.
+    fn names(page: &LedgerPage) -> Vec<&str> {
+        page.ledgers.iter().filter_map(|ledger| ledger.metadata.name.as_deref()).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_of_one_list_have_one_source() {
+        // The API server holds another ledger than the cache.
+        let listed = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedgerList",
+            "metadata": {}, "items": [ledger("of-api-server")],
+        });
+        let server = Router::new().fallback(move || ready(listed.to_string()));
+        let cluster = Cluster::new(Client::new(server, "operator"), "operator", None);
+
+        let (send, events) = tokio::sync::mpsc::unbounded_channel();
+        let watch = stream::unfold(events, |mut events| async { Some((events.recv().await?, events)) });
+        let (ledgers, changes) = cache(watch);
+        let mut changes = std::pin::pin!(changes);
+        cluster.use_caches(Some(Caches {
+            resources: cache(stream::empty()).0,
+            policies: cache(stream::empty()).0,
+            namespaces: cache(stream::empty()).0,
+            ledgers,
+        }));
+        send.send(Ok(Event::Init)).unwrap();
+        let all: Vec<String> = (0..=500).map(|number| format!("ledger-{number}")).collect();
+        for name in &all {
+            send.send(Ok(Event::InitApply(DeserializeGuard(Ok(ledger(name)))))).unwrap();
+            changes.next().await;
+        }
+        let from_server = cluster.ledgers(None).await.unwrap();
+        assert_eq!(names(&from_server), ["of-api-server"], "the first list is not complete");
+
+        send.send(Ok(Event::InitDone)).unwrap();
+        while !matches!(changes.next().await, Some(Ok(Event::InitDone))) {}
+        let first = cluster.ledgers(None).await.unwrap();
+        let second = cluster.ledgers(first.next.as_deref()).await.unwrap();
+        assert_eq!((first.ledgers.len(), second.ledgers.len(), &second.next), (500, 1, &None));
+        let mut listed = [names(&first), names(&second)].concat();
+        listed.sort_unstable();
+        let mut expected: Vec<&str> = all.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        assert_eq!(listed, expected);
+
+        let failure = Status::failure("forbidden", "Forbidden").with_code(403);
+        send.send(Err(Error::WatchError(Box::new(failure)))).unwrap();
+        while !matches!(changes.next().await, Some(Err(_))) {}
+        let next = cluster.ledgers(first.next.as_deref()).await;
+        assert!(matches!(next, Err(KubeError::Unavailable(_))), "{next:?}");
+        assert_eq!(names(&cluster.ledgers(None).await.unwrap()), ["of-api-server"]);
     }
 }

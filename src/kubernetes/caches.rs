@@ -32,6 +32,9 @@ use crate::telemetry::Warnings;
 /// the cache stays unread.
 const DISTRUSTED: Duration = Duration::from_mins(3);
 
+/// Number of ledgers in one page. A page of ledgers with full budgets takes a few MB.
+const LEDGER_PAGE_SIZE: usize = 500;
+
 /// The caches of one term.
 #[derive(Clone)]
 pub struct Caches {
@@ -116,6 +119,16 @@ impl Caches {
         cached.map(|ledger| ledger.0.map_err(|_| NotCurrent)).transpose()
     }
 
+    /// Returns a page of the ledgers, in the order of the keys: the first one, or the one `after` the key that the page
+    /// before names. It lacks invalid ledgers. Not all of them, because they would need much more memory than the cache.
+    pub(super) fn ledgers(
+        &self,
+        after: Option<&Key>,
+    ) -> Result<(Vec<StreamLedger>, Option<Key>), NotCurrent> {
+        let (page, last) = self.ledgers.page(after, LEDGER_PAGE_SIZE)?;
+        Ok((page.into_iter().filter_map(|ledger| ledger.0.ok()).collect(), last))
+    }
+
     /// Returns the policies that select a namespace, and `default` if it does.
     pub(super) fn policies(
         &self,
@@ -145,7 +158,7 @@ impl<K: Kind + Send + 'static> Cache<K> {
         watches: Vec<(Option<String>, S)>,
         kind: &'static str,
         changed: &Arc<Notify>,
-    ) -> (Self, impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static)
+    ) -> (Self, impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K, S>)
     where
         S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     {
@@ -199,8 +212,18 @@ impl<K: Kind + Send + 'static> Cache<K> {
 
     /// Returns all objects.
     fn all(&self) -> Result<Vec<K::Read>, NotCurrent> {
+        self.current_store().map(|store| store.select(Some))
+    }
+
+    /// Returns a page of the objects, as [`Store::page`] does.
+    fn page(&self, after: Option<&Key>, size: usize) -> Result<(Vec<K::Read>, Option<Key>), NotCurrent> {
+        self.current_store().map(|store| store.page(after, size))
+    }
+
+    /// Returns the store if all watches work.
+    fn current_store(&self) -> Result<&Store<K>, NotCurrent> {
         let is_current = self.watches.conditions.iter().all(|(_, condition)| condition.is_current());
-        if is_current { Ok(self.store.select(Some)) } else { Err(NotCurrent) }
+        is_current.then_some(&self.store).ok_or(NotCurrent)
     }
 }
 

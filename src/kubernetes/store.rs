@@ -196,6 +196,23 @@ impl<K: Kind> Store<K> {
         objects.iter().filter(|(key, _)| select(key)).map(|(_, kept)| K::read(kept)).collect()
     }
 
+    /// Returns the `size` objects with the lowest keys after `after`, in any order, and the highest of these keys if more
+    /// follow. Objects that are added during the work on a page are on a later one, or on none.
+    pub(super) fn page(&self, after: Option<&Key>, size: usize) -> (Vec<K::Read>, Option<Key>) {
+        let mut page: Vec<(Key, K::Kept)> = {
+            let objects = self.read();
+            let later = objects.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
+            later.map(|(key, kept)| (key.clone(), kept.clone())).collect()
+        };
+        let more_follow = page.len() > size;
+        if more_follow {
+            page.select_nth_unstable_by(size, |(one, _), (other, _)| one.cmp(other));
+            page.truncate(size);
+        }
+        let last = page.iter().map(|(key, _)| key).max().filter(|_| more_follow).cloned();
+        (page.iter().map(|(_, kept)| K::read(kept)).collect(), last)
+    }
+
     fn kept(&self, key: &Key) -> Option<K::Kept> {
         self.read().get(key).cloned()
     }
@@ -242,6 +259,29 @@ mod tests {
         let gone = store.get(&Key::new("data", "valid")).unwrap();
         store.apply(&Event::Delete(gone));
         assert_eq!(store.keys(), [Key::new("data", "invalid")]);
+    }
+
+    #[test]
+    fn pages_hold_each_object_once() {
+        let store = Store::default();
+        for number in 0..10 {
+            store.apply(&Event::InitApply(resource(&format!("r{number}"), &json!(7))));
+        }
+        for size in 1..12 {
+            let (mut names, mut after) = (Vec::new(), None);
+            loop {
+                let (page, last) = store.page(after.as_ref(), size);
+                assert!(page.len() == size || last.is_none());
+                names.extend(page.iter().map(|object| Key::of(object)));
+                after = last;
+                if after.is_none() {
+                    break;
+                }
+            }
+            names.sort();
+            let all: Vec<Key> = (0..10).map(|number| Key::new("data", &format!("r{number}"))).collect();
+            assert_eq!(names, all, "pages of {size}");
+        }
     }
 
     #[test]

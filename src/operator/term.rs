@@ -54,6 +54,7 @@ impl Term {
         let sources = Sources::watch(&self.scope);
         let (store, settled) =
             (sources.caches.resources.store(), sources.caches.resources.first_lists_settled());
+        let ledgers_settled = sources.caches.ledgers.first_lists_settled();
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
@@ -61,7 +62,7 @@ impl Term {
         let may_start = Arc::new(SetOnce::new());
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
-        background.spawn(housekeeping(shared.clone(), store.clone(), settled.clone()));
+        background.spawn(housekeeping(shared.clone(), store.clone(), [settled.clone(), ledgers_settled]));
         background.spawn(wait_for_first_lists(sources.caches.first_lists_settled(), may_start.clone()));
         if self.scope.is_everything() {
             let shared = shared.clone();
@@ -137,10 +138,16 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
     let _ = may_start.set(());
 }
 
-/// Reports readiness when the resources are `listed`, then runs the housekeeping.
-async fn housekeeping(shared: Arc<Shared>, store: Store<MaybeInvalidResource>, listed: Arc<SetOnce<()>>) {
-    listed.wait().await;
+/// Reports readiness when the resources are listed. Runs the housekeeping when the ledgers are listed, too: before that,
+/// the cleanup would list all of them a second time.
+async fn housekeeping(
+    shared: Arc<Shared>,
+    store: Store<MaybeInvalidResource>,
+    [resources, ledgers]: [Arc<SetOnce<()>>; 2],
+) {
+    resources.wait().await;
     shared.readiness.mark_ready();
+    ledgers.wait().await;
     repeat_housekeeping(&shared.context, &store).await;
 }
 

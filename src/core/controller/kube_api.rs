@@ -1,7 +1,7 @@
 //! The port to Kubernetes: the reads and writes of reconciles and of the cleanup of ledgers, and no others.
 //!
 //! Objects that a watch caches can be read from two sources, so each of these reads has a `from`, except for the list of
-//! ledgers, which is always read from the API server. A cache suffices for an observation and for a status. Before anything
+//! ledgers, which may always come from the cache. A cache suffices for an observation and for a status. Before anything
 //! changes that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
 //! based on stale reads are the most common error in controllers. The operator implements the port on the API server; the
 //! simulation implements it in memory.
@@ -48,8 +48,8 @@ pub trait KubeApi: Send + Sync + 'static {
         from: ReadFrom,
     ) -> impl Future<Output = Result<Option<StreamLedger>, KubeError>> + Send;
 
-    /// Returns a page of the ledgers whose owners are in a watched namespace, from the API server. `after` is the
-    /// [`next`](LedgerPage::next) of the page before; `None` returns the first page.
+    /// Returns a page of the ledgers whose owners are in a watched namespace, from the cache or the API server. `after` is
+    /// the [`next`](LedgerPage::next) of the page before; `None` returns the first page.
     fn ledgers(&self, after: Option<&str>) -> impl Future<Output = Result<LedgerPage, KubeError>> + Send;
 
     /// Creates a ledger, which claims its stream. Returns [`KubeError::Conflict`] if the ledger already

@@ -3,7 +3,7 @@
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
 //! every case of doubt. Its owner is always read from the API server before the deletion, and the deletion names the
-//! version that was checked. The operator's clock may be wrong, too. So before the deletion of a ledger with
+//! version that was checked, so a ledger from a cache that lags is not deleted. The operator's clock may be wrong, too. So before the deletion of a ledger with
 //! calls, AWS must have accepted a request that is dated by this clock.
 //!
 //! There may be a hundred thousand ledgers, and almost all of their owners exist. So only one page of ledgers is in
