@@ -32,8 +32,8 @@ use crate::telemetry::Warnings;
 /// the cache stays unread.
 const DISTRUSTED: Duration = Duration::from_mins(3);
 
-/// Number of ledgers in one page. A page of ledgers with full budgets takes a few MB.
-const LEDGER_PAGE_SIZE: usize = 500;
+/// Number of ledgers in one page of a list from the cache. All of them together would need much more memory than the cache.
+const LEDGER_PAGE_SIZE: usize = 50;
 
 /// The caches of one term.
 #[derive(Clone)]
@@ -119,13 +119,14 @@ impl Caches {
         cached.map(|ledger| ledger.0.map_err(|_| NotCurrent)).transpose()
     }
 
-    /// Returns a page of the ledgers, in the order of the keys: the first one, or the one `after` the key that the page
-    /// before names. It lacks invalid ledgers. Not all of them, because they would need much more memory than the cache.
+    /// Returns a page of the ledgers, in the order of the keys: the first one, or the one after the key `after`. It lacks
+    /// invalid ledgers. A list that has begun goes on even if the watch fails: its reader must tolerate old ledgers anyway.
     pub(super) fn ledgers(
         &self,
         after: Option<&Key>,
     ) -> Result<(Vec<StreamLedger>, Option<Key>), NotCurrent> {
-        let (page, last) = self.ledgers.page(after, LEDGER_PAGE_SIZE)?;
+        let store = if after.is_none() { self.ledgers.current_store()? } else { &self.ledgers.store };
+        let (page, last) = store.page(after, LEDGER_PAGE_SIZE);
         Ok((page.into_iter().filter_map(|ledger| ledger.0.ok()).collect(), last))
     }
 
@@ -213,11 +214,6 @@ impl<K: Kind + Send + 'static> Cache<K> {
     /// Returns all objects.
     fn all(&self) -> Result<Vec<K::Read>, NotCurrent> {
         self.current_store().map(|store| store.select(Some))
-    }
-
-    /// Returns a page of the objects, as [`Store::page`] does.
-    fn page(&self, after: Option<&Key>, size: usize) -> Result<(Vec<K::Read>, Option<Key>), NotCurrent> {
-        self.current_store().map(|store| store.page(after, size))
     }
 
     /// Returns the store if all watches work.

@@ -108,12 +108,16 @@ pub(super) async fn replace(
 
 /// Deletes a ledger, if it is still the version that was read.
 pub(super) async fn delete(api: &Api<StreamLedger>, ledger: &StreamLedger) -> Result<(), KubeError> {
-    let Some(name) = &ledger.metadata.name else { return Ok(()) };
-    let unchanged = Preconditions {
-        uid: ledger.metadata.uid.clone(),
-        resource_version: ledger.metadata.resource_version.clone(),
+    let ObjectMeta { name: Some(name), uid: Some(uid), resource_version: Some(version), .. } =
+        &ledger.metadata
+    else {
+        return Err(KubeError::Conflict);
     };
-    none_if_missing(api.delete(name, &DeleteParams::default().preconditions(unchanged))).await.map(|_| ())
+    let unchanged = Preconditions { uid: Some(uid.clone()), resource_version: Some(version.clone()) };
+    let deleted =
+        none_if_missing(api.delete(name, &DeleteParams::default().preconditions(unchanged))).await?;
+    // If it is missing, somebody else has deleted it.
+    deleted.map(drop).ok_or(KubeError::Conflict)
 }
 
 #[cfg(test)]

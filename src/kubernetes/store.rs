@@ -5,8 +5,9 @@
 //! list replaces one object after the other; what a complete list lacks is removed by `merged_watches.rs`.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -131,7 +132,7 @@ macro_rules! shared_kinds {
 shared_kinds!(MaybeInvalidPolicy, NamespaceLabels);
 
 /// The objects of one kind. Clones share them.
-pub struct Store<K: Kind>(Arc<RwLock<HashMap<Key, K::Kept>>>);
+pub struct Store<K: Kind>(Arc<RwLock<BTreeMap<Key, K::Kept>>>);
 
 impl<K: Kind> Clone for Store<K> {
     fn clone(&self) -> Self {
@@ -196,20 +197,18 @@ impl<K: Kind> Store<K> {
         objects.iter().filter(|(key, _)| select(key)).map(|(_, kept)| K::read(kept)).collect()
     }
 
-    /// Returns the `size` objects with the lowest keys after `after`, in any order, and the highest of these keys if more
-    /// follow. Objects that are added during the work on a page are on a later one, or on none.
+    /// Returns the next `size` objects after the key `after`, in the order of the keys, and the last of these keys if more
+    /// objects follow.
     pub(super) fn page(&self, after: Option<&Key>, size: usize) -> (Vec<K::Read>, Option<Key>) {
-        let mut page: Vec<(Key, K::Kept)> = {
+        let (page, more_follow) = {
             let objects = self.read();
-            let later = objects.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
-            later.map(|(key, kept)| (key.clone(), kept.clone())).collect()
+            let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut rest = objects.range((begin, Bound::Unbounded));
+            let page: Vec<(Key, K::Kept)> =
+                rest.by_ref().take(size).map(|(key, kept)| (key.clone(), kept.clone())).collect();
+            (page, rest.next().is_some())
         };
-        let more_follow = page.len() > size;
-        if more_follow {
-            page.select_nth_unstable_by(size, |(one, _), (other, _)| one.cmp(other));
-            page.truncate(size);
-        }
-        let last = page.iter().map(|(key, _)| key).max().filter(|_| more_follow).cloned();
+        let last = page.last().filter(|_| more_follow).map(|(key, _)| key.clone());
         (page.iter().map(|(_, kept)| K::read(kept)).collect(), last)
     }
 
@@ -217,11 +216,11 @@ impl<K: Kind> Store<K> {
         self.read().get(key).cloned()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, K::Kept>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, K::Kept>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Key, K::Kept>> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, K::Kept>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -271,7 +270,7 @@ mod tests {
             let (mut names, mut after) = (Vec::new(), None);
             loop {
                 let (page, last) = store.page(after.as_ref(), size);
-                assert!(page.len() == size || last.is_none());
+                assert!(page.len() <= size && (page.len() == size || last.is_none()), "a page of {size}");
                 names.extend(page.iter().map(|object| Key::of(object)));
                 after = last;
                 if after.is_none() {

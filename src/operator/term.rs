@@ -31,6 +31,9 @@ use crate::kubernetes::watches::MaybeInvalidResource;
 /// The time between two runs of the housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
+/// How long the first housekeeping waits for the first list of the ledgers.
+const FIRST_LIST_OF_LEDGERS: Duration = Duration::from_mins(10);
+
 /// How long the first reconciles wait for the first lists of all caches.
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
@@ -138,8 +141,8 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
     let _ = may_start.set(());
 }
 
-/// Reports readiness when the resources are listed. Runs the housekeeping when the ledgers are listed, too: before that,
-/// the cleanup would list all of them a second time.
+/// Reports readiness when the resources are listed. Then waits for the list of the ledgers, which the cleanup would
+/// otherwise request a second time, and runs the housekeeping.
 async fn housekeeping(
     shared: Arc<Shared>,
     store: Store<MaybeInvalidResource>,
@@ -147,7 +150,8 @@ async fn housekeeping(
 ) {
     resources.wait().await;
     shared.readiness.mark_ready();
-    ledgers.wait().await;
+    // The list may never be complete, for example because of too many ledgers.
+    let _ = tokio::time::timeout(FIRST_LIST_OF_LEDGERS, ledgers.wait()).await;
     repeat_housekeeping(&shared.context, &store).await;
 }
 
