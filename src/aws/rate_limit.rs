@@ -1,9 +1,9 @@
 //! Rate limiter: one queue and one token bucket for each of AWS's limits.
 //!
-//! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share
-//! of each limit that the administrator sets, half of it for requests that only detect drift. It slows down if AWS
-//! throttles nevertheless, and serves requests in the order of their [`QueueKey`]s. It sends nothing itself. A
-//! waiter that is dropped costs no token, and no background task runs while no request waits.
+//! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share of each limit
+//! that the administrator sets. Requests that only detect drift get at most half of that share. It slows down if AWS throttles
+//! nevertheless, and serves requests by priority, and namespaces in turn. It sends nothing itself. A waiter that is dropped
+//! costs neither a token nor a turn, and no background task runs while no request waits.
 
 mod bucket;
 mod queue;
@@ -27,7 +27,7 @@ use self::queue::{PRIORITIES, Queue};
 
 /// Default share of AWS's limits that the operator uses, in percent.
 pub const DEFAULT_RATE_PERCENT: u8 = 80;
-/// Number of cached queues above which unused ones are evicted.
+/// Number of quotas in memory above which unused ones are evicted.
 const EVICTION_THRESHOLD: usize = 1024;
 
 /// The scope of one of AWS's limits: the requests that count together.
@@ -49,12 +49,12 @@ impl QuotaScope {
     }
 }
 
-/// Grants permits within AWS's limits, by priority and in turn across namespaces. Clones share the queues.
+/// Grants permits within AWS's limits, by priority and in turn across namespaces. Clones share the quotas.
 #[derive(Clone)]
 pub struct RateLimiter {
     rate_percent: u32,
     limits: Arc<RequestLimits>,
-    queues: Arc<Mutex<HashMap<QuotaScope, Arc<QuotaQueue>>>>,
+    quotas: Arc<Mutex<HashMap<QuotaScope, Arc<Quota>>>>,
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
 
@@ -71,46 +71,46 @@ impl RateLimiter {
         Self {
             rate_percent: u32::from(rate_percent.clamp(1, 100)),
             limits: Arc::new(limits),
-            queues: Arc::default(),
+            quotas: Arc::default(),
             waiters: Arc::default(),
         }
     }
 
-    /// Waits for a permit to send a request. Dropping the future leaves the queue and takes no token.
-    pub async fn acquire(&self, quota: &QuotaScope, queue_key: &QueueKey) {
-        let queue = self.queue(quota);
+    /// Waits for a permit to send a request. If the future is dropped, the request no longer waits and takes no token.
+    pub async fn acquire(&self, scope: &QuotaScope, queue_key: &QueueKey) {
+        let quota = self.quota(scope);
         let _waiting = Waiting::among(&self.waiters, queue_key.priority);
         let granted = {
-            let mut state = queue.state();
+            let mut state = quota.state();
             let detects_drift = queue_key.priority == Priority::Drift;
             if state.queue.is_empty() && state.bucket.take(Instant::now(), detects_drift).is_ok() {
                 return;
             }
             let (grant, granted) = oneshot::channel();
             state.queue.push(queue_key, grant);
-            if state.served {
-                queue.pushed.notify_one();
+            if state.has_task {
+                quota.changed.notify_one();
             } else {
-                state.served = true;
-                tokio::spawn(serve(queue.clone()));
+                state.has_task = true;
+                tokio::spawn(serve(quota.clone()));
             }
             granted
         };
-        // An error means that the runtime is shutting down, so no permit will be granted.
         match granted.await {
             Ok(token) => token.spend(),
+            // The queue keeps the sender until it grants the permit.
             Err(_) => std::future::pending().await,
         }
     }
 
     /// Halves the rate, because AWS throttled a request.
-    pub fn throttled(&self, quota: &QuotaScope) {
-        self.queue(quota).state().bucket.throttled(Instant::now());
+    pub fn throttled(&self, scope: &QuotaScope) {
+        self.quota(scope).state().bucket.throttled(Instant::now());
     }
 
     /// Raises the rate a little, because AWS answered a request without throttling.
-    pub fn succeeded(&self, quota: &QuotaScope) {
-        self.queue(quota).state().bucket.succeeded(Instant::now());
+    pub fn succeeded(&self, scope: &QuotaScope) {
+        self.quota(scope).state().bucket.succeeded(Instant::now());
     }
 
     /// Returns how many streams of a service may be described per second in an account and region while AWS does not
@@ -126,7 +126,7 @@ impl RateLimiter {
         usize::try_from(rate / 1000).unwrap_or(usize::MAX)
     }
 
-    /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
+    /// Returns the number of requests that wait with this priority, over all quotas: a gauge for the metrics.
     #[must_use]
     pub fn waiting(&self, priority: Priority) -> usize {
         self.waiters[priority as usize].load(Ordering::Relaxed)
@@ -134,8 +134,8 @@ impl RateLimiter {
 
     /// Returns the current rate, in thousandths of a request per second.
     #[must_use]
-    pub fn rate(&self, quota: &QuotaScope) -> u32 {
-        self.queue(quota).state().bucket.rate()
+    pub fn rate(&self, scope: &QuotaScope) -> u32 {
+        self.quota(scope).state().bucket.rate()
     }
 
     /// Returns the rate while AWS does not throttle, in thousandths of a request per second.
@@ -143,35 +143,35 @@ impl RateLimiter {
         self.limits.of(operation, account, region) * 10 * self.rate_percent
     }
 
-    fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.len() > EVICTION_THRESHOLD {
+    fn quota(&self, scope: &QuotaScope) -> Arc<Quota> {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        if quotas.len() > EVICTION_THRESHOLD {
             let now = Instant::now();
-            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.state().bucket.is_fresh(now));
+            quotas.retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.state().bucket.is_fresh(now));
         }
-        let full_rate = self.full_rate(quota.operation, quota.account.as_ref(), &quota.region);
-        queues.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
+        let full_rate = self.full_rate(scope.operation, scope.account.as_ref(), &scope.region);
+        quotas.entry(scope.clone()).or_insert_with(|| Arc::new(Quota::new(full_rate))).clone()
     }
 }
 
 /// The queue and the bucket of one limit.
-struct QuotaQueue {
+struct Quota {
     state: Mutex<State>,
-    /// Notified of a new request: it may be permitted earlier than those that wait.
-    pushed: Notify,
+    /// Notified of a new request, which may be permitted earlier than those that wait, and of a token that returns unused.
+    changed: Notify,
 }
 
 struct State {
     bucket: TokenBucket,
     queue: Queue<oneshot::Sender<Token>>,
     /// Whether a task is granting the permits of the queue.
-    served: bool,
+    has_task: bool,
 }
 
-impl QuotaQueue {
+impl Quota {
     fn new(full_rate: u32) -> Self {
-        let state = State { bucket: TokenBucket::new(full_rate), queue: Queue::new(), served: false };
-        Self { state: Mutex::new(state), pushed: Notify::new() }
+        let state = State { bucket: TokenBucket::new(full_rate), queue: Queue::new(), has_task: false };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,7 +187,7 @@ impl QuotaQueue {
             let available = state.bucket.available(now, true);
             let Some(priority) = state.queue.next(available <= now) else {
                 if state.queue.is_empty() {
-                    state.served = false;
+                    state.has_task = false;
                     return None;
                 }
                 // Only requests that detect drift wait.
@@ -197,12 +197,14 @@ impl QuotaQueue {
             if let Err(again) = state.bucket.take(now, detects_drift) {
                 return Some(again);
             }
-            let token = Token { queue: Some(self.clone()), taken: now, detects_drift };
+            let token = Token { quota: Some(self.clone()), taken: now, detects_drift };
             let waiter = state.queue.pop(priority);
-            // Dropping an unspent token would lock this queue again and deadlock, so the token of a waiter that is
+            // Dropping an unspent token would lock this quota again and deadlock, so the token of a waiter that is
             // gone is spent here and given back below.
             let granted = waiter.is_some_and(|waiter| waiter.send(token).map_err(Token::spend).is_ok());
-            if !granted {
+            if granted {
+                state.queue.end_turn(priority);
+            } else {
                 state.bucket.give_back(now, detects_drift);
             }
         }
@@ -210,11 +212,11 @@ impl QuotaQueue {
 }
 
 /// Serves a queue until it is empty.
-async fn serve(queue: Arc<QuotaQueue>) {
-    while let Some(again) = queue.grant() {
+async fn serve(quota: Arc<Quota>) {
+    while let Some(again) = quota.grant() {
         tokio::select! {
             () = tokio::time::sleep_until(again) => {}
-            () = queue.pushed.notified() => {}
+            () = quota.changed.notified() => {}
         }
     }
 }
@@ -222,21 +224,23 @@ async fn serve(queue: Arc<QuotaQueue>) {
 /// The permit to send one request. It returns to the bucket if it is dropped unused.
 struct Token {
     /// The origin of the token, until it is spent.
-    queue: Option<Arc<QuotaQueue>>,
+    quota: Option<Arc<Quota>>,
     taken: Instant,
     detects_drift: bool,
 }
 
 impl Token {
     fn spend(mut self) {
-        self.queue = None;
+        self.quota = None;
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            queue.state().bucket.give_back(self.taken, self.detects_drift);
+        if let Some(quota) = self.quota.take() {
+            quota.state().bucket.give_back(self.taken, self.detects_drift);
+            // The next request waits for the time at which this token would have returned.
+            quota.changed.notify_one();
         }
     }
 }

@@ -4,7 +4,7 @@
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. Up to 90 tokens per second are spread over the second, so that a burst
 //! that the network delays does not arrive together with the next one. Requests that only detect drift have a bucket of
-//! their own of half the rate, so half of it is always left for changes. Pure: the time is an argument.
+//! their own of half the rounded rate, so half of it is always left for changes. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MIN_RATE: u32 = 200;
 /// Requests that only detect drift use the rate of all requests, divided by this number.
 pub const DRIFT_DIVISOR: u32 = 2;
-/// A shorter pause than this is left out: a timer is precise to a millisecond only. At more than 90 requests per second,
+/// Pauses between two tokens that would be shorter than this are left out: a timer is precise to a millisecond only. At more than 90 requests per second,
 /// the tokens of a second can therefore be taken at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
@@ -29,8 +29,10 @@ pub(super) struct TokenBucket {
     drift: Taken,
     /// The time before which no request is permitted, after AWS throttled one.
     paused_until: Option<Instant>,
-    /// The time at which the rate last changed.
-    changed: Option<Instant>,
+    /// The time at which the rate was last halved.
+    halved: Option<Instant>,
+    /// The time at which the rate was last raised.
+    raised: Option<Instant>,
 }
 
 impl TokenBucket {
@@ -42,7 +44,8 @@ impl TokenBucket {
             all: Taken::default(),
             drift: Taken::default(),
             paused_until: None,
-            changed: None,
+            halved: None,
+            raised: None,
         }
     }
 
@@ -51,12 +54,18 @@ impl TokenBucket {
         self.rate
     }
 
+    /// Returns the rate of requests that only detect drift.
+    fn drift_rate(&self) -> u32 {
+        let permitted = if self.rate < 1000 { self.rate } else { self.rate / 1000 * 1000 };
+        permitted / DRIFT_DIVISOR
+    }
+
     /// Returns the time from which a token is available; `now` if one is. `detects_drift` states whether it is for a
     /// request that only detects drift.
     pub(super) fn available(&mut self, now: Instant, detects_drift: bool) -> Instant {
         let mut available = self.all.available(now, self.rate);
         if detects_drift {
-            available = available.max(self.drift.available(now, self.rate / DRIFT_DIVISOR));
+            available = available.max(self.drift.available(now, self.drift_rate()));
         }
         self.paused_until.map_or(available, |until| available.max(until))
     }
@@ -82,22 +91,23 @@ impl TokenBucket {
         }
     }
 
-    /// Halves the rate because AWS throttled a request, and pauses for the time of one request. The rate is
-    /// not halved if it changed in the last second, so the throttled requests of a burst halve it once.
+    /// Halves the rate because AWS throttled a request, and permits nothing for one interval of the new rate. The rate is
+    /// not halved twice within a second, so the throttled requests of a burst halve it once.
     pub(super) fn throttled(&mut self, now: Instant) {
-        if self.changed.is_none_or(|changed| now >= changed + SECOND) {
+        if is_past_second(self.halved, now) {
             self.rate = (self.rate / 2).max(MIN_RATE.min(self.full_rate));
-            self.changed = Some(now);
+            self.halved = Some(now);
         }
         self.paused_until = Some(now + SECOND * 1000 / self.rate.max(1));
     }
 
-    /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a
-    /// second.
+    /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a second, and not in the
+    /// second after it was halved.
     pub(super) fn succeeded(&mut self, now: Instant) {
-        if self.rate < self.full_rate && self.changed.is_none_or(|changed| now >= changed + SECOND) {
+        if self.rate < self.full_rate && is_past_second(self.halved, now) && is_past_second(self.raised, now)
+        {
             self.rate = (self.rate + self.full_rate / 20).min(self.full_rate);
-            self.changed = Some(now);
+            self.raised = Some(now);
         }
     }
 
@@ -105,8 +115,13 @@ impl TokenBucket {
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         self.rate == self.full_rate
             && self.all.are_back(now, self.rate)
-            && self.drift.are_back(now, self.rate / DRIFT_DIVISOR)
+            && self.drift.are_back(now, self.drift_rate())
     }
+}
+
+/// Returns whether a change of the rate was at least a second ago.
+fn is_past_second(change: Option<Instant>, now: Instant) -> bool {
+    change.is_none_or(|at| now >= at + SECOND)
 }
 
 /// The times at which the outstanding tokens were taken, oldest first.
@@ -120,9 +135,10 @@ impl Taken {
         while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
             self.0.pop_front();
         }
-        let returns = self.0.len().checked_sub(capacity(rate)).map(|over| self.0[over] + lifetime);
-        let paused = self.0.back().map(|&last| last + pause(rate));
-        [returns, paused].into_iter().flatten().fold(now, Instant::max)
+        let blocking = self.0.len().checked_sub(capacity(rate)).map(|token| self.0[token]);
+        let returns = blocking.map(|taken| taken + lifetime);
+        let spaced = self.0.back().map(|&last| last + pause(rate));
+        [returns, spaced].into_iter().flatten().fold(now, Instant::max)
     }
 
     fn give_back(&mut self, time: Instant) {
@@ -137,7 +153,7 @@ impl Taken {
     }
 }
 
-/// Returns the number of tokens: the whole requests of a second, at least one.
+/// Returns the number of tokens: the requests per second, rounded down, at least one.
 fn capacity(rate: u32) -> usize {
     usize::try_from(rate / 1000).unwrap_or(usize::MAX).max(1)
 }
@@ -148,8 +164,8 @@ fn token_lifetime(rate: u32) -> Duration {
     SECOND.max(SECOND * 1000 / rate.max(1))
 }
 
-/// Returns the pause between two tokens: nine tenths of an equal share of the second. The return of the tokens
-/// limits the rate, so the rate does not depend on the precision of the timer.
+/// Returns the pause between two tokens: nine tenths of one interval of the rate, so that a late timer does not lower the
+/// rate. The return of the tokens is what limits the rate.
 fn pause(rate: u32) -> Duration {
     let share = SECOND * 900 / rate.max(1);
     if share < SHORTEST_PAUSE { Duration::ZERO } else { share }
@@ -207,6 +223,16 @@ mod tests {
     }
 
     #[test]
+    fn drift_takes_half_of_a_rate_that_is_rounded_down() {
+        for (rate, all, drift) in [(1_800, 60, 30), (1_000, 60, 30), (3_900, 180, 60), (900, 55, 28)] {
+            let taken = |detects_drift| {
+                taken_within(&mut TokenBucket::new(rate), Instant::now(), 60 * SECOND, detects_drift)
+            };
+            assert_eq!((taken(false), taken(true)), (all, drift), "{rate}");
+        }
+    }
+
+    #[test]
     fn rate_below_one_per_second_permits_one_at_a_time() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(500);
@@ -244,6 +270,19 @@ mod tests {
             bucket.throttled(now);
         }
         assert_eq!(bucket.rate(), 2_000);
+    }
+
+    #[test]
+    fn throttling_right_after_a_raise_halves_the_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(4_000);
+        bucket.throttled(start);
+        // AWS answers the first request of each second, and throttles a later one.
+        for second in 1..10 {
+            bucket.succeeded(start + second * SECOND);
+            bucket.throttled(start + second * SECOND + SECOND / 2);
+        }
+        assert!(bucket.rate() < 400, "{}", bucket.rate());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Request queue: changes before checks for drift, and namespaces take turns.
 //!
 //! Start and Stop precede the Describes of streams that change, and these precede the Describes that only detect drift.
-//! Every fourth request is one of the latter if one waits: a namespace that causes changes without end delays no check
-//! of another one for long. Among requests of the same priority, namespaces take turns. Pure: the queue depends
+//! Every fourth request is a check for drift if one waits, so endless changes in one namespace do not hold up the checks of
+//! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends
 //! neither on time nor on a limit.
 
 use stream_encryption_core::controller::stream_api::Priority;
@@ -61,14 +61,18 @@ impl<T> Queue<T> {
         self.drift_turns.next(other, drift)
     }
 
-    /// Removes and returns the next request of this priority.
+    /// Removes and returns the next request of this priority. If it is still wanted, [`end_turn`](Self::end_turn) must follow.
     pub(super) fn pop(&mut self, priority: Priority) -> Option<T> {
+        self.by_priority[priority as usize].pop()
+    }
+
+    /// Counts a request of this priority that was permitted, so that the next one of another priority gets its turn.
+    pub(super) fn end_turn(&mut self, priority: Priority) {
         if priority == Priority::Drift {
             self.drift_turns.drift();
         } else {
             self.drift_turns.other(!self.by_priority[Priority::Drift as usize].is_empty());
         }
-        self.by_priority[priority as usize].pop()
     }
 }
 
@@ -81,7 +85,13 @@ mod tests {
     }
 
     fn all(queue: &mut Queue<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| queue.next(true).and_then(|priority| queue.pop(priority))).collect()
+        let next = || {
+            let priority = queue.next(true)?;
+            let request = queue.pop(priority);
+            queue.end_turn(priority);
+            request
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]

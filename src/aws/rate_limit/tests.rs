@@ -150,18 +150,54 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
 #[tokio::test(start_paused = true)]
 async fn token_granted_to_cancelled_waiter_is_returned() {
     let rate_limiter = RateLimiter::new(80);
-    let queue = rate_limiter.queue(&describe());
+    let quota = rate_limiter.quota(&describe());
     let as_new = empty(&rate_limiter).await;
     let drift = queue_key(Priority::Drift, "data");
-    let (quota, mut waiter) = (describe(), None);
-    let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&quota, &drift)));
+    let (scope, mut waiter) = (describe(), None);
+    let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&scope, &drift)));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     // The token is granted, but the waiter is dropped before it receives the token.
     advance(SECOND).await;
     tokio::task::yield_now().await;
-    assert!(queue.state().queue.is_empty());
+    assert!(quota.state().queue.is_empty());
     drop(waiter);
     assert_eq!(empty(&rate_limiter).await, as_new);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_of_cancelled_waiter_goes_to_the_next_at_once() {
+    let rate_limiter = RateLimiter::new(20);
+    let (scope, change) = (describe(), queue_key(Priority::Changing, "data"));
+    rate_limiter.acquire(&scope, &change).await;
+    let (mut first, mut second) = (Some(Box::pin(rate_limiter.acquire(&scope, &change))), None);
+    assert!(futures_util::poll!(first.as_mut().unwrap()).is_pending());
+    let next = second.insert(Box::pin(rate_limiter.acquire(&scope, &change)));
+    assert!(futures_util::poll!(next.as_mut()).is_pending());
+    let start = Instant::now();
+    advance(SECOND).await;
+    tokio::task::yield_now().await;
+    drop(first.take());
+    next.await;
+    assert_eq!(start.elapsed(), SECOND, "without this token, the next one is available after two seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_waiters_use_up_no_turns() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let arrive = |priority, namespace| arrive(&rate_limiter, &went, queue_key(priority, namespace));
+    let gone: Vec<_> = (0..100).map(|_| arrive(Priority::Drift, "lone")).collect();
+    let crowd: Vec<_> = (0..1000).map(|_| arrive(Priority::Changing, "crowd")).collect();
+    tokio::task::yield_now().await;
+    for waiter in gone {
+        waiter.abort();
+    }
+    let start = Instant::now();
+    arrive(Priority::Drift, "lone").await.unwrap();
+    assert!(start.elapsed() <= 2 * SECOND, "{:?}", start.elapsed());
+    for waiter in crowd {
+        waiter.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +208,7 @@ async fn token_without_waiters_is_returned() {
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
-    assert!(rate_limiter.queue(&describe()).state().queue.is_empty());
+    assert!(rate_limiter.quota(&describe()).state().queue.is_empty());
     assert_eq!(empty(&rate_limiter).await, as_new);
 }
 
@@ -196,11 +232,11 @@ async fn change_passes_drift_checks_that_used_half_of_the_rate() {
 async fn newcomer_does_not_overtake_waiters() {
     let rate_limiter = RateLimiter::new(80);
     let (grant, _waiter) = oneshot::channel();
-    let queue = rate_limiter.queue(&describe());
-    queue.state().queue.push(&queue_key(Priority::Call, "first"), grant);
-    let (quota, newcomer) = (describe(), queue_key(Priority::Drift, "newcomer"));
+    let quota = rate_limiter.quota(&describe());
+    quota.state().queue.push(&queue_key(Priority::Call, "first"), grant);
+    let (scope, newcomer) = (describe(), queue_key(Priority::Drift, "newcomer"));
     // There are tokens, but the request that already waits has not received one yet.
-    assert!(futures_util::poll!(Box::pin(rate_limiter.acquire(&quota, &newcomer))).is_pending());
+    assert!(futures_util::poll!(Box::pin(rate_limiter.acquire(&scope, &newcomer))).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,10 +285,10 @@ async fn no_task_runs_without_waiters() {
         waiter.await.unwrap();
     }
     tokio::task::yield_now().await;
-    let queue = rate_limiter.queue(&describe());
-    assert!(!queue.state().served);
+    let quota = rate_limiter.quota(&describe());
+    assert!(!quota.state().has_task);
     // One reference is the rate limiter's, the other is the one above.
-    assert_eq!(Arc::strong_count(&queue), 2);
+    assert_eq!(Arc::strong_count(&quota), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +300,7 @@ async fn unused_limits_are_evicted_unless_throttled() {
         rate_limiter.acquire(&quota, &queue_key(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
-    let queues = rate_limiter.queues.lock().unwrap().len();
-    assert!(queues <= EVICTION_THRESHOLD + 1, "{queues}");
+    let quotas = rate_limiter.quotas.lock().unwrap().len();
+    assert!(quotas <= EVICTION_THRESHOLD + 1, "{quotas}");
     assert_eq!(rate_limiter.rate(&describe()), 2_000);
 }
