@@ -1,13 +1,16 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits, because
-//! the library compares the lease with the own clock: a replica whose clock is ahead would take it from a leader that works.
+//! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits instead
+//! of the library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from
+//! a leader that works. One case remains: two standbys that find the lease free at the same time both use the library. If the
+//! clock of the slower one is ahead, both may lead until the next renewal, after 13 s.
 //!
 //! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
 //! make no call twice, because each call is fenced by its ledger.
 
 use std::future::Future;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::panic::resume_unwind;
 use std::time::Duration;
 
@@ -40,7 +43,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Delay before the lease is requested again.
+/// Delay before the next attempt after an error that was not repeated, or that ended the term.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Time within which a lease that nobody holds is acquired, unless another replica is faster.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
@@ -52,11 +55,11 @@ pub struct LeaderElection {
     /// The name of the lease. Each operator of a namespace has its own.
     lease: String,
     /// The identity of this replica: the pod's name.
-    identity: Option<String>,
+    identity: String,
 }
 
 impl LeaderElection {
-    /// Creates a candidate for this lease in `namespace`; without an identity it uses a random one.
+    /// Creates a candidate for this lease in `namespace`. Without an `identity`, it has a random one, as long as it lives.
     pub fn new(
         cluster: &Config,
         namespace: &str,
@@ -68,21 +71,22 @@ impl LeaderElection {
         cluster.read_timeout = Some(RESPONSE_TIMEOUT);
         cluster.write_timeout = Some(RESPONSE_TIMEOUT);
         let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
+        let identity = identity.unwrap_or_else(random_identity);
         Ok(Self { client: Client::try_from(cluster)?, namespace, lease, identity })
     }
 
-    /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
-    /// after its token is cancelled, without waiting for AWS's rate limits. This happens when the lease is
-    /// lost or `end` is cancelled. It has a task of its own, so that it cannot delay a renewal. `seen` is called once
-    /// the lease was read: from then on, this replica leads or waits.
+    /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
+    /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
+    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called after each successful read of the
+    /// lease: this replica then leads or waits, and is ready.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
-        seen: impl Fn(),
+        on_lease_read: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
         let mut warnings = Warnings::default();
-        // One for all attempts: a read that fails does not change how long the lease has not been renewed.
+        // Kept across attempts: a read that fails must not restart the wait for the lease to expire.
         let mut standby = Standby::new(
             self.client.clone(),
             &self.namespace,
@@ -91,15 +95,25 @@ impl LeaderElection {
             Duration::from_secs(LEASE_DURATION),
         );
         while !end.is_cancelled() {
-            let acquiring = self.acquire(&mut standby, &seen);
+            let acquiring = self.acquire(&mut standby, &on_lease_read);
             let acquired = tokio::select! {
                 acquired = acquiring => acquired,
                 () = end.cancelled() => return,
             };
             let ended = match acquired {
-                Ok(Some(lease)) => self.lead(&lease, end, &work).await,
-                // Another replica was faster.
-                Ok(None) => Ok(()),
+                Ok(Some(manager)) => self.lead(&manager, end, &work).await,
+                // Another replica was faster. Otherwise the library repeats a request that the API server refuses, and does not
+                // return the refusal.
+                Ok(None) => {
+                    if standby.nobody_holds_lease().await.unwrap_or_default() && warnings.is_due() {
+                        let within = ACQUIRE_WITHIN.as_secs();
+                        warn!(
+                            lease = self.lease,
+                            "nobody holds the lease, but it could not be acquired within {within} s; delete the Lease if that continues"
+                        );
+                    }
+                    Ok(())
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
@@ -119,34 +133,32 @@ impl LeaderElection {
     async fn acquire(
         &self,
         standby: &mut Standby,
-        seen: impl Fn(),
+        on_lease_read: impl Fn(),
     ) -> kube_lease_manager::Result<Option<LeaseManager>> {
-        standby.wait(&seen).await?;
-        let lease = self.ask().await?;
-        seen();
-        match tokio::time::timeout(ACQUIRE_WITHIN, lease.changed()).await {
-            Ok(held) => Ok(held?.then_some(lease)),
+        standby.wait(&on_lease_read).await?;
+        let manager = self.create_manager().await?;
+        on_lease_read();
+        match tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
+            Ok(is_held) => Ok(is_held?.then_some(manager)),
             Err(_) => Ok(None),
         }
     }
 
-    /// Returns the lease, which is created if it does not exist.
-    async fn ask(&self) -> kube_lease_manager::Result<LeaseManager> {
-        let lease = LeaseManagerBuilder::new(self.client.clone(), &self.lease)
+    /// Returns the manager of the lease, which it creates if the lease does not exist.
+    async fn create_manager(&self) -> kube_lease_manager::Result<LeaseManager> {
+        let manager = LeaseManagerBuilder::new(self.client.clone(), &self.lease)
             .with_namespace(&self.namespace)
             .with_duration(LEASE_DURATION)
-            .with_grace(RENEW_GRACE_PERIOD);
-        match &self.identity {
-            Some(identity) => lease.with_identity(identity).build().await,
-            None => lease.build().await,
-        }
+            .with_grace(RENEW_GRACE_PERIOD)
+            .with_identity(&self.identity);
+        manager.build().await
     }
 
     /// Runs `work` until the lease is lost or cannot be renewed, or `work` ends after `end` is cancelled. A replica that cannot
     /// renew the lease does not lead: without the API server it could not write anything either.
     async fn lead<F: Future<Output = ()> + Send + 'static>(
         &self,
-        lease: &LeaseManager,
+        manager: &LeaseManager,
         end: &CancellationToken,
         work: &impl Fn(CancellationToken) -> F,
     ) -> kube_lease_manager::Result<()> {
@@ -154,14 +166,14 @@ impl LeaderElection {
         let token = end.child_token();
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
-        let lost = tokio::select! {
-            lost = renew(async || lease.changed().await) => lost,
+        let failure = tokio::select! {
+            failure = renew(async || manager.changed().await) => failure,
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
                 }
                 // The next leader does not have to wait for the lease to expire.
-                if let Err(error) = lease.release().await {
+                if let Err(error) = manager.release().await {
                     warn!(%error, lease = self.lease, "failed to release the lease");
                 }
                 return Ok(());
@@ -172,23 +184,32 @@ impl LeaderElection {
         if let Err(error) = running.await {
             resume_unwind(error.into_panic());
         }
-        lost.map(drop)
+        failure
     }
 }
 
-/// Renews the lease until it is lost. `changed` renews it again and again, and returns once it is lost or a renewal
-/// fails. One that fails is repeated while the lease is valid: an API server that answers one request with an error, or
-/// is being replaced, must not end a term, which costs a list of all objects and a Describe of each stream.
-async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bool, E>) -> Result<bool, E> {
+/// Returns a name that no other replica has.
+fn random_identity() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// Renews the lease until another replica holds it. `changed` renews it again and again, and returns `false` once another
+/// replica holds it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API server that
+/// answers one request with an error, or is being replaced, must not end a term, which costs a list of all objects and a
+/// Describe of each stream.
+///
+/// # Errors
+/// Renewals have failed for so long that the lease may expire.
+async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bool, E>) -> Result<(), E> {
     let mut failing_since = None;
     loop {
         let begin = Instant::now();
         let error = match changed().await {
             Err(error) => error,
-            held => return held,
+            Ok(_) => return Ok(()),
         };
-        // One failed renewal takes less than RENEW_INTERVAL. So this call of `changed` has renewed the lease before it failed,
-        // and the failures are counted from now.
+        // A renewal that fails takes less than RENEW_INTERVAL. A longer call of `changed` has therefore renewed the lease before
+        // it failed, so the time of the failures begins anew.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }
@@ -206,8 +227,9 @@ mod tests {
 
     use super::*;
 
-    /// Renews a lease. Each renewal succeeds or fails after a time, as the API server does at that time.
-    async fn renew_with(mut server: impl FnMut(Duration) -> (u64, bool)) -> (Duration, Result<bool, Error>) {
+    /// Renews a lease for at most an hour. `server` gets the time since the start, and returns how many seconds the renewal
+    /// takes and whether it succeeds.
+    async fn renew_with(mut server: impl FnMut(Duration) -> (u64, bool)) -> (Duration, Result<(), Error>) {
         let begin = Instant::now();
         let renewed = renew(async || {
             loop {
@@ -234,23 +256,24 @@ mod tests {
             (4, renewals % 2 == 0)
         };
         let (lasted, renewed) = renew_with(every_second_one_fails).await;
-        assert!(lasted > Duration::from_hours(1) && !renewed.unwrap());
+        renewed.unwrap();
+        assert!(lasted > Duration::from_hours(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn term_ends_while_its_lease_is_valid() {
-        // Each failure takes from no time up to the two timeouts. The last ones differ from the first.
+        // The first failure takes `first` seconds, those after REPEAT_FOR take `last` seconds: from 0 to both timeouts.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
-            let renewed = RENEW_INTERVAL * 50;
-            let fails_then = |at: Duration| match at.saturating_sub(renewed) {
-                Duration::ZERO if at < renewed => (0, true),
+            let fails_from = RENEW_INTERVAL * 50;
+            let server = |at: Duration| match at.saturating_sub(fails_from) {
+                Duration::ZERO if at < fails_from => (0, true),
                 failing if failing < Duration::from_secs(first + 1) => (first, false),
                 failing if failing >= Duration::from_secs(first) + REPEAT_FOR => (last, false),
                 _ => (0, false),
             };
-            let (lasted, renewed_at_last) = renew_with(fails_then).await;
-            assert!(renewed_at_last.is_err());
-            let after = lasted.saturating_sub(renewed);
+            let (lasted, renewed) = renew_with(server).await;
+            assert!(renewed.is_err());
+            let after = lasted.saturating_sub(fails_from);
             assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first}, {last}: {after:?}");
         }
     }

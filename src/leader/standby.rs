@@ -20,7 +20,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Standby {
     api: Api<Lease>,
     lease: String,
-    identity: Option<String>,
+    identity: String,
     duration: Duration,
     /// The content of the lease, and when this replica read that content first.
     observed: Option<(LeaseSpec, Instant)>,
@@ -31,9 +31,9 @@ pub(super) struct Standby {
 enum Holder {
     /// Nobody, or this replica.
     NoOther,
-    /// Another replica, which renews it or has not had the time to do so.
+    /// Another replica. The lease has changed within its duration.
     Another,
-    /// Another replica, which has not renewed it in time.
+    /// Another replica. The lease has not changed for its duration.
     Expired,
 }
 
@@ -43,21 +43,22 @@ impl Standby {
         client: Client,
         namespace: &str,
         lease: &str,
-        identity: Option<String>,
+        identity: String,
         duration: Duration,
     ) -> Self {
         let api = Api::namespaced(client, namespace);
         Self { api, lease: lease.to_owned(), identity, duration, observed: None }
     }
 
-    /// Returns once no other replica holds the lease, or the lease does not exist. `seen` is called each time it was read.
+    /// Returns once no other replica holds the lease, or the lease does not exist. `on_read` is called after each successful
+    /// read.
     ///
     /// # Errors
     /// The API server does not respond, or refuses the request.
-    pub(super) async fn wait(&mut self, seen: impl Fn()) -> kube::Result<()> {
+    pub(super) async fn wait(&mut self, on_read: impl Fn()) -> kube::Result<()> {
         loop {
             let Some(lease) = self.api.get_opt(&self.lease).await? else { return Ok(()) };
-            seen();
+            on_read();
             match self.holder(&lease, Instant::now()) {
                 Holder::NoOther => return Ok(()),
                 Holder::Expired if self.end(&lease).await? => return Ok(()),
@@ -67,10 +68,18 @@ impl Standby {
         }
     }
 
+    /// Returns whether the lease exists and neither another replica nor this one holds it.
+    ///
+    /// # Errors
+    /// As [`Standby::wait`].
+    pub(super) async fn nobody_holds_lease(&self) -> kube::Result<bool> {
+        let lease = self.api.get_opt(&self.lease).await?;
+        Ok(lease.is_some_and(|lease| holder_of(&lease.spec.unwrap_or_default()).is_none()))
+    }
+
     fn holder(&mut self, lease: &Lease, now: Instant) -> Holder {
         let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.as_ref().filter(|holder| !holder.is_empty());
-        if holder.is_none_or(|holder| self.identity.as_ref() == Some(holder)) {
+        if holder_of(&spec).is_none_or(|holder| *holder == self.identity) {
             return Holder::NoOther;
         }
         match &self.observed {
@@ -106,6 +115,11 @@ impl Standby {
     }
 }
 
+/// Returns the identity of the replica that holds a lease.
+fn holder_of(lease: &LeaseSpec) -> Option<&String> {
+    lease.holder_identity.as_ref().filter(|holder| !holder.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -122,7 +136,8 @@ mod tests {
     /// Nobody else writes, and no read fails.
     const RELIABLE: (bool, bool) = (false, false);
 
-    /// An API server with one lease. `at_read` changes the lease before each read, by the time since the start.
+    /// An API server with one lease. It calls `at_read` before each read with the time since the start and the lease, which
+    /// `at_read` may change.
     struct Server {
         spec: Mutex<Value>,
         version: Mutex<u64>,
@@ -169,19 +184,19 @@ mod tests {
         }
     }
 
-    fn renewed(second: u64) -> Value {
-        // An hour ahead of every clock, or behind it: only a change counts.
+    /// Returns a lease that was renewed so many times.
+    fn renewed(times: u64) -> Value {
+        // Far ahead of every clock: only a change counts.
         json!({"holderIdentity": "first", "leaseDurationSeconds": 30,
-            "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", second / 60, second % 60)})
+            "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", times / 60, times % 60)})
     }
 
-    /// Returns the time after which the standby stops waiting, and whether the lease has a holder then. `None` after an hour.
-    async fn waits(
+    /// Returns a standby, and the API server with its lease.
+    fn standby(
         at_read: fn(Duration, &mut Value),
         (is_contended, is_flaky): (bool, bool),
         identity: &str,
-    ) -> (Option<Duration>, bool) {
-        let begin = Instant::now();
+    ) -> (Standby, Arc<Server>) {
         let server = Server {
             spec: Mutex::new(renewed(0)),
             version: Mutex::default(),
@@ -189,7 +204,7 @@ mod tests {
             is_contended,
             is_flaky,
             reads: Mutex::default(),
-            begin,
+            begin: Instant::now(),
         };
         let server = Arc::new(server);
         let answering = server.clone();
@@ -197,7 +212,17 @@ mod tests {
             Router::new().fallback(async move |request: Request| answering.answer(request).await),
             "default",
         );
-        let mut standby = Standby::new(client, "system", "operator", Some(identity.to_owned()), DURATION);
+        (Standby::new(client, "system", "operator", identity.to_owned(), DURATION), server)
+    }
+
+    /// Returns the time after which the standby stops waiting, and whether the lease has a holder then. `None` after an hour.
+    async fn waits(
+        at_read: fn(Duration, &mut Value),
+        faults: (bool, bool),
+        identity: &str,
+    ) -> (Option<Duration>, bool) {
+        let begin = Instant::now();
+        let (mut standby, server) = standby(at_read, faults, identity);
         // As the caller does, after a request that failed.
         let waiting = async {
             while standby.wait(|| {}).await.is_err() {
@@ -219,8 +244,8 @@ mod tests {
     async fn lease_without_renewal_is_ended_after_its_duration() {
         let die = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs().min(100) / 20);
         // A read that fails does not begin the duration anew.
-        for is_flaky in [RELIABLE, (false, true)] {
-            let (Some(waited), false) = waits(die, is_flaky, "second").await else { panic!("it is ended") };
+        for faults in [RELIABLE, (false, true)] {
+            let (Some(waited), false) = waits(die, faults, "second").await else { panic!("it is ended") };
             let since_renewal = waited.saturating_sub(Duration::from_secs(100));
             assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 3, "{waited:?}");
         }
@@ -240,6 +265,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn own_lease_is_not_waited_for() {
         assert_eq!(waits(|_, _| {}, RELIABLE, "first").await, (Some(Duration::ZERO), true));
+    }
+
+    #[tokio::test]
+    async fn lease_without_holder_is_held_by_nobody() {
+        let holders = [(json!({}), true), (json!({"holderIdentity": ""}), true), (renewed(0), false)];
+        for (spec, is_free) in holders {
+            let (standby, server) = standby(|_, _| {}, RELIABLE, "second");
+            *server.spec.lock().unwrap() = spec;
+            assert_eq!(standby.nobody_holds_lease().await.unwrap(), is_free);
+        }
     }
 
     #[tokio::test(start_paused = true)]
