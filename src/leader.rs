@@ -35,7 +35,7 @@ const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
 /// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal is two
-/// requests, so one that fails takes less than [`RENEW_INTERVAL`].
+/// requests, so it fails within 12 s, less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a renewal that fails is repeated: so short that the term ends before the lease does, even if each
@@ -45,7 +45,7 @@ const REPEAT_FOR: Duration = Duration::from_secs(4);
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Delay before the next attempt after an error that was not repeated, or that ended the term.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Time within which a lease that nobody holds is acquired, unless another replica is faster.
+/// Timeout of one attempt to acquire a free lease.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A candidate for the lease.

@@ -1,5 +1,5 @@
 //! Metrics for Prometheus: counters of the operator's actions, updated as they happen, and gauges of the
-//! resources, computed at each scrape.
+//! resources, computed when the metrics are rendered, at most every five seconds.
 //!
 //! Labels have values of a fixed set, never names of resources or streams: a fleet of ten thousand streams
 //! has no more time series than one of ten. `docs/metrics.md` has one line for each metric, and a test

@@ -134,7 +134,7 @@ impl Call {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct ExternalCall {
-    /// The id of the [CloudTrail event](https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html); unique within the ledger.
+    /// The id of the CloudTrail event; unique within the ledger.
     #[serde(rename = "eventID")]
     #[schemars(length(min = 1, max = 64))]
     pub event_id: String,
@@ -142,7 +142,7 @@ pub struct ExternalCall {
     pub action: Action,
     /// When AWS received the call, by AWS's clock.
     pub time: MicroTime,
-    /// The type of the caller's identity, in AWS's words.
+    /// The type of the caller's identity, as CloudTrail names it, for example `AssumedRole`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub caller_type: Option<String>,

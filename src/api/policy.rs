@@ -136,7 +136,7 @@ pub struct StreamEncryptionPolicyStatus {
     /// The number of `StreamEncryptions` in the selected namespaces whose stream the policy allows now. Absent while the operator's account is unknown and a pattern has "own" in place of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<u32>,
-    /// Accepted.
+    /// Accepted: the operator applies the policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
     shortname = "strenc",
     category = "stream-encryption",
     status = "StreamEncryptionStatus",
-    doc = "Keeps one Firehose stream or Kinesis data stream encrypted with the desired key, within AWS's limit of 25 calls per stream in 24 hours.",
+    doc = "Keeps one Firehose stream or Kinesis data stream encrypted with the desired key, within AWS's limit of 25 encryption calls per stream in 24 hours.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -101,7 +101,7 @@ pub struct StreamReference {
     /// The service of a stream that is given by name: Firehose or Kinesis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
-    /// The stream's name, together with service. The stream is in the operator's own account.
+    /// The stream's name. Requires service. The stream is in the operator's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_.-]+$')").message("must contain only a-z, A-Z, 0-9, '_', '.', '-'; use arn for an ARN"))]
@@ -278,7 +278,7 @@ pub struct StreamEncryptionStatus {
     /// When a test record was last reported as encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_time: Option<Time>,
-    /// Ready, Reconciling, Stalled, Encrypted and `KeyUsable`.
+    /// Ready: the stream matches the spec. Reconciling: the operator is making a change, or retries. Stalled: the operator cannot apply the spec. Encrypted: records are encrypted now. `KeyUsable`: the desired key and the active key can be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -388,7 +388,7 @@ pub struct Calls {
     /// How many of the calls in `calls.used` were made by other callers. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count. Absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// How many calls may count: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. Example with a `maxCallsPerDay` of 20: after 3 calls of others it is 23, and the operator has 20 calls left. From the sixth call of others on, each leaves the operator one call fewer.
+    /// The limit of `calls.used`: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. So the first calls of others take none from the operator. Example with a `maxCallsPerDay` of 20: after 3 calls of others it is 23, and the operator has 20 calls left. From the sixth call of others on, each leaves the operator one call fewer.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -82,7 +82,7 @@ pub trait Kind: Resource<DynamicType = ()> + Clone {
 /// An object as a watch returned it: valid and packed, or invalid.
 type PackedOrInvalid<K> = Result<Packed<K>, Arc<DeserializeGuard<K>>>;
 
-/// A kind with many objects, which are read one at a time and are therefore packed.
+/// A kind with many objects, of which few are read at a time. They are therefore packed.
 pub trait PackedKind:
     Resource<DynamicType = ()> + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 {

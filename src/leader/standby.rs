@@ -61,7 +61,7 @@ impl Standby {
             on_read();
             match self.holder(&lease, Instant::now()) {
                 Holder::NoOther => return Ok(()),
-                Holder::Expired if self.end(&lease).await? => return Ok(()),
+                Holder::Expired if self.remove_holder(&lease).await? => return Ok(()),
                 Holder::Another | Holder::Expired => {}
             }
             tokio::time::sleep(READ_INTERVAL).await;
@@ -98,7 +98,7 @@ impl Standby {
     }
 
     /// Removes the holder of an expired lease. Returns `false` if the lease has changed since it was read.
-    async fn end(&self, lease: &Lease) -> kube::Result<bool> {
+    async fn remove_holder(&self, lease: &Lease) -> kube::Result<bool> {
         let nobody = json!({
             "metadata": {"resourceVersion": lease.resource_version()},
             "spec": {"holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null},

@@ -15,7 +15,7 @@ const STREAMS: usize = 20;
 const DESCRIBE: &str = "DescribeDeliveryStream";
 /// Maximum number of requests for one stream, from plaintext to Ready.
 const MOST_REQUESTS: u64 = 12;
-/// Maximum number of requests at the start: the lists of the watches and of the cleanup of ledgers.
+/// Maximum number of requests at the start: the lists of the watches.
 const MOST_AT_START: u64 = 10;
 
 /// Returns the number of requests so far that concern the operator's objects, namespaces or events, without

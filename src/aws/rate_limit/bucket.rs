@@ -98,7 +98,8 @@ impl TokenBucket {
             self.rate = (self.rate / 2).max(MIN_RATE.min(self.full_rate));
             self.halved = Some(now);
         }
-        self.paused_until = Some(now + SECOND * 1000 / self.rate.max(1));
+        let until = now + SECOND * 1000 / self.rate.max(1);
+        self.paused_until = self.paused_until.max(Some(until));
     }
 
     /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a second, and not in the
@@ -114,6 +115,7 @@ impl TokenBucket {
     /// Returns whether the bucket is equivalent to a new one.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         self.rate == self.full_rate
+            && self.paused_until.is_none_or(|until| until <= now)
             && self.all.are_back(now, self.rate)
             && self.drift.are_back(now, self.drift_rate())
     }
@@ -283,6 +285,28 @@ mod tests {
             bucket.throttled(start + second * SECOND + SECOND / 2);
         }
         assert!(bucket.rate() < 400, "{}", bucket.rate());
+    }
+
+    #[test]
+    fn late_throttled_response_does_not_shorten_the_pause() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(4_000);
+        for second in 0..5 {
+            bucket.throttled(start + second * SECOND);
+        }
+        assert_eq!(bucket.take(start + 8 * SECOND, false), Err(start + 9 * SECOND));
+        bucket.succeeded(start + 5 * SECOND);
+        bucket.throttled(start + SECOND * 51 / 10);
+        assert_eq!(bucket.take(start + 8 * SECOND, false), Err(start + 9 * SECOND));
+    }
+
+    #[test]
+    fn paused_bucket_is_not_fresh() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(50);
+        bucket.throttled(start);
+        assert!(!bucket.is_fresh(start + 19 * SECOND));
+        assert!(bucket.is_fresh(start + 20 * SECOND));
     }
 
     #[test]

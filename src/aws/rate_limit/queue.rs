@@ -69,9 +69,9 @@ impl<T> Queue<T> {
     /// Counts a request of this priority that was permitted, so that the next one of another priority gets its turn.
     pub(super) fn end_turn(&mut self, priority: Priority) {
         if priority == Priority::Drift {
-            self.drift_turns.drift();
+            self.drift_turns.record_drift();
         } else {
-            self.drift_turns.other(!self.by_priority[Priority::Drift as usize].is_empty());
+            self.drift_turns.record_other(!self.by_priority[Priority::Drift as usize].is_empty());
         }
     }
 }

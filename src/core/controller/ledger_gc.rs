@@ -3,8 +3,8 @@
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
 //! every case of doubt. Its owner is always read from the API server before the deletion, and the deletion names the
-//! version that was checked, so a ledger from a cache that lags is not deleted. The operator's clock may be wrong, too. So before the deletion of a ledger with
-//! calls, AWS must have accepted a request that is dated by this clock.
+//! version that was checked, so a ledger from a cache that lags is not deleted. The operator's clock may be wrong, too. So
+//! before the deletion of a ledger with calls, AWS must have accepted a request that is dated by this clock.
 //!
 //! There may be a hundred thousand ledgers, and almost all of their owners exist. So only one page of ledgers is in
 //! memory at a time. An owner that a current cache holds is not looked up. An owner that another operator manages is
@@ -159,7 +159,7 @@ async fn delete<A: StreamApi, R: KubeApi>(
             info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
             Ok(true)
         }
-        // A resource has just claimed the ledger.
+        // A resource has just claimed the ledger, or somebody else has deleted it, or it was read from a cache that lags.
         Err(KubeError::Conflict) => Ok(false),
         Err(error @ KubeError::Rejected(_)) => {
             warn!(stream = ledger.spec.stream_arn, %error, "failed to delete an expired ledger");

@@ -19,12 +19,12 @@ impl DriftTurns {
     }
 
     /// Records a turn of other work. `drift_waits` states whether a check for drift waits.
-    pub fn other(&mut self, drift_waits: bool) {
+    pub fn record_other(&mut self, drift_waits: bool) {
         self.others = if drift_waits { self.others.saturating_add(1) } else { 0 };
     }
 
     /// Records a turn of a check for drift.
-    pub fn drift(&mut self) {
+    pub fn record_drift(&mut self) {
         self.others = 0;
     }
 }

@@ -93,15 +93,15 @@ impl<K> ScopeQueue<K> {
         };
         queue.waiting -= 1;
         if lane.is_check() {
-            self.check_turns.drift();
+            self.check_turns.record_drift();
             self.running_checks += 1;
         } else {
-            self.check_turns.other(self.waits(Lane::Event) || self.waits(Lane::Drift));
+            self.check_turns.record_other(self.waits(Lane::Event) || self.waits(Lane::Drift));
             self.last = lane;
         }
         match lane {
-            Lane::Event => self.drift_turns.other(self.waits(Lane::Drift)),
-            Lane::Drift => self.drift_turns.drift(),
+            Lane::Event => self.drift_turns.record_other(self.waits(Lane::Drift)),
+            Lane::Drift => self.drift_turns.record_drift(),
             Lane::Changed | Lane::InProgress => {}
         }
         self.running += 1;

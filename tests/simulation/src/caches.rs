@@ -129,6 +129,20 @@ impl State {
 
     /// Returns a ledger from the cache of a replica.
     pub fn cached_ledger(&mut self, replica: usize, name: &str) -> Option<StreamLedger> {
+        let changes = self.delivered_ledger_changes(replica);
+        changes.iter().rev().find(|(changed, _)| changed == name).and_then(|(_, ledger)| ledger.clone())
+    }
+
+    /// Returns all ledgers from the cache of a replica.
+    pub fn cached_ledgers(&mut self, replica: usize) -> Vec<StreamLedger> {
+        let changes = self.delivered_ledger_changes(replica);
+        let last: BTreeMap<&String, &Option<StreamLedger>> =
+            changes.iter().map(|(name, ledger)| (name, ledger)).collect();
+        last.into_values().flatten().cloned().collect()
+    }
+
+    /// Returns the changes of ledgers that the watch of a replica has delivered.
+    fn delivered_ledger_changes(&mut self, replica: usize) -> &[(String, Option<StreamLedger>)] {
         let delay = self.choices.duration(1_000..MAX_WATCH_DELAY);
         let missing = usize::from(self.injected_fault(FaultPoint::LedgerCache).is_some());
         let replica_state = &self.replicas[replica];
@@ -141,7 +155,6 @@ impl State {
             visible = visible.max(self.ledger_change_times.partition_point(|at| *at + lag <= self.now));
             self.replicas[replica].caches.ledgers = visible;
         }
-        let changes = &self.store.ledger_changes()[..visible.saturating_sub(missing)];
-        changes.iter().rev().find(|(changed, _)| changed == name).and_then(|(_, ledger)| ledger.clone())
+        &self.store.ledger_changes()[..visible.saturating_sub(missing)]
     }
 }

@@ -338,6 +338,10 @@ impl KubeApi for KubernetesPort {
     }
 
     async fn ledgers(&self, _: Option<&str>) -> Result<LedgerPage, KubeError> {
+        if let Some(mut state) = self.cache(ReadFrom::Cache) {
+            let ledgers = state.cached_ledgers(self.0.process.replica);
+            return Ok(LedgerPage { ledgers, next: None });
+        }
         self.0
             .send_to_kubernetes(KubernetesRequest::ListLedgers, |state| {
                 Ok(LedgerPage { ledgers: state.store.ledgers().cloned().collect(), next: None })

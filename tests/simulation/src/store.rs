@@ -220,13 +220,13 @@ impl Store {
         Ok(changed)
     }
 
-    /// Deletes a ledger; a conflict unless its version is the one that was read. A ledger that does not exist
-    /// is not an error.
+    /// Deletes a ledger; a conflict unless its version is the one that was read.
     pub fn delete_ledger(&mut self, ledger: &StreamLedger) -> Result<(), KubeError> {
         let name = ledger.metadata.name.clone().unwrap_or_default();
-        let Some(stored) = self.ledgers.get(&name) else { return Ok(()) };
-        let is_same = stored.metadata.resource_version == ledger.metadata.resource_version
-            && stored.metadata.uid == ledger.metadata.uid;
+        let is_same = self.ledgers.get(&name).is_some_and(|stored| {
+            stored.metadata.resource_version == ledger.metadata.resource_version
+                && stored.metadata.uid == ledger.metadata.uid
+        });
         if !is_same {
             return Err(KubeError::Conflict);
         }

@@ -75,6 +75,8 @@ pub struct State {
     pub resource: Option<StreamEncryption>,
     /// The resource in a cache that lags; `None` if the cache is current.
     pub lagging: Option<StreamEncryption>,
+    /// The ledger in a cache that lags.
+    pub lagging_ledger: Option<StreamLedger>,
     /// Another resource, in the namespace `web`.
     pub rival: Option<StreamEncryption>,
     /// Whether another operator manages the resource, so that this operator's cache does not hold it.
@@ -136,6 +138,7 @@ impl World {
             elapsed: Duration::ZERO,
             resource: Some(resource),
             lagging: None,
+            lagging_ledger: None,
             rival: None,
             denies_rival: false,
             is_foreign: false,
@@ -373,7 +376,8 @@ impl KubeApi for World {
     async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
         let state = self.state();
         let is_before = |ledger: &&StreamLedger| after.is_some() && ledger.metadata.name.as_deref() != after;
-        let mut ledgers = state.ledger.iter().chain(&state.other_ledgers).skip_while(is_before);
+        let first = state.lagging_ledger.as_ref().or(state.ledger.as_ref());
+        let mut ledgers = first.into_iter().chain(&state.other_ledgers).skip_while(is_before);
         let page = ledgers.next().cloned().into_iter().collect();
         Ok(LedgerPage { ledgers: page, next: ledgers.next().and_then(|next| next.metadata.name.clone()) })
     }
@@ -403,9 +407,15 @@ impl KubeApi for World {
 
     async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
         let mut state = self.request(Request::DeleteLedger)?;
-        let is_other = |other: &StreamLedger| other.metadata.name != ledger.metadata.name;
-        state.ledger = state.ledger.take().filter(is_other);
-        state.other_ledgers.retain(is_other);
+        let is_read_version = |stored: &StreamLedger| {
+            stored.metadata.name == ledger.metadata.name
+                && stored.metadata.resource_version == ledger.metadata.resource_version
+        };
+        if !state.ledger.iter().chain(&state.other_ledgers).any(is_read_version) {
+            return Err(KubeError::Conflict);
+        }
+        state.ledger = state.ledger.take().filter(|stored| !is_read_version(stored));
+        state.other_ledgers.retain(|stored| !is_read_version(stored));
         Ok(())
     }
 

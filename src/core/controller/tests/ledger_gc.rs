@@ -90,6 +90,20 @@ fn ledger_that_was_just_claimed_is_kept() {
 }
 
 #[test]
+fn ledger_that_has_changed_since_the_cache_read_it_is_kept() {
+    let (world, context) = with_old_ledger();
+    world.state().resource = None;
+    let mut state = world.state();
+    state.lagging_ledger = state.ledger.clone();
+    let version = state.next_version();
+    state.ledger.as_mut().unwrap().metadata.resource_version = Some(version);
+    drop(state);
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(0));
+    assert_eq!(world.count(Request::DeleteLedger), 1);
+    assert!(world.state().ledger.is_some());
+}
+
+#[test]
 fn ledger_with_a_counted_call_costs_no_request() {
     let (world, context) = with_old_ledger();
     world.state().resource = None;
