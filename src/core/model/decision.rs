@@ -419,8 +419,8 @@ fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, desi
         || attempts.key_was_unusable
 }
 
-/// Returns why the last attempt had no success and until when to wait. `None` if there is no reason to wait:
-/// there was no attempt, the wait is over or impossibly long, or a relevant change has occurred since.
+/// Returns why the last attempt had no success and until when to wait. `None` if there is no reason to wait: there was no
+/// attempt, the wait is over, a clock that was far ahead wrote its end, or a relevant change has occurred since.
 fn backing_off(
     input: &DecisionInput<'_>,
     observation: &Observation,
@@ -428,13 +428,11 @@ fn backing_off(
 ) -> Option<(Reason, Timestamp)> {
     let attempts = input.ledger.attempts.as_ref()?;
     let until = attempts.not_before_time.0;
-    // No wait is that long: it was written by a clock that was far ahead.
-    let is_beyond_max_backoff =
-        until > saturating_add(input.now, schedule::MAX_RETRY_DELAY + ledger::MAX_CLOCK_SKEW);
-    if retry_conditions_changed(input, attempts, desired_target)
-        || is_beyond_max_backoff
-        || input.now >= until
-    {
+    // No wait is so long, and two clocks that AWS accepts do not differ so much.
+    let is_ahead = |time: Timestamp, by: SignedDuration| time > saturating_add(input.now, by);
+    let is_dated_ahead = is_ahead(until, schedule::MAX_RETRY_DELAY + ledger::MAX_CLOCK_SKEW)
+        || input.ledger.calls.last().is_some_and(|call| is_ahead(call.time.0, ledger::MAX_CLOCK_SKEW * 2));
+    if retry_conditions_changed(input, attempts, desired_target) || is_dated_ahead || input.now >= until {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));

@@ -90,6 +90,9 @@ pub struct Invariants {
     pub policies_read_since_permit: BTreeMap<usize, bool>,
     /// The observations of reconciles in progress that no status contains yet, by task.
     unreported: BTreeMap<usize, Vec<DescribeObservation>>,
+    /// The replicas that may still remember a Describe of a stream, which no status contains, and which has shown an active
+    /// key: the replica and the ARN.
+    remembered_encrypted: BTreeSet<(usize, String)>,
     /// The last Describe of each reconcile in progress that the operator must trust, by task.
     trusted: BTreeMap<usize, TrustedDescribe>,
     /// The time of the last external change that may shorten a wait.
@@ -165,6 +168,7 @@ impl Invariants {
             reconcile_started,
             cached_policies_since,
             unreported,
+            remembered_encrypted,
             trusted,
             last_trigger,
             external_changes,
@@ -188,6 +192,7 @@ impl Invariants {
             reconcile_started,
             cached_policies_since,
             unreported,
+            remembered_encrypted,
             trusted,
             last_trigger,
             external_changes,

@@ -108,6 +108,7 @@ impl Invariants {
         let Some(observations) = self.unreported.get_mut(&task).map(std::mem::take) else { return false };
         for DescribeObservation { replica, arn, at, reconcile_began, reportable_until, state } in observations
         {
+            self.remembered_encrypted.remove(&(replica, arn.clone()));
             let observed = self.observed.entry(arn).or_default();
             match state {
                 ObservedState::Missing => {
@@ -148,7 +149,15 @@ impl Invariants {
 
     /// Records that a reconcile has ended.
     pub fn reconcile_ended(&mut self, task: usize) {
-        self.unreported.remove(&task);
+        for observation in self.unreported.remove(&task).into_iter().flatten() {
+            let key = (observation.replica, observation.arn);
+            // If only the write of the status failed, the operator reports the response in the next reconcile.
+            if matches!(observation.state, ObservedState::Stream { actual: Some(_), .. }) {
+                self.remembered_encrypted.insert(key);
+            } else {
+                self.remembered_encrypted.remove(&key);
+            }
+        }
         self.trusted.remove(&task);
         self.reconcile_started.remove(&task);
         self.cached_policies_since.remove(&task);

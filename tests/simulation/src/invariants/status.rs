@@ -205,12 +205,12 @@ impl State {
         let is_repeated =
             before.status.as_ref().is_some_and(|before| repeats_claims(claims_of(before), claims_of(status)));
         if reason != Reason::DisableNotPermitted && (has_observations || !is_repeated) && !superseded {
-            self.check_claims(&owner, status);
+            self.check_claims(process, &owner, status);
         }
     }
 
     /// P6: checks the claims of a status about its stream.
-    fn check_claims(&mut self, owner: &Owner, status: &StreamEncryptionStatus) {
+    fn check_claims(&mut self, process: Process, owner: &Owner, status: &StreamEncryptionStatus) {
         let now = self.now;
         let Some(arn) = status.stream.as_ref().and_then(|stream| stream.arn.as_deref()) else { return };
         let Some(observed) = self.invariants.observed.get(arn) else { return };
@@ -285,7 +285,10 @@ impl State {
         let is_recent = |until: Timestamp| until > now && (is_off || until < Timestamp::MAX);
         let recently_encrypted =
             observed.active_keys.iter().any(|(actual, until)| actual.is_some() && is_recent(*until));
-        let is_reported_encrypted = (reports_encrypted || reports_enabled) && !recently_encrypted;
+        let remembered = (process.replica, arn.to_owned());
+        let is_reported_encrypted = (reports_encrypted || reports_enabled)
+            && !recently_encrypted
+            && !self.invariants.remembered_encrypted.contains(&remembered);
         if is_reported_encrypted
             && changed < at
             && is_plaintext(at)

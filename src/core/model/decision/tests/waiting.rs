@@ -83,6 +83,13 @@ fn attempts(service: Service) -> Vec<Row> {
     let stopped =
         || Scenario::of(service).wants(DesiredEncryption::Off).sees(Observation::On(key(1))).calls();
     let unanswered = || started().refused(ErrorKind::UnknownOutcome, "InternalFailure");
+    let refused_ahead = |seconds| {
+        started().refused(ErrorKind::Denied, "AccessDeniedException").with(move |s| {
+            let ahead = jiff::SignedDuration::from_secs(seconds);
+            s.ledger.calls.last_mut().expect("a call").time.0 += ahead;
+            s.ledger.attempts.as_mut().expect("an attempt").not_before_time.0 += ahead;
+        })
+    };
     // An attempt made outside the operator has failed, and the desired key may be the active one.
     let unguessed = || Scenario::of(service).sees(failed(Action::Start));
     let guessed = || unguessed().calls().accepted().after(60).sees(failed(Action::Start));
@@ -167,6 +174,16 @@ fn attempts(service: Service) -> Vec<Row> {
                 attempts.not_before_time.0 += jiff::SignedDuration::from_hours(48);
             }),
             starts(key(1)),
+        ),
+        (
+            "an attempt dated by a clock hours ahead, which AWS refused, is not waited for",
+            refused_ahead(5 * 3600),
+            starts(key(1)),
+        ),
+        (
+            "an attempt dated by another clock that AWS accepts is waited for",
+            refused_ahead(25 * 60),
+            waits(Reason::AccessDenied, 600, 25 * 60 + 300),
         ),
         (
             "after a failed Stop the next one waits 5 minutes",
