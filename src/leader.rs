@@ -3,8 +3,8 @@
 //!
 //! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits instead
 //! of the library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from
-//! a leader that works. One case remains: two standbys that find the lease free at the same time both use the library. If the
-//! clock of the slower one is ahead, both may lead until the next renewal, after 13 s.
+//! a leader that works. Two cases remain in which two replicas lead until the first one renews, up to 13 s later: two standbys
+//! find the lease free at the same time, and the clock of the slower one is ahead; or somebody deletes the Lease.
 //!
 //! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
 //! make no call twice, because each call is fenced by its ledger.
@@ -38,12 +38,13 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRAC
 /// requests, so it fails within 12 s, less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for which a renewal that fails is repeated: so short that the term ends before the lease does, even if each
-/// request ends with a timeout. Reconciles that are running then may outlast the lease; the ledger is their fence.
+/// How long failed renewals are repeated, counted from the end of the first: so short that the term ends before the lease
+/// does, even if each write ends with a timeout. Reconciles that are running then may outlast the lease; the ledger is their
+/// fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Delay before the next attempt after an error that was not repeated, or that ended the term.
+/// Delay before the next attempt to acquire the lease, after an error.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Timeout of one attempt to acquire a free lease.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ impl LeaderElection {
         on_lease_read: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
-        let mut warnings = Warnings::default();
+        let (mut warnings, mut refusals) = (Warnings::default(), Warnings::default());
         // Kept across attempts: a read that fails must not restart the wait for the lease to expire.
         let mut standby = Standby::new(
             self.client.clone(),
@@ -102,10 +103,10 @@ impl LeaderElection {
             };
             let ended = match acquired {
                 Ok(Some(manager)) => self.lead(&manager, end, &work).await,
-                // Another replica was faster. Otherwise the library repeats a request that the API server refuses, and does not
-                // return the refusal.
+                // Another replica was faster, or the API server is slow, or it answers each write with a conflict, which the
+                // library repeats without an error.
                 Ok(None) => {
-                    if standby.nobody_holds_lease().await.unwrap_or_default() && warnings.is_due() {
+                    if standby.nobody_holds_lease().await.unwrap_or_default() && refusals.is_due() {
                         let within = ACQUIRE_WITHIN.as_secs();
                         warn!(
                             lease = self.lease,
@@ -129,7 +130,8 @@ impl LeaderElection {
         }
     }
 
-    /// Waits until no other replica holds the lease, and acquires it. Returns `None` if another replica acquires it first.
+    /// Waits until nobody holds the lease, and acquires it. Returns `None` if that takes longer than [`ACQUIRE_WITHIN`],
+    /// for example because another replica acquires it first.
     async fn acquire(
         &self,
         standby: &mut Standby,
@@ -138,6 +140,7 @@ impl LeaderElection {
         standby.wait(&on_lease_read).await?;
         let manager = self.create_manager().await?;
         on_lease_read();
+        // It returns `true` as soon as this replica holds the lease.
         match tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             Ok(is_held) => Ok(is_held?.then_some(manager)),
             Err(_) => Ok(None),
@@ -193,8 +196,8 @@ fn random_identity() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// Renews the lease until another replica holds it. `changed` renews it again and again, and returns `false` once another
-/// replica holds it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API server that
+/// Renews the lease until this replica no longer holds it. `changed` renews it again and again. It returns `false` once this
+/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API server that
 /// answers one request with an error, or is being replaced, must not end a term, which costs a list of all objects and a
 /// Describe of each stream.
 ///
@@ -262,7 +265,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn term_ends_while_its_lease_is_valid() {
-        // The first failure takes `first` seconds, those after REPEAT_FOR take `last` seconds: from 0 to both timeouts.
+        // The first failure takes `first` seconds, those after REPEAT_FOR take `last` seconds: from 0 to 6, the connect and the
+        // response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
             let server = |at: Duration| match at.saturating_sub(fails_from) {

@@ -184,25 +184,27 @@ impl Quota {
         let mut state = self.state();
         loop {
             let now = Instant::now();
-            let available = state.bucket.available(now, true);
-            let Some(priority) = state.queue.next(available <= now) else {
+            let drift_available = state.bucket.available(now, true);
+            let Some(priority) = state.queue.next(drift_available <= now) else {
                 if state.queue.is_empty() {
                     state.has_task = false;
                     return None;
                 }
                 // Only requests that detect drift wait.
-                return Some(available);
+                return Some(drift_available);
             };
             let detects_drift = priority == Priority::Drift;
             if let Err(again) = state.bucket.take(now, detects_drift) {
                 return Some(again);
             }
-            let token = Token { quota: Some(self.clone()), taken: now, detects_drift };
-            let waiter = state.queue.pop(priority);
-            // Dropping an unspent token would lock this quota again and deadlock, so the token of a waiter that is
-            // gone is spent here and given back below.
-            let granted = waiter.is_some_and(|waiter| waiter.send(token).map_err(Token::spend).is_ok());
-            if granted {
+            let waiter = state.queue.pop(priority, |waiter| !waiter.is_closed());
+            let is_granted = waiter.is_some_and(|waiter| {
+                let token = Token { quota: Some(self.clone()), taken: now, detects_drift };
+                // Dropping an unspent token would lock this quota again and deadlock, so the token of a waiter that is
+                // gone is spent here and given back below.
+                waiter.send(token).map_err(Token::spend).is_ok()
+            });
+            if is_granted {
                 state.queue.end_turn(priority);
             } else {
                 state.bucket.give_back(now, detects_drift);
@@ -239,7 +241,7 @@ impl Drop for Token {
     fn drop(&mut self) {
         if let Some(quota) = self.quota.take() {
             quota.state().bucket.give_back(self.taken, self.detects_drift);
-            // The next request waits for the time at which this token would have returned.
+            // Wakes the task, which otherwise sleeps until this token would have returned by itself.
             quota.changed.notify_one();
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The clocks of nodes can differ by more than the lease lasts, so the time in the lease is never compared with a clock, and
 //! only shows whether the lease was renewed. As in client-go, a lease has expired if it has not changed for its duration,
-//! which this replica measures with its own monotonic clock. This file ends an expired lease, and never any other.
+//! which this replica measures with its own monotonic clock. This file ends an expired lease, or one of this replica, and never
+//! any other.
 
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ pub(super) struct Standby {
 /// Who holds a lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
-    /// Nobody, or this replica.
-    NoOther,
+    Nobody,
+    /// This replica, in an earlier term or before its container was restarted.
+    ThisReplica,
     /// Another replica. The lease has changed within its duration.
     Another,
     /// Another replica. The lease has not changed for its duration.
@@ -50,7 +52,7 @@ impl Standby {
         Self { api, lease: lease.to_owned(), identity, duration, observed: None }
     }
 
-    /// Returns once no other replica holds the lease, or the lease does not exist. `on_read` is called after each successful
+    /// Returns once nobody holds the lease, or the lease does not exist. `on_read` is called after each successful
     /// read.
     ///
     /// # Errors
@@ -60,9 +62,11 @@ impl Standby {
             let Some(lease) = self.api.get_opt(&self.lease).await? else { return Ok(()) };
             on_read();
             match self.holder(&lease, Instant::now()) {
-                Holder::NoOther => return Ok(()),
-                Holder::Expired if self.remove_holder(&lease).await? => return Ok(()),
-                Holder::Another | Holder::Expired => {}
+                Holder::Nobody => return Ok(()),
+                // A lease that this replica holds already would be acquired without a write: a replica that can read but not
+                // write would lead again and again, and a restarted one could lead although the lease is about to expire.
+                Holder::ThisReplica | Holder::Expired if self.remove_holder(&lease).await? => return Ok(()),
+                Holder::Another | Holder::ThisReplica | Holder::Expired => {}
             }
             tokio::time::sleep(READ_INTERVAL).await;
         }
@@ -79,8 +83,10 @@ impl Standby {
 
     fn holder(&mut self, lease: &Lease, now: Instant) -> Holder {
         let spec = lease.spec.clone().unwrap_or_default();
-        if holder_of(&spec).is_none_or(|holder| *holder == self.identity) {
-            return Holder::NoOther;
+        match holder_of(&spec) {
+            None => return Holder::Nobody,
+            Some(holder) if *holder == self.identity => return Holder::ThisReplica,
+            Some(_) => {}
         }
         match &self.observed {
             Some((known, since)) if *known == spec => {
@@ -97,7 +103,7 @@ impl Standby {
         }
     }
 
-    /// Removes the holder of an expired lease. Returns `false` if the lease has changed since it was read.
+    /// Removes the holder of a lease. Returns `false` if the lease has changed since it was read.
     async fn remove_holder(&self, lease: &Lease) -> kube::Result<bool> {
         let nobody = json!({
             "metadata": {"resourceVersion": lease.resource_version()},
@@ -106,7 +112,10 @@ impl Standby {
         match self.api.patch(&self.lease, &PatchParams::default(), &Patch::Merge(&nobody)).await {
             Ok(_) => {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-                info!(lease = self.lease, holder, "ended a lease that its holder did not renew");
+                info!(
+                    lease = self.lease,
+                    holder, "ended a lease that its holder did not renew, or that was this replica's own"
+                );
                 Ok(true)
             }
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
@@ -135,6 +144,12 @@ mod tests {
     const DURATION: Duration = Duration::from_secs(30);
     /// Nobody else writes, and no read fails.
     const RELIABLE: (bool, bool) = (false, false);
+    /// Somebody else writes the lease just before each patch.
+    const CONTENDED: (bool, bool) = (true, false);
+    /// Each fifth read fails.
+    const FLAKY: (bool, bool) = (false, true);
+    /// The replica that holds the lease.
+    const HOLDER: &str = "first";
 
     /// An API server with one lease. It calls `at_read` before each read with the time since the start and the lease, which
     /// `at_read` may change.
@@ -187,7 +202,7 @@ mod tests {
     /// Returns a lease that was renewed so many times.
     fn renewed(times: u64) -> Value {
         // Far ahead of every clock: only a change counts.
-        json!({"holderIdentity": "first", "leaseDurationSeconds": 30,
+        json!({"holderIdentity": HOLDER, "leaseDurationSeconds": 30,
             "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", times / 60, times % 60)})
     }
 
@@ -244,7 +259,7 @@ mod tests {
     async fn lease_without_renewal_is_ended_after_its_duration() {
         let die = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs().min(100) / 20);
         // A read that fails does not begin the duration anew.
-        for faults in [RELIABLE, (false, true)] {
+        for faults in [RELIABLE, FLAKY] {
             let (Some(waited), false) = waits(die, faults, "second").await else { panic!("it is ended") };
             let since_renewal = waited.saturating_sub(Duration::from_secs(100));
             assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 3, "{waited:?}");
@@ -264,7 +279,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn own_lease_is_not_waited_for() {
-        assert_eq!(waits(|_, _| {}, RELIABLE, "first").await, (Some(Duration::ZERO), true));
+        assert_eq!(waits(|_, _| {}, RELIABLE, HOLDER).await, (Some(Duration::ZERO), false));
+        // A replica that cannot write does not lead.
+        assert_eq!(waits(|_, _| {}, CONTENDED, HOLDER).await, (None, true));
     }
 
     #[tokio::test]
@@ -278,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_that_another_standby_takes_is_not_ended() {
-        assert_eq!(waits(|_, _| {}, (true, false), "second").await, (None, true));
+    async fn lease_that_changes_after_the_read_is_not_ended() {
+        assert_eq!(waits(|_, _| {}, CONTENDED, "second").await, (None, true));
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. Up to 90 tokens per second are spread over the second, so that a burst
-//! that the network delays does not arrive together with the next one. Requests that only detect drift have a bucket of
-//! their own of half the rounded rate, so half of it is always left for changes. Pure: the time is an argument.
+//! that the network delays does not arrive together with the next one. A request that only detects drift also
+//! needs a token of a second bucket, which has half the rounded rate. So half of the rate is always left for changes. Pure:
+//! the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -290,14 +291,14 @@ mod tests {
     #[test]
     fn late_throttled_response_does_not_shorten_the_pause() {
         let start = Instant::now();
-        let mut bucket = TokenBucket::new(4_000);
-        for second in 0..5 {
+        let mut bucket = TokenBucket::new(16_000);
+        for second in 0..7 {
             bucket.throttled(start + second * SECOND);
         }
-        assert_eq!(bucket.take(start + 8 * SECOND, false), Err(start + 9 * SECOND));
-        bucket.succeeded(start + 5 * SECOND);
-        bucket.throttled(start + SECOND * 51 / 10);
-        assert_eq!(bucket.take(start + 8 * SECOND, false), Err(start + 9 * SECOND));
+        assert_eq!(bucket.take(start + 10 * SECOND, false), Err(start + 11 * SECOND));
+        bucket.succeeded(start + 7 * SECOND);
+        bucket.throttled(start + SECOND * 71 / 10);
+        assert_eq!(bucket.take(start + 10 * SECOND, false), Err(start + 11 * SECOND));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Request queue: changes before checks for drift, and namespaces take turns.
 //!
-//! Start and Stop precede the Describes of streams that change, and these precede the Describes that only detect drift.
+//! All requests of one queue have the same operation. Their priority is that of the reconcile: a Start or Stop precedes what
+//! is known to change, and this precedes what only detects drift. For `AssumeRole`, it is that of the request that follows.
 //! Every fourth request is a check for drift if one waits, so endless changes in one namespace do not hold up the checks of
 //! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends
 //! neither on time nor on a limit.
@@ -61,12 +62,13 @@ impl<T> Queue<T> {
         self.drift_turns.next(other, drift)
     }
 
-    /// Removes and returns the next request of this priority. If it is still wanted, [`end_turn`](Self::end_turn) must follow.
-    pub(super) fn pop(&mut self, priority: Priority) -> Option<T> {
-        self.by_priority[priority as usize].pop()
+    /// Removes and returns the next request of this priority that `is_wanted`. If it is permitted,
+    /// [`end_turn`](Self::end_turn) must follow.
+    pub(super) fn pop(&mut self, priority: Priority, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        self.by_priority[priority as usize].pop_wanted(is_wanted)
     }
 
-    /// Counts a request of this priority that was permitted, so that the next one of another priority gets its turn.
+    /// Counts a request that was permitted: after three others, a check for drift that waits is next.
     pub(super) fn end_turn(&mut self, priority: Priority) {
         if priority == Priority::Drift {
             self.drift_turns.record_drift();
@@ -87,7 +89,7 @@ mod tests {
     fn all(queue: &mut Queue<u32>) -> Vec<u32> {
         let next = || {
             let priority = queue.next(true)?;
-            let request = queue.pop(priority);
+            let request = queue.pop(priority, |_| true);
             queue.end_turn(priority);
             request
         };

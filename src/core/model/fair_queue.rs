@@ -42,6 +42,21 @@ impl<T> FairQueue<T> {
         self.pop_at(0).map(|(_, one)| one)
     }
 
+    /// Removes and returns the next item that `is_wanted`. Removes the other items before it, which use up no turns.
+    pub fn pop_wanted(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        while let Some(namespace) = self.namespaces.front() {
+            let waiting = self.waiting.get_mut(namespace)?;
+            let unwanted = waiting.iter().take_while(|one| !is_wanted(one)).count();
+            waiting.drain(..unwanted);
+            if !waiting.is_empty() {
+                return self.pop();
+            }
+            self.waiting.remove(namespace);
+            self.namespaces.pop_front();
+        }
+        None
+    }
+
     /// Removes and returns the next item of the namespace that holds the fewest permits; `has` returns the
     /// number of permits of a namespace. Returns the namespace, too.
     pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<(String, T)> {
@@ -103,6 +118,17 @@ mod tests {
         assert_eq!(turns.pop(), Some(0));
         assert_eq!(turns.pop(), Some(1000));
         assert_eq!(turns.pop(), Some(1));
+    }
+
+    #[test]
+    fn unwanted_items_use_up_no_turns() {
+        let mut turns = FairQueue::default();
+        for (namespace, one) in [("a", 1), ("a", 2), ("a", 30), ("b", 40), ("b", 5), ("c", 6), ("a", 50)] {
+            turns.push(namespace, one);
+        }
+        let served: Vec<u32> = std::iter::from_fn(|| turns.pop_wanted(|one| *one >= 10)).collect();
+        assert_eq!(served, [30, 40, 50]);
+        assert!(turns.is_empty());
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub enum Bug {
 pub type Planted = (Bug, &'static str, &'static str);
 
 /// Every planted bug.
-pub const ALL: [Planted; 44] = [
+pub const ALL: [Planted; 45] = [
     (Bug::NoCompareAndSwap, "after a conflict, the ledger overwrites the newer version", "P1 P2 P3 P10"),
     (Bug::CachedResource, "before a change, the resource is read from the cache again", "P3 P7 P9"),
     (Bug::SdkRetries, "the SDK retries Start after LimitExceeded, 5xx or no answer", "P1 P2"),
