@@ -333,11 +333,6 @@ impl KubeApi for BuggyKubeApi {
     }
 
     async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
-        if self.bug == Bug::CachedLedgerDeleted {
-            let name = ledger.metadata.name.as_deref().unwrap_or_default();
-            let current = self.port.ledger(name, ReadFrom::ApiServer).await?.ok_or(KubeError::Conflict)?;
-            return self.port.delete_ledger(&current).await;
-        }
         self.port.delete_ledger(ledger).await
     }
 
