@@ -294,6 +294,9 @@ mod tests {
 
     #[test]
     fn invalid_default_policy_is_rejected() {
+        let condition = |rest: &str| {
+            OWN.replace("{},", &format!(r#"{{"matchExpressions":[{{"key":"a",{rest}}}]}},"#)) + "}"
+        };
         for (policy, words) in [
             ("all".to_owned(), "not JSON"),
             ("{}".to_owned(), "not the spec"),
@@ -306,6 +309,10 @@ mod tests {
                     + "}",
                 "valeus",
             ),
+            (condition(r#""operator":"Exists","values":["b"]"#), "a: values must be set"),
+            (condition(r#""operator":"DoesNotExist","values":["b"]"#), "a: values must be set"),
+            (condition(r#""operator":"In""#), "a: values must be set"),
+            (condition(r#""operator":"NotIn","values":[]"#), "a: values must be set"),
             (OWN.replace("own", "*") + "}", "12 digits or own"),
         ] {
             let error = format!("{:#}", run(&["--default-policy", &policy]).unwrap_err());

@@ -21,6 +21,7 @@ use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::principal::{Principal, Role, SESSION_TAGS};
 use stream_encryption_core::model::service::Operation;
+use tracing::debug;
 
 use super::credentials::{BaseCredentials, Session};
 use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed};
@@ -62,11 +63,35 @@ impl RoleAssumer {
     }
 
     /// Returns credentials of `role` in a new session for `principal`.
+    ///
+    /// EKS Pod Identity gives the operator's own session six tags, which STS counts together with these. If all of them are
+    /// too large, the tag of the resource is left out, then that of the namespace, too. A condition on a missing tag allows
+    /// nothing, and the name of the session still contains both.
     pub(super) async fn credentials(
         &self,
         role: &Role,
         principal: &Principal,
         queue_key: &QueueKey,
+    ) -> Result<Credentials, AwsError> {
+        let mut tags = tags(principal)?;
+        loop {
+            let assumed = self.assume(role, principal, queue_key, tags.clone()).await;
+            let is_too_large =
+                assumed.as_ref().is_err_and(|error| error.code.as_deref() == Some("PackedPolicyTooLarge"));
+            if !is_too_large || tags.pop().is_none() {
+                return assumed;
+            }
+            debug!(role = role.arn.to_string(), tags = tags.len(), "session tags too large, leaving one out");
+        }
+    }
+
+    /// Requests credentials of `role` in a session with these tags.
+    async fn assume(
+        &self,
+        role: &Role,
+        principal: &Principal,
+        queue_key: &QueueKey,
+        tags: Vec<Tag>,
     ) -> Result<Credentials, AwsError> {
         let request = self
             .client
@@ -74,7 +99,7 @@ impl RoleAssumer {
             .role_arn(role.arn.to_string())
             .set_external_id(role.external_id.as_ref().map(|id| id.as_str().to_owned()))
             .role_session_name(session_name(principal))
-            .set_tags(Some(tags(principal)?))
+            .set_tags(Some(tags))
             .duration_seconds(i32::try_from(SESSION_DURATION.as_secs()).unwrap_or(i32::MAX));
         let send_as = async |base: Session| {
             let overrides = Builder::default().credentials_provider(base.credentials);
@@ -113,6 +138,7 @@ fn credentials(answer: AssumeRoleOutput) -> Result<Credentials, AwsError> {
     }
 }
 
+/// Returns the tags of a session, the most important one first.
 fn tags(principal: &Principal) -> Result<Vec<Tag>, AwsError> {
     let values = [&principal.namespace, &principal.resource];
     let tags = SESSION_TAGS

@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use serde_json::Value;
-use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::policy::{LabelOperator, StreamEncryptionPolicySpec};
 use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::service::AWS_LIMIT;
 
@@ -23,6 +23,15 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     let (_, malformed) = Policy::read(&spec);
     if let Some(error) = malformed.into_iter().next() {
         return Err(error).context("--default-policy");
+    }
+    // As the rule of the CustomResourceDefinition. Kubernetes' own selector drops the values of Exists, and would select more.
+    for condition in &spec.namespace_selector.match_expressions {
+        let takes_values = matches!(condition.operator, LabelOperator::In | LabelOperator::NotIn);
+        anyhow::ensure!(
+            takes_values != condition.values.is_empty(),
+            "--default-policy: namespaceSelector: {}: values must be set for In and NotIn, and must be empty for Exists and DoesNotExist",
+            condition.key
+        );
     }
     let calls = spec.max_calls_per_day;
     anyhow::ensure!(

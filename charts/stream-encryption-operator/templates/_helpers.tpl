@@ -6,16 +6,18 @@
 
 {{/* 52 letters, so that the longest suffix, -resources, still fits. */}}
 {{- define "stream-encryption-operator.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
-{{- else }}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 52 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{- $fullname := printf "%s-%s" .Release.Name $name }}
+{{- if .Values.fullnameOverride }}
+{{- $fullname = .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name }}
+{{- $fullname = .Release.Name }}
 {{- end }}
+{{- /* A Service requires the letter, and YAML reads these words as other values than texts. */}}
+{{- if or (not (regexMatch "^[a-z]" $fullname)) (has $fullname (list "y" "n" "yes" "no" "on" "off" "true" "false" "null")) }}
+{{- fail (printf "the objects would be named %s: set fullnameOverride to a name that begins with a letter and is no YAML keyword" $fullname) }}
 {{- end }}
+{{- $fullname | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Where the operator runs, and its objects and ledgers are. */}}
@@ -26,7 +28,7 @@
 {{/* These two never change: a Deployment's selector cannot. They are those of config/operator too, so that a release can take over what kubectl installed. */}}
 {{- define "stream-encryption-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "stream-encryption-operator.sharedLabels" -}}
@@ -131,7 +133,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* Not those of the operator's pods, or the Service would send requests to the pod of `helm test`. */}}
 {{- define "stream-encryption-operator.testLabels" -}}
 app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | trunc 58 }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The end of an alert's description: at most ten resources, by a query in quotes, if kube-state-metrics exports them. */}}

@@ -74,7 +74,7 @@ resource "aws_cloudwatch_event_rule" "events" {
   event_pattern = <<-JSON
     {
       "source": ["aws.firehose", "aws.kinesis", "aws.kms"],
-      "detail-type": ["AWS API Call via CloudTrail"],
+      "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail"],
       "detail": {
         "eventName": [
           "StartDeliveryStreamEncryption",
@@ -92,6 +92,7 @@ resource "aws_cloudwatch_event_rule" "events" {
           "PutKeyPolicy",
           "ImportKeyMaterial",
           "DeleteImportedKeyMaterial",
+          "DeleteExpiredKeyMaterial",
           "CreateAlias",
           "UpdateAlias",
           "DeleteAlias"

@@ -129,6 +129,9 @@ struct Record {
     user_identity: Option<Identity>,
     #[serde(default)]
     request_parameters: Option<Parameters>,
+    /// The parameters of an event that no request has caused.
+    #[serde(default)]
+    service_event_details: Option<Parameters>,
 }
 
 #[derive(Deserialize)]
@@ -205,6 +208,7 @@ fn subject(scope: &EventScope, service: &str, record: Record) -> Result<Subject,
             | "PutKeyPolicy"
             | "ImportKeyMaterial"
             | "DeleteImportedKeyMaterial"
+            | "DeleteExpiredKeyMaterial"
             | "CreateAlias"
             | "UpdateAlias"
             | "DeleteAlias",
@@ -238,7 +242,8 @@ fn stream(scope: &EventScope, record: &Record) -> Result<StreamArn, EventError> 
 
 /// Returns the key or alias of a record.
 fn key(scope: &EventScope, record: &Record) -> Result<Subject, EventError> {
-    let parameters = record.request_parameters.as_ref().ok_or(EventError::Invalid("requestParameters"))?;
+    let parameters = record.request_parameters.as_ref().or(record.service_event_details.as_ref());
+    let parameters = parameters.ok_or(EventError::Invalid("requestParameters"))?;
     if let Some(alias) = &parameters.alias_name {
         return Ok(Subject::Alias(alias.clone()));
     }

@@ -2,7 +2,7 @@
 //! API server accepts them, and `values.rs` which values are rejected.
 
 use packages::CHART;
-use packages::objects::{NAMESPACE, RELEASE, name, of_kind, only, word};
+use packages::objects::{NAMESPACE, RELEASE, name, of_kind, only, rendered, word};
 use packages::programs::run_helm;
 use serde_json::{Value, json};
 
@@ -225,9 +225,10 @@ async fn service_account_has_given_labels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_are_texts_whatever_their_names() {
     let watched = ["111122223333", "no", "1e3"];
-    let values =
-        json!({"installScope": "namespace", "watchNamespaces": watched, "namespaceOverride": "0123"});
+    let values = json!({"installScope": "namespace", "watchNamespaces": watched, "namespaceOverride": "0123", "serviceMonitor": {"enabled": true}});
     let objects = chart(values).await;
+    let monitored = &only(&objects, "ServiceMonitor")["spec"]["namespaceSelector"];
+    assert_eq!(*monitored, json!({"matchNames": ["0123"]}));
     for object in objects.iter().filter(|object| object["metadata"].get("namespace").is_some()) {
         let namespace = object["metadata"]["namespace"].as_str();
         let is_known = namespace.is_some_and(|name| name == "0123" || watched.contains(&name));
@@ -237,6 +238,19 @@ async fn namespaces_are_texts_whatever_their_names() {
     let rules = cluster_roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
     let names = rules.filter(|rule| rule["resources"] == json!(["namespaces"]));
     assert_eq!(names.map(|rule| rule["resourceNames"].clone()).collect::<Vec<_>>(), [json!(watched)]);
+}
+
+/// A Service cannot have such a name, or YAML reads it as another value.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_names_are_refused() {
+    for name in ["123", "4operators", "on", "no", "null"] {
+        let error = rendered(&json!({"fullnameOverride": name})).await.expect_err(name);
+        assert!(format!("{error:#}").contains("set fullnameOverride to a name that"), "{name}: {error:#}");
+    }
+    for name in ["none", "one-1"] {
+        let objects = chart(json!({"fullnameOverride": name})).await;
+        assert_eq!(only(&objects, "Service")["metadata"]["name"], name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

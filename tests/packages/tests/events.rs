@@ -72,7 +72,8 @@ fn event_patterns_name_exactly_the_parsed_events() {
     for (file, pattern) in patterns() {
         assert_eq!(words(&pattern["source"]), services, "{file}");
         assert_eq!(words(&pattern["detail"]["eventName"]), events, "{file}");
-        assert_eq!(pattern["detail-type"], json!(["AWS API Call via CloudTrail"]), "{file}");
+        let kinds = ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail"];
+        assert_eq!(pattern["detail-type"], json!(kinds), "{file}");
         assert_eq!(pattern.as_object().map(serde_json::Map::len), Some(3), "{file}");
     }
 }

@@ -234,6 +234,26 @@ async fn start_without_session_has_a_known_outcome() {
     operator.start(&stream, &Key::AwsOwned, &principal, &signer, simulated.now()).await.unwrap();
 }
 
+/// With EKS Pod Identity, the operator's own session has tags, which count together with these.
+#[tokio::test]
+async fn session_tags_that_are_too_large_are_left_out() {
+    let stage = Stage::new().await;
+    let Stage { simulated, operator } = &stage;
+    let (stream, principal) = (orders(Service::Kinesis, OTHERS[0]), by_role_of(OTHERS[0], "orders"));
+    for refused in 1..=3 {
+        let message = "Packed size of session tags consumes 112% of allotted space.".to_owned();
+        let too_large = Scripted::Refuse { code: "PackedPolicyTooLarge".to_owned(), message, status: 400 };
+        simulated.world().script(Rule { times: Some(refused), ..Rule::always(too_large).on("AssumeRole") });
+        let before = stage.calls(0).len();
+        let described = operator.describe_stream(&stream, &principal, Priority::Drift).await;
+        assert_eq!(described.is_ok(), refused < 3);
+        let assumed = stage.calls(before).iter().filter(|call| call.operation == "AssumeRole").count();
+        assert_eq!(assumed, usize::try_from(refused).unwrap().min(2) + 1);
+        simulated.world().clear_faults();
+        simulated.advance(SignedDuration::from_hours(1));
+    }
+}
+
 #[tokio::test]
 async fn revoked_permission_takes_effect_when_session_ends() {
     let stage = Stage::new().await;

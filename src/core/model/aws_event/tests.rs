@@ -123,6 +123,19 @@ fn key_and_alias_are_read_in_each_form() {
     }
 }
 
+/// As AWS documents it
+/// ([DeleteExpiredKeyMaterial](https://docs.aws.amazon.com/kms/latest/developerguide/ct-deleteexpiredkeymaterial.html)).
+#[test]
+fn expiry_of_key_material_is_read_without_a_request() {
+    let id = "22222222-2222-4222-8222-222222222222";
+    let mut event = event("kms", "DeleteExpiredKeyMaterial", &Value::Null);
+    event["detail-type"] = json!("AWS Service Event via CloudTrail");
+    event["detail"]["eventType"] = json!("AwsServiceEvent");
+    event["detail"]["serviceEventDetails"] = json!({"keyId": id});
+    let arn = format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{id}");
+    assert_eq!(subject_of(&event), Ok(Subject::Key(arn.parse().unwrap())));
+}
+
 #[test]
 fn key_of_another_account_than_the_event_is_invalid() {
     let id = "22222222-2222-4222-8222-222222222222";
