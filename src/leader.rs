@@ -3,8 +3,8 @@
 //!
 //! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits instead
 //! of the library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from
-//! a leader that works. Two cases remain in which two replicas lead until the first one renews, up to 13 s later: two standbys
-//! find the lease free at the same time, and the clock of the slower one is ahead; or somebody deletes the Lease.
+//! a leader that works. In two cases two replicas lead until the earlier one renews, up to 13 s later: somebody deletes the
+//! Lease; or two standbys find it free at the same time, and the later one, whose clock is ahead, takes it for expired.
 //!
 //! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
 //! make no call twice, because each call is fenced by its ledger.
@@ -38,16 +38,16 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRAC
 /// requests, so it fails within 12 s, less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long failed renewals are repeated, counted from the end of the first: so short that the term ends before the lease
-/// does, even if each write ends with a timeout. Reconciles that are running then may outlast the lease; the ledger is their
-/// fence.
+/// How long renewals are repeated after the first failure. At worst the first takes 6 s, the repetitions begin within 5 s,
+/// and the last takes 6 s: together [`RENEW_GRACE_PERIOD`], so the term ends before the lease does. Reconciles that are
+/// running then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Delay before the next attempt to acquire the lease, after an error.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Timeout of one attempt to acquire a free lease.
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
+/// Timeout of one attempt to acquire a free lease: five requests, with 3 s for each response, and a connection.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(18);
 
 /// A candidate for the lease.
 pub struct LeaderElection {
@@ -86,7 +86,7 @@ impl LeaderElection {
         on_lease_read: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
-        let (mut warnings, mut refusals) = (Warnings::default(), Warnings::default());
+        let (mut error_warnings, mut acquire_warnings) = (Warnings::default(), Warnings::default());
         // Kept across attempts: a read that fails must not restart the wait for the lease to expire.
         let mut standby = Standby::new(
             self.client.clone(),
@@ -96,29 +96,18 @@ impl LeaderElection {
             Duration::from_secs(LEASE_DURATION),
         );
         while !end.is_cancelled() {
-            let acquiring = self.acquire(&mut standby, &on_lease_read);
+            let acquiring = self.acquire(&mut standby, &mut acquire_warnings, &on_lease_read);
             let acquired = tokio::select! {
                 acquired = acquiring => acquired,
                 () = end.cancelled() => return,
             };
             let ended = match acquired {
                 Ok(Some(manager)) => self.lead(&manager, end, &work).await,
-                // Another replica was faster, or the API server is slow, or it answers each write with a conflict, which the
-                // library repeats without an error.
-                Ok(None) => {
-                    if standby.nobody_holds_lease().await.unwrap_or_default() && refusals.is_due() {
-                        let within = ACQUIRE_WITHIN.as_secs();
-                        warn!(
-                            lease = self.lease,
-                            "nobody holds the lease, but it could not be acquired within {within} s; delete the Lease if that continues"
-                        );
-                    }
-                    Ok(())
-                }
+                Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                if warnings.is_due() {
+                if error_warnings.is_due() {
                     let error = error_chain(&error);
                     warn!(error, lease = self.lease, "failed to read or write the lease");
                 }
@@ -130,11 +119,12 @@ impl LeaderElection {
         }
     }
 
-    /// Waits until nobody holds the lease, and acquires it. Returns `None` if that takes longer than [`ACQUIRE_WITHIN`],
-    /// for example because another replica acquires it first.
+    /// Waits, without a limit, until nobody holds the lease. Then returns `None` if acquiring it takes longer than
+    /// [`ACQUIRE_WITHIN`], for example because another replica acquires it first.
     async fn acquire(
         &self,
         standby: &mut Standby,
+        warnings: &mut Warnings,
         on_lease_read: impl Fn(),
     ) -> kube_lease_manager::Result<Option<LeaseManager>> {
         standby.wait(&on_lease_read).await?;
@@ -143,11 +133,22 @@ impl LeaderElection {
         // It returns `true` as soon as this replica holds the lease.
         match tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             Ok(is_held) => Ok(is_held?.then_some(manager)),
-            Err(_) => Ok(None),
+            Err(_) => {
+                // If no other replica was faster, the API server is slow, or it answers each write with a conflict, which the
+                // library repeats without an error.
+                if standby.no_other_holds_lease().await? && warnings.is_due() {
+                    warn!(
+                        lease = self.lease,
+                        "no other replica holds the lease, but it could not be acquired within {} s; if the API server responds quickly, delete the Lease",
+                        ACQUIRE_WITHIN.as_secs()
+                    );
+                }
+                Ok(None)
+            }
         }
     }
 
-    /// Returns the manager of the lease, which it creates if the lease does not exist.
+    /// Returns a manager of the lease. Creates the lease if it does not exist.
     async fn create_manager(&self) -> kube_lease_manager::Result<LeaseManager> {
         let manager = LeaseManagerBuilder::new(self.client.clone(), &self.lease)
             .with_namespace(&self.namespace)
@@ -169,8 +170,8 @@ impl LeaderElection {
         let token = end.child_token();
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
-        let failure = tokio::select! {
-            failure = renew(async || manager.changed().await) => failure,
+        let lost = tokio::select! {
+            lost = renew(async || manager.changed().await) => lost,
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
@@ -187,7 +188,7 @@ impl LeaderElection {
         if let Err(error) = running.await {
             resume_unwind(error.into_panic());
         }
-        failure
+        lost
     }
 }
 
@@ -211,8 +212,7 @@ async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bo
             Err(error) => error,
             Ok(_) => return Ok(()),
         };
-        // A renewal that fails takes less than RENEW_INTERVAL. A longer call of `changed` has therefore renewed the lease before
-        // it failed, so the time of the failures begins anew.
+        // A call that lasts so long has first waited for the next renewal, so this is the first failure of a new series.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_renewals_do_not_end_a_term_within_the_lease() {
+    async fn single_failed_renewals_do_not_end_a_term() {
         let mut renewals = 0;
         let every_second_one_fails = |_| {
             renewals += 1;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn term_ends_while_its_lease_is_valid() {
+    async fn lasting_failures_end_the_term_before_the_lease() {
         // The first failure takes `first` seconds, those after REPEAT_FOR take `last` seconds: from 0 to 6, the connect and the
         // response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {

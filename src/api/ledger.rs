@@ -42,12 +42,12 @@ pub struct StreamLedgerSpec {
     /// The creation time of the stream as AWS last reported it. If AWS reports another time, the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_creation_time: Option<MicroTime>,
-    /// The operator's calls, oldest first. Each counts for 24 hours and 31 minutes; the operator removes those that no longer count before its next call. Refused calls on Kinesis do not count against the limit.
+    /// The operator's calls, oldest first. Each counts for 24 hours and 31 minutes; before its next call, the operator removes those that no longer count. Refused calls on Kinesis do not count against the limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers, oldest first. Each counts for 24 hours and 15 minutes; the operator removes those that no longer count before its next call. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). The operator does not count those that AWS refused.
+    /// The calls of other callers, oldest first. Each counts for 24 hours and 15 minutes; before its next call, the operator removes those that no longer count. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). The operator does not count those that AWS refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -115,7 +115,7 @@ pub struct Call {
     /// Whether AWS has reported the effect of the call.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
-    /// The value of the retry annotation when the operator wrote this entry.
+    /// The value of the annotation streamencryption.dev/retry when the operator wrote this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,
@@ -208,7 +208,7 @@ pub struct KnownEncryption {
 pub struct Attempts {
     /// The number of attempts.
     pub count: u32,
-    /// No further attempt is made before this time, unless the desired encryption, the key's state or the retry annotation changes.
+    /// No further attempt is made before this time, unless the desired encryption, the key's state or the annotation streamencryption.dev/retry changes.
     pub not_before_time: MicroTime,
     /// The encryption that the attempts requested.
     pub target: Target,
@@ -216,7 +216,7 @@ pub struct Attempts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
-    /// The value of the retry annotation at the last attempt.
+    /// The value of the annotation streamencryption.dev/retry at the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,

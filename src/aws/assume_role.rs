@@ -7,6 +7,7 @@
 //! own credentials again each time, and has no rate limit. The external id is used in the request only; this
 //! file caches nothing.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -21,13 +22,14 @@ use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::principal::{Principal, Role, SESSION_TAGS};
 use stream_encryption_core::model::service::Operation;
-use tracing::debug;
+use tracing::warn;
 
 use super::credentials::{BaseCredentials, Session};
 use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed};
 use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::signable::unsignable;
+use crate::telemetry::Warnings;
 
 const OPERATION: Operation = Operation::AssumeRole;
 /// Duration of a session: the maximum for a role that is assumed from a role
@@ -46,6 +48,7 @@ pub(super) struct RoleAssumer {
     sender: RequestSender,
     base: BaseCredentials,
     quota: QuotaScope,
+    warnings: Mutex<Warnings>,
 }
 
 impl RoleAssumer {
@@ -59,14 +62,13 @@ impl RoleAssumer {
     ) -> Self {
         // AWS counts these requests against the caller's account, regardless of the role's account.
         let quota = QuotaScope { operation: OPERATION, account: None, region };
-        Self { client: Client::new(config), sender, base, quota }
+        Self { client: Client::new(config), sender, base, quota, warnings: Mutex::default() }
     }
 
     /// Returns credentials of `role` in a new session for `principal`.
     ///
     /// EKS Pod Identity gives the operator's own session six tags, which STS counts together with these. If all of them are
-    /// too large, the tag of the resource is left out, then that of the namespace, too. A condition on a missing tag allows
-    /// nothing, and the name of the session still contains both.
+    /// too large, the tag of the resource is left out. The tag of the namespace is not: policies may depend on it.
     pub(super) async fn credentials(
         &self,
         role: &Role,
@@ -74,15 +76,20 @@ impl RoleAssumer {
         queue_key: &QueueKey,
     ) -> Result<Credentials, AwsError> {
         let mut tags = tags(principal)?;
-        loop {
-            let assumed = self.assume(role, principal, queue_key, tags.clone()).await;
-            let is_too_large =
-                assumed.as_ref().is_err_and(|error| error.code.as_deref() == Some("PackedPolicyTooLarge"));
-            if !is_too_large || tags.pop().is_none() {
-                return assumed;
-            }
-            debug!(role = role.arn.to_string(), tags = tags.len(), "session tags too large, leaving one out");
+        let assumed = self.assume(role, principal, queue_key, tags.clone()).await;
+        if !assumed.as_ref().is_err_and(|error| error.code.as_deref() == Some("PackedPolicyTooLarge")) {
+            return assumed;
         }
+        tags.truncate(1);
+        if self.warnings.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
+            warn!(
+                namespace = principal.namespace,
+                name = principal.resource,
+                role = role.arn.to_string(),
+                "session tags are too large, leaving out the tag of the resource"
+            );
+        }
+        self.assume(role, principal, queue_key, tags).await
     }
 
     /// Requests credentials of `role` in a session with these tags.
@@ -138,7 +145,7 @@ fn credentials(answer: AssumeRoleOutput) -> Result<Credentials, AwsError> {
     }
 }
 
-/// Returns the tags of a session, the most important one first.
+/// Returns the tags of a session: that of the namespace, then that of the resource.
 fn tags(principal: &Principal) -> Result<Vec<Tag>, AwsError> {
     let values = [&principal.namespace, &principal.resource];
     let tags = SESSION_TAGS

@@ -3,7 +3,7 @@
 //! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share of each limit
 //! that the administrator sets. Requests that only detect drift get at most half of that share. It slows down if AWS throttles
 //! nevertheless, and serves requests by priority, and namespaces in turn. It sends nothing itself. A waiter that is dropped
-//! costs neither a token nor a turn, and no background task runs while no request waits.
+//! while it waits costs neither a token nor a turn. The background task of a queue ends when no request waits any more.
 
 mod bucket;
 mod queue;
@@ -184,14 +184,15 @@ impl Quota {
         let mut state = self.state();
         loop {
             let now = Instant::now();
-            let drift_available = state.bucket.available(now, true);
-            let Some(priority) = state.queue.next(drift_available <= now) else {
+            let detects_drift = true;
+            let drift_available_from = state.bucket.available_from(now, detects_drift);
+            let Some(priority) = state.queue.next(drift_available_from <= now) else {
                 if state.queue.is_empty() {
                     state.has_task = false;
                     return None;
                 }
                 // Only requests that detect drift wait.
-                return Some(drift_available);
+                return Some(drift_available_from);
             };
             let detects_drift = priority == Priority::Drift;
             if let Err(again) = state.bucket.take(now, detects_drift) {

@@ -63,8 +63,8 @@ impl Standby {
             on_read();
             match self.holder(&lease, Instant::now()) {
                 Holder::Nobody => return Ok(()),
-                // A lease that this replica holds already would be acquired without a write: a replica that can read but not
-                // write would lead again and again, and a restarted one could lead although the lease is about to expire.
+                // The lease of this replica ends, too: the library would take it over without a write. A replica that cannot
+                // write would lead again and again, and a restarted one could lead on a lease that is about to expire.
                 Holder::ThisReplica | Holder::Expired if self.remove_holder(&lease).await? => return Ok(()),
                 Holder::Another | Holder::ThisReplica | Holder::Expired => {}
             }
@@ -72,13 +72,14 @@ impl Standby {
         }
     }
 
-    /// Returns whether the lease exists and neither another replica nor this one holds it.
+    /// Returns whether the lease exists and no other replica holds it.
     ///
     /// # Errors
     /// As [`Standby::wait`].
-    pub(super) async fn nobody_holds_lease(&self) -> kube::Result<bool> {
-        let lease = self.api.get_opt(&self.lease).await?;
-        Ok(lease.is_some_and(|lease| holder_of(&lease.spec.unwrap_or_default()).is_none()))
+    pub(super) async fn no_other_holds_lease(&self) -> kube::Result<bool> {
+        let Some(lease) = self.api.get_opt(&self.lease).await? else { return Ok(false) };
+        let spec = lease.spec.unwrap_or_default();
+        Ok(holder_of(&spec).is_none_or(|holder| *holder == self.identity))
     }
 
     fn holder(&mut self, lease: &Lease, now: Instant) -> Holder {
@@ -285,12 +286,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lease_without_holder_is_held_by_nobody() {
-        let holders = [(json!({}), true), (json!({"holderIdentity": ""}), true), (renewed(0), false)];
-        for (spec, is_free) in holders {
+    async fn lease_without_another_holder_is_recognized() {
+        let held = |holder: &str| json!({"holderIdentity": holder});
+        for (spec, is_free) in
+            [(json!({}), true), (held(""), true), (held("second"), true), (renewed(0), false)]
+        {
             let (standby, server) = standby(|_, _| {}, RELIABLE, "second");
             *server.spec.lock().unwrap() = spec;
-            assert_eq!(standby.nobody_holds_lease().await.unwrap(), is_free);
+            assert_eq!(standby.no_other_holds_lease().await.unwrap(), is_free);
         }
     }
 

@@ -13,8 +13,9 @@
 {{- else if contains $name .Release.Name }}
 {{- $fullname = .Release.Name }}
 {{- end }}
-{{- /* A Service requires the letter, and YAML reads these words as other values than texts. */}}
-{{- if or (not (regexMatch "^[a-z]" $fullname)) (has $fullname (list "y" "n" "yes" "no" "on" "off" "true" "false" "null")) }}
+{{- /* A Service requires the letter. YAML reads the others as other values than texts. */}}
+{{- $isNoText := or (regexMatch "^([0-9]+(e[0-9]+)?|0[xob][0-9a-f]+)$" $fullname) (has $fullname (list "y" "n" "yes" "no" "on" "off" "true" "false" "null")) }}
+{{- if or $isNoText (and .Values.metrics.service.enabled (not (regexMatch "^[a-z]" $fullname))) }}
 {{- fail (printf "the objects would be named %s: set fullnameOverride to a name that begins with a letter and is no YAML keyword" $fullname) }}
 {{- end }}
 {{- $fullname | trunc 52 | trimSuffix "-" }}
@@ -27,7 +28,7 @@
 
 {{/* These two never change: a Deployment's selector cannot. They are those of config/operator too, so that a release can take over what kubectl installed. */}}
 {{- define "stream-encryption-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . }}
+app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
@@ -132,7 +133,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* Not those of the operator's pods, or the Service would send requests to the pod of `helm test`. */}}
 {{- define "stream-encryption-operator.testLabels" -}}
-app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | trunc 58 }}-test
+app.kubernetes.io/name: {{ printf "%s-test" (include "stream-encryption-operator.name" . | trunc 58) | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 

@@ -1,11 +1,10 @@
-//! Token bucket with a sliding window: each token returns one second after it was taken, and tokens are taken one
-//! after the other, not all at once.
+//! Token bucket with a sliding window: each token returns one second after it was taken (below one request per second:
+//! after the time of one request), and tokens are taken one after the other, not all at once.
 //!
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
-//! to a whole number: 3.95 per second permits 3. Up to 90 tokens per second are spread over the second, so that a burst
-//! that the network delays does not arrive together with the next one. A request that only detects drift also
-//! needs a token of a second bucket, which has half the rounded rate. So half of the rate is always left for changes. Pure:
-//! the time is an argument.
+//! to a whole number: 3.95 per second permits 3. At rates of up to 90 per second, the tokens are spaced over the second:
+//! otherwise the network could deliver two bursts together. A request that only detects drift also needs a token of a second
+//! bucket, which has half the rounded rate. So half of the rate is always left for changes. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -63,17 +62,17 @@ impl TokenBucket {
 
     /// Returns the time from which a token is available; `now` if one is. `detects_drift` states whether it is for a
     /// request that only detects drift.
-    pub(super) fn available(&mut self, now: Instant, detects_drift: bool) -> Instant {
-        let mut available = self.all.available(now, self.rate);
+    pub(super) fn available_from(&mut self, now: Instant, detects_drift: bool) -> Instant {
+        let mut available = self.all.available_from(now, self.rate);
         if detects_drift {
-            available = available.max(self.drift.available(now, self.drift_rate()));
+            available = available.max(self.drift.available_from(now, self.drift_rate()));
         }
         self.paused_until.map_or(available, |until| available.max(until))
     }
 
     /// Takes a token, or returns the time at which one may be available.
     pub(super) fn take(&mut self, now: Instant, detects_drift: bool) -> Result<(), Instant> {
-        let available = self.available(now, detects_drift);
+        let available = self.available_from(now, detects_drift);
         if available > now {
             return Err(available);
         }
@@ -133,7 +132,7 @@ struct Taken(VecDeque<Instant>);
 
 impl Taken {
     /// Returns the time from which another token is available at this rate; `now` if one is.
-    fn available(&mut self, now: Instant, rate: u32) -> Instant {
+    fn available_from(&mut self, now: Instant, rate: u32) -> Instant {
         let lifetime = token_lifetime(rate);
         while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
             self.0.pop_front();
@@ -170,8 +169,8 @@ fn token_lifetime(rate: u32) -> Duration {
 /// Returns the pause between two tokens: nine tenths of one interval of the rate, so that a late timer does not lower the
 /// rate. The return of the tokens is what limits the rate.
 fn pause(rate: u32) -> Duration {
-    let share = SECOND * 900 / rate.max(1);
-    if share < SHORTEST_PAUSE { Duration::ZERO } else { share }
+    let spacing = SECOND * 900 / rate.max(1);
+    if spacing < SHORTEST_PAUSE { Duration::ZERO } else { spacing }
 }
 
 #[cfg(test)]

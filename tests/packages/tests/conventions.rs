@@ -247,6 +247,15 @@ async fn names_that_are_no_names_are_refused() {
         let error = rendered(&json!({"fullnameOverride": name})).await.expect_err(name);
         assert!(format!("{error:#}").contains("set fullnameOverride to a name that"), "{name}: {error:#}");
     }
+    // The labels are texts, too.
+    let objects =
+        chart(json!({"nameOverride": "123", "fullnameOverride": "one", "serviceAccount": {"name": "1e3"}}))
+            .await;
+    assert_eq!(only(&objects, "Service")["metadata"]["labels"]["app.kubernetes.io/name"], "123");
+    assert_eq!(only(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"], "1e3");
+    let objects =
+        chart(json!({"fullnameOverride": "4ops", "metrics": {"service": {"enabled": false}}})).await;
+    assert_eq!(only(&objects, "Deployment")["metadata"]["name"], "4ops");
     for name in ["none", "one-1"] {
         let objects = chart(json!({"fullnameOverride": name})).await;
         assert_eq!(only(&objects, "Service")["metadata"]["name"], name);

@@ -60,6 +60,15 @@ async fn invalid_values_are_rejected() {
         ("defaultPolicy.maxCallsPerDay", json!(26)),
         ("defaultPolicy.streams", json!(["arn:aws:kinesis:*:*:stream/*"])),
         ("defaultPolicy.keys", json!(["*"])),
+        (
+            "defaultPolicy.namespaceSelector.matchExpressions",
+            json!([{"key": "a", "operator": "Exists", "values": ["b"]}]),
+        ),
+        ("defaultPolicy.namespaceSelector.matchExpressions", json!([{"key": "a", "operator": "In"}])),
+        (
+            "defaultPolicy.namespaceSelector.matchExpressions",
+            json!([{"key": "a", "operator": "NotIn", "values": []}]),
+        ),
         ("admissionPolicy.accounts", json!(["1111-2222-3333"])),
         ("admissionPolicy.accounts", json!([111_122_223_333_u64])),
         ("admissionPolicy.enabled", json!("auto")),

@@ -336,6 +336,7 @@ impl<'a, P: Wiring> Run<'a, P> {
         replica_state.planned_failure = None;
         replica_state.caches = Caches::default();
         replica_state.paused_until = Timestamp::MIN;
+        state.invariants.memory_is_lost(process.replica);
     }
 
     fn boot(&mut self, replica: usize) {

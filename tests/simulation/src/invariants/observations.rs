@@ -136,6 +136,11 @@ impl Invariants {
         true
     }
 
+    /// Records that a replica remembers nothing any more.
+    pub fn memory_is_lost(&mut self, replica: usize) {
+        self.remembered_encrypted.retain(|(other, _)| *other != replica);
+    }
+
     /// Discards the observations of a reconcile that may not write its ledger. They are not stored, and the
     /// status reports this.
     pub fn discard_observations(&mut self, task: usize) {
