@@ -131,21 +131,19 @@ impl LeaderElection {
         let manager = self.create_manager().await?;
         on_lease_read();
         // It returns `true` as soon as this replica holds the lease.
-        match tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
-            Ok(is_held) => Ok(is_held?.then_some(manager)),
-            Err(_) => {
-                // If no other replica was faster, the API server is slow, or it answers each write with a conflict, which the
-                // library repeats without an error.
-                if standby.no_other_holds_lease().await? && warnings.is_due() {
-                    warn!(
-                        lease = self.lease,
-                        "no other replica holds the lease, but it could not be acquired within {} s; if the API server responds quickly, delete the Lease",
-                        ACQUIRE_WITHIN.as_secs()
-                    );
-                }
-                Ok(None)
-            }
+        if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
+            return Ok(is_held?.then_some(manager));
         }
+        // If no other replica was faster, the API server is slow, or it answers each write with a conflict, which the
+        // library repeats without an error.
+        if standby.no_other_holds_lease().await? && warnings.is_due() {
+            warn!(
+                lease = self.lease,
+                "no other replica holds the lease, but it could not be acquired within {} s; if the API server responds quickly, delete the Lease",
+                ACQUIRE_WITHIN.as_secs()
+            );
+        }
+        Ok(None)
     }
 
     /// Returns a manager of the lease. Creates the lease if it does not exist.
@@ -198,9 +196,9 @@ fn random_identity() -> String {
 }
 
 /// Renews the lease until this replica no longer holds it. `changed` renews it again and again. It returns `false` once this
-/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API server that
-/// answers one request with an error, or is being replaced, must not end a term, which costs a list of all objects and a
-/// Describe of each stream.
+/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API
+/// server that answers one request with an error, or is being replaced, must not end a term, which costs a list of all
+/// objects and a Describe of each stream.
 ///
 /// # Errors
 /// Renewals have failed for so long that the lease may expire.
@@ -208,10 +206,7 @@ async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bo
     let mut failing_since = None;
     loop {
         let begin = Instant::now();
-        let error = match changed().await {
-            Err(error) => error,
-            Ok(_) => return Ok(()),
-        };
+        let Err(error) = changed().await else { return Ok(()) };
         // A call that lasts so long has first waited for the next renewal, so this is the first failure of a new series.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;

@@ -271,7 +271,7 @@ mod tests {
             loop {
                 let (page, last) = store.page(after.as_ref(), size);
                 assert!(page.len() <= size && (page.len() == size || last.is_none()), "a page of {size}");
-                names.extend(page.iter().map(|object| Key::of(object)));
+                names.extend(page.iter().map(Key::of));
                 after = last;
                 if after.is_none() {
                     break;
