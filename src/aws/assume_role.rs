@@ -7,7 +7,6 @@
 //! own credentials again each time, and has no rate limit. The external id is used in the request only; this
 //! file caches nothing.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -29,7 +28,6 @@ use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed
 use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::signable::unsignable;
-use crate::telemetry::Warnings;
 
 const OPERATION: Operation = Operation::AssumeRole;
 /// Duration of a session: the maximum for a role that is assumed from a role
@@ -48,7 +46,6 @@ pub(super) struct RoleAssumer {
     sender: RequestSender,
     base: BaseCredentials,
     quota: QuotaScope,
-    warnings: Mutex<Warnings>,
 }
 
 impl RoleAssumer {
@@ -62,7 +59,7 @@ impl RoleAssumer {
     ) -> Self {
         // AWS counts these requests against the caller's account, regardless of the role's account.
         let quota = QuotaScope { operation: OPERATION, account: None, region };
-        Self { client: Client::new(config), sender, base, quota, warnings: Mutex::default() }
+        Self { client: Client::new(config), sender, base, quota }
     }
 
     /// Returns credentials of `role` in a new session for `principal`.
@@ -81,14 +78,13 @@ impl RoleAssumer {
             return assumed;
         }
         tags.truncate(1);
-        if self.warnings.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
-            warn!(
-                namespace = principal.namespace,
-                name = principal.resource,
-                role = role.arn.to_string(),
-                "session tags are too large, leaving out the tag of the resource"
-            );
-        }
+        // Once an hour for a resource: the session is cached.
+        warn!(
+            namespace = principal.namespace,
+            name = principal.resource,
+            role = role.arn.to_string(),
+            "session tags are too large, leaving out the tag of the resource"
+        );
         self.assume(role, principal, queue_key, tags).await
     }
 

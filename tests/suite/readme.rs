@@ -106,14 +106,14 @@ async fn readme_yaml_and_kubectl_commands_work_in_order() {
         run(&cluster, command).await;
     }
 
-    // The page uses a resource `orders` in the reader's own namespace.
+    // The page uses the sample `orders`.
+    cluster.kubectl(&["create", "namespace", "data"]).await.expect("the namespace of the page's resources");
     aws.world().plant_stream(PlantedStream::default());
-    apply(&cluster, "default", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    apply(&cluster, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     for command in commands(CONDITIONS) {
         run(&cluster, command).await;
     }
 
-    cluster.kubectl(&["create", "namespace", "data"]).await.expect("the namespace of the page's resources");
     let yamls = blocks(README, "yaml");
     assert_eq!(yamls.len(), 1);
     for yaml in yamls {
