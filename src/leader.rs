@@ -35,7 +35,7 @@ const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
 /// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal is two
-/// requests, so it fails within 12 s, less than [`RENEW_INTERVAL`].
+/// requests, so one that fails does so within 12 s, less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long renewals are repeated after the first failure. At worst the first takes 6 s, the repetitions begin within 5 s,

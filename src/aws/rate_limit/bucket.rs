@@ -17,8 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MIN_RATE: u32 = 200;
 /// Requests that only detect drift use the rate of all requests, divided by this number.
 pub const DRIFT_DIVISOR: u32 = 2;
-/// Pauses between two tokens that would be shorter than this are left out: a timer is precise to a millisecond only. At more than 90 requests per second,
-/// the tokens of a second can therefore be taken at once.
+/// Pauses between two tokens that would be shorter than this are left out: a timer is precise to a millisecond only. At more
+/// than 90 requests per second, the tokens of a second can therefore be taken at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The tokens of one limit of AWS. Rates are in thousandths of a request per second.

@@ -5,8 +5,7 @@
 //! a Start or Stop precedes both.
 //!
 //! Every fourth request is a check for drift if one waits, so endless changes in one namespace do not hold up the checks of
-//! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends
-//! neither on time nor on a limit.
+//! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends neither on time nor on a limit.
 
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::drift_turns::DriftTurns;

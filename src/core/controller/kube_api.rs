@@ -4,8 +4,8 @@
 //! ledgers, which may always come from the cache. A cache suffices for an observation and for a status. Before anything
 //! changes that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
 //! based on stale reads are the most common error in controllers. The deletion of a ledger names the version that was read,
-//! so a stale read leads to no deletion. The operator implements the port on the API server; the
-//! simulation implements it in memory.
+//! so a stale read leads to no deletion. The operator implements the port on the API server; the simulation implements it in
+//! memory.
 
 use std::future::Future;
 
