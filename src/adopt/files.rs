@@ -129,7 +129,8 @@ pub fn layout(
         return Ok(layout);
     }
     of_namespace.sort_by(|one, other| one.stream.cmp(&other.stream));
-    let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace)?;
+    let in_cluster = managed.policies().cloned().unwrap_or_default();
+    let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace, &in_cluster)?;
     layout.files.insert("policy.yaml".to_owned(), policies.join("---\n"));
     of_folder.extend(of_namespace);
     of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));

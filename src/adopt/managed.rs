@@ -1,4 +1,4 @@
-//! The streams that a `StreamEncryption` of the cluster manages already. Pure.
+//! The streams that a `StreamEncryption` of the cluster manages already, and the names that the cluster has. Pure.
 //!
 //! A resource names its stream in its status once the operator has resolved it. Before that, its spec counts: an ARN, or
 //! a service and name, which then stand for the account of the person's own credentials.
@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
-/// The `StreamEncryptions` of the cluster, by stream.
+/// The `StreamEncryptions` of the cluster, by stream, and the names of its `StreamEncryptionPolicies`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Managed {
     by_stream: BTreeMap<StreamArn, String>,
     names: BTreeSet<(String, String)>,
+    policies: Option<BTreeSet<String>>,
 }
 
 impl Managed {
@@ -39,6 +40,17 @@ impl Managed {
         if let Some(stream) = stream {
             self.by_stream.entry(stream).or_insert_with(|| format!("{namespace}/{name}"));
         }
+    }
+
+    /// Sets the names of all `StreamEncryptionPolicies` of the cluster.
+    pub fn set_policies(&mut self, names: BTreeSet<String>) {
+        self.policies = Some(names);
+    }
+
+    /// Returns the names of all `StreamEncryptionPolicies` of the cluster; `None` if they were not listed.
+    #[must_use]
+    pub fn policies(&self) -> Option<&BTreeSet<String>> {
+        self.policies.as_ref()
     }
 
     /// Returns the resource that manages a stream, as `NAMESPACE/NAME`.

@@ -2,9 +2,10 @@
 //!
 //! The policies name each stream and each key, without any pattern. A policy that the folder has already is only
 //! extended: it keeps its name, its streams and keys, and the settings that a person gave it. A policy in another form
-//! than `adopt`'s is not touched, and the rest goes into a policy of its own.
+//! than `adopt`'s is not touched, and the rest goes into a policy of its own. A new policy gets no name that the cluster
+//! has: the policy there is that of another folder, and applying one of the same name would replace its lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stream_encryption_api::policy::{
     DEFAULT_CALLS_PER_DAY, NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec,
@@ -45,11 +46,12 @@ struct Draft {
 }
 
 /// Returns the documents of the existing policies, extended so that a namespace may use these streams with their keys.
-/// Each account and region has policies of its own.
+/// Each account and region has policies of its own. `in_cluster` are the names of the policies that the cluster has.
 pub fn extended(
     existing: &[ExistingPolicy],
     namespace: &str,
     streams: &[AllowedStream],
+    in_cluster: &BTreeSet<String>,
 ) -> anyhow::Result<Vec<String>> {
     let draft = |policy: &ExistingPolicy| Draft {
         name: policy.name.clone(),
@@ -59,7 +61,7 @@ pub fn extended(
     };
     let mut drafts: Vec<Draft> = existing.iter().map(draft).collect();
     for allowed in streams {
-        add(&mut drafts, namespace, allowed);
+        add(&mut drafts, namespace, allowed, in_cluster);
     }
     let text = |draft: Draft| match (draft.text, draft.spec) {
         (None, Some(spec)) => manifests::policy(&draft.name, &spec),
@@ -68,7 +70,7 @@ pub fn extended(
     drafts.into_iter().map(text).collect()
 }
 
-fn add(drafts: &mut Vec<Draft>, namespace: &str, allowed: &AllowedStream) {
+fn add(drafts: &mut Vec<Draft>, namespace: &str, allowed: &AllowedStream, in_cluster: &BTreeSet<String>) {
     let stream = &allowed.stream;
     let base = name(namespace, &stream.account, &stream.region);
     let selector = selector(namespace);
@@ -90,7 +92,7 @@ fn add(drafts: &mut Vec<Draft>, namespace: &str, allowed: &AllowedStream) {
         }
         None => settings(selector, allowed.role.as_ref()),
     };
-    place(drafts, &base, &empty, stream, &missing);
+    place(drafts, &base, &empty, stream, &missing, in_cluster);
 }
 
 /// Adds a stream with keys to the first policy of the same settings that has room, or to a new one.
@@ -100,6 +102,7 @@ fn place(
     empty: &StreamEncryptionPolicySpec,
     stream: &StreamArn,
     keys: &[String],
+    in_cluster: &BTreeSet<String>,
 ) {
     let extend = |spec: &StreamEncryptionPolicySpec| {
         let text = stream.to_string();
@@ -123,13 +126,15 @@ fn place(
         }
     }
     if let Some(spec) = extend(empty) {
-        let name = free_name(base, |name| drafts.iter().any(|draft| draft.name == name));
+        let is_taken =
+            |name: &str| in_cluster.contains(name) || drafts.iter().any(|draft| draft.name == name);
+        let name = free_name(base, is_taken);
         drafts.push(Draft { name, spec: Some(spec), text: None, is_as_written: true });
         return;
     }
     let (first, second) = keys.split_at(keys.len() / 2);
-    place(drafts, base, empty, stream, first);
-    place(drafts, base, empty, stream, second);
+    place(drafts, base, empty, stream, first, in_cluster);
+    place(drafts, base, empty, stream, second, in_cluster);
 }
 
 /// Returns whether two policies differ in their streams and keys only.

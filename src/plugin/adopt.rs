@@ -89,6 +89,8 @@ struct Adoption {
     own: Option<AwsAccount>,
     /// Where `StreamEncryptions` were not looked for; `None` if the whole cluster was searched.
     not_searched: Option<NotSearched>,
+    /// Whether the names of all `StreamEncryptionPolicies` of the cluster are known.
+    searched_policies: bool,
     namespace: String,
     layout: Layout,
     written: BTreeMap<String, Written>,
@@ -142,6 +144,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         plan,
         own: own.ok(),
         not_searched,
+        searched_policies: managed.policies().is_some(),
         namespace,
         layout: Layout::default(),
         written: BTreeMap::new(),
@@ -168,9 +171,10 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
-/// about resources that may not manage the streams that they name.
+/// about resources that may not manage the streams that they name, and about policies that cannot be listed.
 ///
-/// Whoever may list only those of the namespace gets at least these: their names must not be used again.
+/// Whoever may list only those of the namespace gets at least these: their names must not be used again. Only a run that
+/// writes a policy lists the names of the policies.
 async fn cluster(
     arguments: &Arguments,
     own: Option<&AwsAccount>,
@@ -188,28 +192,37 @@ async fn cluster(
     };
     let namespace = cluster.namespace.clone();
     let list = async |namespace| cluster.resources(&Scope { namespace, selector: None }).await;
-    let (found, not_searched) = match if_allowed(list(None).await)? {
+    let resources = "StreamEncryptions";
+    let (found, not_searched) = match if_allowed(resources, list(None).await)? {
         Ok(found) => (found, None),
         Err(why) => {
-            let of_namespace = if_allowed(list(Some(namespace.clone())).await)?;
+            let of_namespace = if_allowed(resources, list(Some(namespace.clone())).await)?;
             let searched_namespace = of_namespace.is_ok();
             (of_namespace.unwrap_or_default(), Some(NotSearched { why, searched_namespace }))
         }
     };
     let regions = arguments.places.regions();
-    let notes = found.iter().filter_map(|found| take(&mut managed, found, own, regions)).collect();
+    let mut notes: Vec<String> =
+        found.iter().filter_map(|found| take(&mut managed, found, own, regions)).collect();
+    if arguments.write.is_some() {
+        let policies = "StreamEncryptionPolicies";
+        match if_allowed(policies, cluster.policy_names().await)? {
+            Ok(names) => managed.set_policies(names),
+            Err(why) => notes.push(format!("Did not look for {policies}: {why}.")),
+        }
+    }
     Ok((managed, not_searched, namespace, notes))
 }
 
 /// Returns the objects of a list, or why the person cannot list them. Any other failure ends the run: without the objects,
-/// streams that they manage would be adopted a second time.
-fn if_allowed<T>(listed: anyhow::Result<T>) -> anyhow::Result<Result<T, String>> {
+/// streams that they manage would be adopted a second time, or a new policy would replace one of them.
+fn if_allowed<T>(kind: &str, listed: anyhow::Result<T>) -> anyhow::Result<Result<T, String>> {
     match listed {
         Ok(objects) => Ok(Ok(objects)),
         Err(error) if error.is::<Refusal>() => Ok(Err(error_chain(error.as_ref()))),
-        Err(error) => Err(error.context(
-            "the StreamEncryptions of the cluster cannot be listed. Run the command again, or without a cluster: KUBECONFIG=/dev/null",
-        )),
+        Err(error) => Err(error.context(format!(
+            "the {kind} of the cluster cannot be listed. Run the command again, or without a cluster: KUBECONFIG=/dev/null"
+        ))),
     }
 }
 

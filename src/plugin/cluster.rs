@@ -3,7 +3,7 @@
 //! The flags have the names that kubectl gives them. Lists are read in pages, and an object that cannot be parsed does
 //! not hide the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -14,6 +14,7 @@ use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::kubernetes::{connection, is_missing_object};
@@ -169,6 +170,15 @@ impl Cluster {
         let mut found: Vec<Found> = listed.into_iter().map(Found::of).collect();
         found.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         Ok(found)
+    }
+
+    /// Returns the names of all `StreamEncryptionPolicies`, also of those that cannot be parsed.
+    pub(super) async fn policy_names(&self) -> anyhow::Result<BTreeSet<String>> {
+        let kind = ApiResource::erase::<StreamEncryptionPolicy>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        let listed =
+            list(&api, ListParams::default()).await.context("failed to list StreamEncryptionPolicies")?;
+        Ok(listed.iter().map(kube::ResourceExt::name_any).collect())
     }
 
     /// Returns one `StreamEncryption` of the namespace.

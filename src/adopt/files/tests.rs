@@ -258,6 +258,24 @@ fn name_of_another_resource_is_not_taken() {
 }
 
 #[test]
+fn policy_of_the_cluster_is_extended_in_its_folder_only() {
+    let name = "adopted-data-444455556666-eu-central-1";
+    let mut managed = Managed::default();
+    managed.set_policies(BTreeSet::from([name.to_owned()]));
+    for (has_policy, expected) in [(true, name.to_owned()), (false, format!("{name}-2"))] {
+        let folder = tempfile::tempdir().unwrap();
+        if has_policy {
+            written(&folder, &[clicks()], &Managed::default(), false);
+        }
+        let other =
+            planned("arn:aws:kinesis:eu-central-1:444455556666:stream/other", Ok(ManifestKey::AwsOwned));
+        written(&folder, &[other], &managed, true);
+        let policies = read(&folder, "policy.yaml");
+        assert_eq!((policies.len(), &policies[0]["metadata"]["name"]), (1, &json!(expected)));
+    }
+}
+
+#[test]
 fn thousand_streams_are_divided_among_policies() {
     let folder = tempfile::tempdir().unwrap();
     let arn =

@@ -29,6 +29,15 @@ fn folder(documents: &[String]) -> Vec<ExistingPolicy> {
     documents.iter().map(policy).collect()
 }
 
+/// Returns the documents for a cluster that has no policy.
+fn extended(
+    existing: &[ExistingPolicy],
+    namespace: &str,
+    streams: &[AllowedStream],
+) -> anyhow::Result<Vec<String>> {
+    super::extended(existing, namespace, streams, &BTreeSet::new())
+}
+
 fn of_cluster(existing: &[String], streams: &[AllowedStream]) -> Vec<(String, StreamEncryptionPolicySpec)> {
     let made = folder(&extended(&folder(existing), "data", streams).unwrap());
     made.into_iter().map(|policy| (policy.name, policy.spec.unwrap())).collect()
@@ -92,6 +101,22 @@ fn names_of_a_place_are_recognized() {
     ] {
         assert_eq!(is_numbered(name, base), is_of_place, "{name}");
     }
+}
+
+/// The policies of other folders have the same names. Applying one of them would replace the lists of the other.
+#[test]
+fn policy_of_another_folder_keeps_its_name() {
+    let base = "adopted-data-111122223333-eu-west-1";
+    let in_cluster = BTreeSet::from([base.to_owned(), format!("{base}-2")]);
+    let first = [allowed(1, "eu-west-1", None, None)];
+    let written = super::extended(&[], "data", &first, &in_cluster).unwrap();
+    assert_eq!(folder(&written)[0].name, format!("{base}-3"));
+    // Once it is applied, the policy of the folder is that of the cluster, and is extended.
+    let applied = BTreeSet::from([base.to_owned(), format!("{base}-2"), format!("{base}-3")]);
+    let both = [&first[..], &[allowed(2, "eu-west-1", None, None)]].concat();
+    let again = folder(&super::extended(&folder(&written), "data", &both, &applied).unwrap());
+    assert_eq!((again.len(), again[0].name.clone()), (1, format!("{base}-3")));
+    assert_eq!(again[0].spec.as_ref().map(|spec| spec.streams.len()), Some(2));
 }
 
 #[test]

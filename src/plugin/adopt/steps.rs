@@ -47,8 +47,17 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
     );
     let _ = writeln!(text, "     kubectl apply -k {folder}{flags}");
     let _ = writeln!(text, "     kubectl get strenc -n {namespace}{flags}");
-    if adoption.is_namespace_unknown() {
-        text.push_str("   adopt could not search the cluster. A StreamEncryption of the same name would get the content of the file. Compare first:\n");
+    let unknown = match (adoption.is_namespace_unknown(), adoption.searched_policies) {
+        (false, true) => None,
+        (false, false) => Some("list the StreamEncryptionPolicies of the cluster. A StreamEncryptionPolicy"),
+        (true, true) => Some("search the cluster. A StreamEncryption"),
+        (true, false) => Some("search the cluster. A StreamEncryption or StreamEncryptionPolicy"),
+    };
+    if let Some(unknown) = unknown {
+        let _ = writeln!(
+            text,
+            "   adopt could not {unknown} of the same name would get the content of the file. Compare first:"
+        );
         let _ = writeln!(text, "     kubectl diff -k {folder}{flags}");
     }
     if let Some(account) = adoption.own.as_ref().filter(|own| has_role(arguments, own)) {
@@ -278,6 +287,7 @@ mod tests {
             plan: vec![PlannedStream { stream, place, managed_by: None, key }],
             own: Some(own()),
             not_searched: None,
+            searched_policies: true,
             namespace: "data".to_owned(),
             layout: Layout {
                 iam: vec![(own(), paths)],
@@ -443,6 +453,20 @@ mod tests {
             adoption.not_searched = Some(NotSearched { why, searched_namespace: namespace });
             let text = next_of(&adoption, &["--write", "out"]);
             assert_eq!(text.contains("kubectl diff -k out"), is_compared, "{text}");
+        }
+        adoption.searched_policies = false;
+        for (not_searched, words) in [
+            (None, "list the StreamEncryptionPolicies of the cluster. A StreamEncryptionPolicy"),
+            (
+                Some(NotSearched { why: "no cluster is configured".to_owned(), searched_namespace: false }),
+                "search the cluster. A StreamEncryption or StreamEncryptionPolicy",
+            ),
+        ] {
+            adoption.not_searched = not_searched;
+            let text = next_of(&adoption, &["--write", "out"]);
+            let expected =
+                format!("adopt could not {words} of the same name would get the content of the file.");
+            assert!(text.contains(&expected) && text.contains("kubectl diff -k out"), "{text}");
         }
     }
 

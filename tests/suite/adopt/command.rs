@@ -231,6 +231,10 @@ async fn files_are_accepted_and_lead_to_no_call() {
         assert!(policy.contains(&format!("/{name}\n")), "{policy}");
     }
     assert!(!policy.contains("/replica"), "{policy}");
+    // The policy of another folder does not take the name of this one, which would replace its streams.
+    machine.adopt(&flags.replace("adopted", "other")).await;
+    let policy = fs::read_to_string(machine.path("other/policy.yaml")).expect("the policy");
+    assert!(policy.contains("-222233334444-eu-west-1-2\n"), "{policy}");
 }
 
 /// Returns the name of the resource of a stream.
@@ -359,15 +363,15 @@ async fn names_of_the_own_namespace_are_known_to_a_tenant() {
     let clicks = "arn:aws:kinesis:eu-west-1:333344445555:stream/clicks";
     apply(place.cluster, namespace, "kinesis-clicks", &json!({"stream": {"arn": clicks}})).await;
     let machine = Machine { kubeconfig: Some(kubeconfig), ..Machine::new(&place.aws) };
-    let output = machine.adopt(&format!("--region eu-west-1 -n {namespace} -o json")).await;
+    let output = machine.adopt(&format!("--region eu-west-1 -n {namespace} --write adopted -o json")).await;
     let report = json_of(&output);
     assert_eq!((&report["searchedCluster"], &report["searchedNamespace"]), (&json!(false), &json!(true)));
     assert_eq!(report["summary"][0]["managed"], 1);
     let errors = text(&output.stderr);
-    assert!(
-        errors.contains(&format!("Looked for StreamEncryptions in namespace {namespace} only")),
-        "{errors}"
-    );
+    let resources = format!("Looked for StreamEncryptions in namespace {namespace} only");
+    for words in [resources.as_str(), "Did not look for StreamEncryptionPolicies: "] {
+        assert!(errors.contains(words), "{errors}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
