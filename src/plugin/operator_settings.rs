@@ -68,12 +68,18 @@ pub(super) struct OperatorSettings {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Watched {
     /// The namespaces; empty for all.
-    namespaces: Vec<String>,
+    pub(super) namespaces: Vec<String>,
     /// The labels; `None` for all.
-    labels: Option<Selector>,
+    pub(super) labels: Option<Selector>,
 }
 
 impl Watched {
+    /// Returns whether the operator reconciles every resource of the cluster. Only such an operator writes the statuses of
+    /// policies.
+    pub(super) fn is_everything(&self) -> bool {
+        self.namespaces.is_empty() && self.labels.is_none()
+    }
+
     /// Returns why the operator does not reconcile a resource of this namespace and with these labels; `None` if it does.
     pub(super) fn excludes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<String> {
         if !self.namespaces.is_empty() && !self.namespaces.iter().any(|watched| watched == namespace) {
@@ -295,6 +301,7 @@ mod tests {
             {"name": "WATCH_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}]});
         assert!(of_container(&own).watched.excludes("data", &BTreeMap::new()).is_some());
         assert_eq!(Watched::default().excludes("data", &BTreeMap::new()), None);
+        assert!(Watched::default().is_everything() && !watched.is_everything());
     }
 
     /// The chart has `extraArgs` for flags.

@@ -1,13 +1,18 @@
 //! The checks of the operator itself: its Deployment, its leader, and its policies.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
-use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
+use stream_encryption_core::model::policy_status::{ACCEPTED, PolicyStatusInput, policy_status};
 
 use super::Check;
+use crate::kubernetes::policies::is_selected;
 use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, readable};
 use crate::plugin::operator_settings::OperatorSettings;
@@ -24,9 +29,8 @@ pub(super) async fn all(
     deployments: &anyhow::Result<Vec<OperatorSettings>>,
 ) -> Vec<Check> {
     let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
-    let has_default = known.iter().any(|settings| settings.default_policy.is_some());
     let operator = deployment_check(&cluster.operator_namespace, deployments);
-    vec![operator, leader(cluster, known).await, policies(cluster, has_default).await]
+    vec![operator, leader(cluster, known).await, policies(cluster, known).await]
 }
 
 fn deployment_check(namespace: &str, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Check {
@@ -129,59 +133,97 @@ fn leader_check(
     )
 }
 
-async fn policies(cluster: &Cluster, has_default: bool) -> Check {
-    let name = "policies";
+async fn policies(cluster: &Cluster, deployments: &[OperatorSettings]) -> Check {
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(cluster.client.clone());
     match api.list(&ListParams::default()).await {
-        Ok(found) => policies_check(name, &found.items, has_default),
-        Err(error) => Check::not_checked(name, readable(error).to_string()),
+        Ok(found) => policies_check(&found.items, deployments),
+        Err(error) => Check::not_checked(POLICIES, readable(error).to_string()),
     }
 }
 
+const POLICIES: &str = "policies";
+
+/// Checks the policies by their statuses. A status of an earlier spec does not count: an operator that watches a part of
+/// the cluster writes no status, and leaves that of an earlier operator as it is. The spec itself then counts.
 fn policies_check(
-    name: &'static str,
     found: &[DeserializeGuard<StreamEncryptionPolicy>],
-    has_default: bool,
+    deployments: &[OperatorSettings],
 ) -> Check {
-    let refused: Vec<String> = found
-        .iter()
-        .filter(|policy| match &policy.0 {
-            Ok(policy) => policy.status.as_ref().is_some_and(|status| {
-                status.conditions.iter().any(|one| one.type_ == "Accepted" && one.status == "False")
-            }),
-            Err(_) => true,
-        })
-        .map(kube::ResourceExt::name_any)
-        .collect();
-    if !refused.is_empty() {
+    let (mut refused, mut invalid, mut unreported) = (Vec::new(), Vec::new(), 0_usize);
+    for policy in found {
+        let name = policy.name_any();
+        match &policy.0 {
+            Ok(policy) => match reported(policy) {
+                Some(accepted) if accepted.status == "False" => refused.push(name),
+                Some(_) => {}
+                None => {
+                    unreported += 1;
+                    invalid.extend(refusal(policy).map(|why| format!("{name} ({why})")));
+                }
+            },
+            Err(error) => invalid.push(format!("{name} ({})", error.error)),
+        }
+    }
+    if !refused.is_empty() || !invalid.is_empty() {
+        let remedy = if refused.is_empty() {
+            "Correct what the reasons name; docs/policies.md."
+        } else {
+            "See why: kubectl describe strencpol NAME"
+        };
+        let all = [refused, invalid].concat();
         return Check::failed(
-            name,
-            format!("{} allow less than they say: {}", refused.len(), refused.join(", ")),
-            "See why: kubectl describe strencpol NAME",
+            POLICIES,
+            format!("{} allow less than they say: {}", all.len(), all.join(", ")),
+            remedy,
         );
     }
-    let is_seen = |policy: &&DeserializeGuard<StreamEncryptionPolicy>| {
-        let status = policy.0.as_ref().ok().and_then(|policy| policy.status.as_ref());
-        status.is_some_and(|status| status.conditions.iter().any(|one| one.type_ == "Accepted"))
-    };
-    let seen = found.iter().filter(is_seen).count();
-    if seen < found.len() {
+    let count = found.len();
+    let writes_statuses = |settings: &OperatorSettings| settings.watched.is_everything();
+    if unreported > 0 && (deployments.is_empty() || deployments.iter().any(writes_statuses)) {
         return Check::warning(
-            name,
-            format!("the operator has not reported about {} of {} yet", found.len() - seen, found.len()),
+            POLICIES,
+            format!("the operator has not reported about {unreported} of {count} yet"),
             "If that lasts longer than a minute: does the operator run?",
         );
     }
-    match (found.len(), has_default) {
+    let (word, note) = match unreported {
+        0 => ("accepted", String::new()),
+        _ => (
+            "valid",
+            format!(
+                "; the operator has not reported about {unreported} of {count}, because it watches only a part of the cluster"
+            ),
+        ),
+    };
+    let has_default = deployments.iter().any(|settings| settings.default_policy.is_some());
+    match (count, has_default) {
         (0, false) => Check::warning(
-            name,
+            POLICIES,
             "there is none, and no default policy is known: without a policy, every resource is NotPermitted",
             "Adapt config/policies/data-team.yaml, and apply it; docs/policies.md.",
         ),
-        (0, true) => Check::good(name, "the default policy"),
-        (count, false) => Check::good(name, format!("{count} accepted")),
-        (count, true) => Check::good(name, format!("{count} accepted, and the default policy")),
+        (0, true) => Check::good(POLICIES, "the default policy"),
+        (_, false) => Check::good(POLICIES, format!("{count} {word}{note}")),
+        (_, true) => Check::good(POLICIES, format!("{count} {word}, and the default policy{note}")),
     }
+}
+
+/// Returns what the operator has reported about the present spec of a policy.
+fn reported(policy: &StreamEncryptionPolicy) -> Option<&Condition> {
+    let status = policy.status.as_ref()?;
+    let is_current = status.observed_generation == policy.metadata.generation;
+    status.conditions.iter().find(|condition| is_current && condition.type_ == ACCEPTED)
+}
+
+/// Returns why the operator does not accept the spec of a policy, in the operator's words; `None` if it accepts it.
+fn refusal(policy: &StreamEncryptionPolicy) -> Option<String> {
+    // Which namespaces the selector selects does not matter, only whether it is valid.
+    let selected = is_selected(&policy.spec.namespace_selector, &BTreeMap::new()).map(|_| Vec::new());
+    let fleet = PolicyStatusInput { operator_account: None, streams: &[], now: Timestamp::UNIX_EPOCH };
+    let before = StreamEncryptionPolicyStatus::default();
+    let status = policy_status(&policy.spec, policy.metadata.generation, &selected, &before, &fleet);
+    let mut conditions = status.conditions.into_iter();
+    conditions.find(|condition| condition.status == "False").map(|condition| condition.message)
 }
 
 #[cfg(test)]
@@ -190,6 +232,7 @@ mod tests {
 
     use super::*;
     use crate::plugin::doctor::Health;
+    use crate::plugin::operator_settings::Watched;
 
     fn lease(name: &str, age: i64) -> Lease {
         let renewed = (Timestamp::UNIX_EPOCH - SignedDuration::from_secs(age)).to_string();
@@ -253,7 +296,7 @@ mod tests {
     fn policy_without_a_status_is_not_accepted() {
         let policy = json!({"metadata": {"name": "team"}, "spec": {"namespaceSelector": {}, "streams": [], "keys": []}});
         let policy = DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()));
-        let check = policies_check("policies", &[policy], true);
+        let check = policies_check(&[policy], &[]);
         assert_eq!(check.result, Health::Warning, "{check:?}");
     }
 
@@ -268,7 +311,69 @@ mod tests {
             }]},
         });
         let policy = DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()));
-        let check = policies_check("policies", &[policy], true);
+        let check = policies_check(&[policy], &[]);
         assert_eq!(check.remedy, "See why: kubectl describe strencpol NAME", "{check:?}");
+    }
+
+    const CLICKS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+
+    /// Returns a policy of generation 2 for a stream. The status is the generation that it describes, and `Accepted`.
+    fn policy(stream: &str, status: Option<(i64, &str)>) -> DeserializeGuard<StreamEncryptionPolicy> {
+        let status = status.map(|(generation, accepted)| {
+            json!({"observedGeneration": generation, "conditions": [{
+                "type": "Accepted", "status": accepted, "reason": "Reported", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]})
+        });
+        let policy = json!({
+            "metadata": {"name": "team", "generation": 2},
+            "spec": {"namespaceSelector": {}, "streams": [stream], "keys": ["AWS_OWNED_CMK"]},
+            "status": status,
+        });
+        DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()))
+    }
+
+    #[test]
+    fn status_of_a_policy_counts_for_its_spec_only() {
+        for (stream, status, expected) in [
+            (CLICKS, Some((2, "True")), Health::Good),
+            (CLICKS, Some((2, "False")), Health::Failed),
+            (CLICKS, Some((1, "True")), Health::Warning),
+            (CLICKS, Some((1, "False")), Health::Warning),
+            ("orders", Some((1, "True")), Health::Failed),
+            ("orders", None, Health::Failed),
+        ] {
+            let check = policies_check(&[policy(stream, status)], &[OperatorSettings::default()]);
+            assert_eq!(check.result, expected, "{stream} {status:?}: {check:?}");
+        }
+    }
+
+    #[test]
+    fn policies_of_shards_are_judged_by_their_specs() {
+        let watched = Watched { namespaces: vec!["data".to_owned()], ..Watched::default() };
+        let shards = [OperatorSettings { watched, ..OperatorSettings::default() }];
+        let valid = [policy(CLICKS, None), policy(CLICKS, Some((1, "False")))];
+        let check = policies_check(&valid, &shards);
+        let message = "2 valid; the operator has not reported about 2 of 2, because it watches only a part of the cluster";
+        assert_eq!(
+            (check.result, check.message.as_str(), check.remedy.as_ref()),
+            (Health::Good, message, "")
+        );
+        let invalid = policies_check(&[policy("orders", None)], &shards);
+        assert_eq!(invalid.result, Health::Failed);
+        assert!(invalid.message.contains("team (") && invalid.message.contains("orders"), "{invalid:?}");
+        // Another operator watches all, and writes the statuses.
+        let all = [&shards[..], &[OperatorSettings::default()]].concat();
+        assert_eq!(policies_check(&valid, &all).result, Health::Warning);
+    }
+
+    #[test]
+    fn invalid_selector_without_a_status_fails() {
+        let selector = json!({"matchExpressions": [{"key": "team", "operator": "In"}]});
+        let policy = json!({"metadata": {"name": "team"},
+            "spec": {"namespaceSelector": selector, "streams": [CLICKS], "keys": ["AWS_OWNED_CMK"]}});
+        let policy = DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()));
+        let check = policies_check(&[policy], &[]);
+        assert!(check.result == Health::Failed && check.message.contains("namespaceSelector"), "{check:?}");
     }
 }
