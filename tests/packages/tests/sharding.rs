@@ -32,9 +32,12 @@ async fn shards(cluster: &TestCluster) -> Vec<[String; 5]> {
 async fn sharding_page_commands_divide_an_installation() {
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By Helm").await;
-    let disable = "helm upgrade stream-encryption-operator charts/stream-encryption-operator \
+    let upgrade = "helm upgrade stream-encryption-operator charts/stream-encryption-operator \
                    -n stream-encryption-system --reset-then-reuse-values --set defaultPolicy.enabled=false";
-    run(&cluster, &[disable]).await;
+    // An object of the user belongs to this release, and the others cannot have it.
+    let object = r#"[{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra"}}]"#;
+    let upgrade = format!("{upgrade} --set-json 'extraObjects={object}'");
+    run(&cluster, &[upgrade.as_str()]).await;
     let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     cluster.kubectl(&established).await.expect("established");
     cluster.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
