@@ -1,13 +1,17 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! `kube_lease_manager` acquires, renews and releases the lease. While another replica holds it, `standby.rs` waits instead
-//! of the library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from
-//! a leader that works. In two cases two replicas lead until the earlier one renews, up to 13 s later: somebody deletes the
-//! Lease; or two standbys find it free at the same time, and the later one, whose clock is ahead, takes it for expired.
+//! `kube_lease_manager` acquires and renews the lease. While another replica holds it, `standby.rs` waits instead of the
+//! library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from a leader
+//! that works. This module releases the lease itself, too, because the library would release one that another replica holds.
 //!
-//! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
-//! make no call twice, because each call is fenced by its ledger.
+//! Two replicas can lead at once in two cases. Somebody deletes the Lease, and a standby creates it again. Or two standbys find
+//! the lease free together: one acquires it, and the other, whose clock is ahead, considers it expired and takes it. The first
+//! leader notices this at its next renewal, at most 13 s later.
+//!
+//! Leader election only saves work. Two replicas that lead at once describe streams twice as often, but neither repeats a Start
+//! or Stop of the other: each is recorded in the stream's ledger before it is sent, and the API server accepts that record
+//! from one of them only.
 
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -23,8 +27,12 @@ use tracing::{debug, info, warn};
 
 use crate::telemetry::{Warnings, error_chain};
 
+mod lease_client;
 mod standby;
+#[cfg(test)]
+mod test_server;
 
+use lease_client::LeaseClient;
 use standby::Standby;
 
 /// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
@@ -34,13 +42,14 @@ const LEASE_DURATION: u64 = 30;
 const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
-/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal is two
-/// requests, so one that fails does so within 12 s, less than [`RENEW_INTERVAL`].
+/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal writes the
+/// lease, then reads it, so one that fails does so within 12 s, less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long renewals are repeated after the first failure. At worst the first takes 6 s, the repetitions begin within 5 s,
-/// and the last takes 6 s: together [`RENEW_GRACE_PERIOD`], so the term ends before the lease does. Reconciles that are
-/// running then may outlast the lease; the ledger is their fence.
+/// How long renewals are repeated after the first failure. Only their writes count here, which take 6 s at most: once a write
+/// succeeds, the lease is renewed. At worst the first takes 6 s, the repetitions begin within 5 s, and the last takes 6 s:
+/// together [`RENEW_GRACE_PERIOD`], so the term ends before the lease does. Reconciles that are running then may outlast the
+/// lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -53,14 +62,12 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(18);
 pub struct LeaderElection {
     client: Client,
     namespace: String,
-    /// The name of the lease. Each operator of a namespace has its own.
-    lease: String,
-    /// The identity of this replica: the pod's name.
-    identity: String,
+    lease: LeaseClient,
 }
 
 impl LeaderElection {
-    /// Creates a candidate for this lease in `namespace`. Without an `identity`, it has a random one, as long as it lives.
+    /// Creates a candidate for this lease in `namespace`. Each operator of a namespace has a lease of its own. `identity` is
+    /// the pod's name; without one, the replica has a random one, as long as it lives.
     pub fn new(
         cluster: &Config,
         namespace: &str,
@@ -71,9 +78,13 @@ impl LeaderElection {
         cluster.connect_timeout = Some(CONNECT_TIMEOUT);
         cluster.read_timeout = Some(RESPONSE_TIMEOUT);
         cluster.write_timeout = Some(RESPONSE_TIMEOUT);
-        let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
-        let identity = identity.unwrap_or_else(random_identity);
-        Ok(Self { client: Client::try_from(cluster)?, namespace, lease, identity })
+        let client = Client::try_from(cluster)?;
+        Ok(Self::with_client(client, namespace, lease, identity.unwrap_or_else(random_identity)))
+    }
+
+    fn with_client(client: Client, namespace: &str, lease: &str, identity: String) -> Self {
+        let lease = LeaseClient::new(client.clone(), namespace, lease, identity);
+        Self { client, namespace: namespace.to_owned(), lease }
     }
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
@@ -88,18 +99,16 @@ impl LeaderElection {
     ) {
         let (mut error_warnings, mut acquire_warnings) = (Warnings::default(), Warnings::default());
         // Kept across attempts: a read that fails must not restart the wait for the lease to expire.
-        let mut standby = Standby::new(
-            self.client.clone(),
-            &self.namespace,
-            &self.lease,
-            self.identity.clone(),
-            Duration::from_secs(LEASE_DURATION),
-        );
+        let mut standby = Standby::new(self.lease.clone(), Duration::from_secs(LEASE_DURATION));
         while !end.is_cancelled() {
             let acquiring = self.acquire(&mut standby, &mut acquire_warnings, &on_lease_read);
             let acquired = tokio::select! {
                 acquired = acquiring => acquired,
-                () = end.cancelled() => return,
+                () = end.cancelled() => {
+                    // This replica may have acquired the lease already, and not yet read the response.
+                    self.release().await;
+                    return;
+                }
             };
             let ended = match acquired {
                 Ok(Some(manager)) => self.lead(&manager, end, &work).await,
@@ -109,7 +118,7 @@ impl LeaderElection {
             if let Err(error) = ended {
                 if error_warnings.is_due() {
                     let error = error_chain(&error);
-                    warn!(error, lease = self.lease, "failed to read or write the lease");
+                    warn!(error, lease = self.lease.name, "failed to read or write the lease");
                 }
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PERIOD) => {}
@@ -134,12 +143,12 @@ impl LeaderElection {
         if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             return Ok(is_held?.then_some(manager));
         }
-        // If no other replica was faster, the API server is slow, or it answers each write with a conflict, which the
-        // library repeats without an error.
-        if standby.no_other_holds_lease().await? && warnings.is_due() {
+        // If no other replica was faster, the API server is slow, or another field manager owns fields of the Lease. Each
+        // server-side apply then gets a conflict, and the library repeats it without returning an error.
+        if self.lease.no_other_holds_it().await? && warnings.is_due() {
             warn!(
-                lease = self.lease,
-                "no other replica holds the lease, but it could not be acquired within {} s; if the API server responds quickly, delete the Lease",
+                lease = self.lease.name,
+                "no other replica holds the lease, but it could not be acquired within {} s: the API server is slow, or fields of the Lease belong to another field manager; in the latter case, delete the Lease",
                 ACQUIRE_WITHIN.as_secs()
             );
         }
@@ -148,11 +157,11 @@ impl LeaderElection {
 
     /// Returns a manager of the lease. Creates the lease if it does not exist.
     async fn create_manager(&self) -> kube_lease_manager::Result<LeaseManager> {
-        let manager = LeaseManagerBuilder::new(self.client.clone(), &self.lease)
+        let manager = LeaseManagerBuilder::new(self.client.clone(), &self.lease.name)
             .with_namespace(&self.namespace)
             .with_duration(LEASE_DURATION)
             .with_grace(RENEW_GRACE_PERIOD)
-            .with_identity(&self.identity);
+            .with_identity(&self.lease.identity);
         manager.build().await
     }
 
@@ -164,7 +173,7 @@ impl LeaderElection {
         end: &CancellationToken,
         work: &impl Fn(CancellationToken) -> F,
     ) -> kube_lease_manager::Result<()> {
-        info!(lease = self.lease, "became leader");
+        info!(lease = self.lease.name, "became leader");
         let token = end.child_token();
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
@@ -174,19 +183,23 @@ impl LeaderElection {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
                 }
-                // The next leader does not have to wait for the lease to expire.
-                if let Err(error) = manager.release().await {
-                    warn!(%error, lease = self.lease, "failed to release the lease");
-                }
+                self.release().await;
                 return Ok(());
             }
         };
-        warn!(lease = self.lease, "lost leadership");
+        warn!(lease = self.lease.name, "lost leadership");
         token.cancel();
         if let Err(error) = running.await {
             resume_unwind(error.into_panic());
         }
         lost
+    }
+
+    /// Releases the lease if this replica holds it.
+    async fn release(&self) {
+        if let Err(error) = self.lease.release().await {
+            warn!(error = error_chain(&error), lease = self.lease.name, "failed to release the lease");
+        }
     }
 }
 
@@ -223,6 +236,7 @@ async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bo
 mod tests {
     use std::io::{Error, ErrorKind};
 
+    use super::test_server::{Fault, HOLDER, Server};
     use super::*;
 
     /// Renews a lease for at most an hour. `server` gets the time since the start, and returns how many seconds the renewal
@@ -264,16 +278,35 @@ mod tests {
         // response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
-            let server = |at: Duration| match at.saturating_sub(fails_from) {
-                Duration::ZERO if at < fails_from => (0, true),
-                failing if failing < Duration::from_secs(first + 1) => (first, false),
-                failing if failing >= Duration::from_secs(first) + REPEAT_FOR => (last, false),
-                _ => (0, false),
+            let server = |at: Duration| {
+                let Some(failing) = at.checked_sub(fails_from) else { return (0, true) };
+                // The repetitions begin `REPEAT_AFTER` after the end of the first failure.
+                if failing < Duration::from_secs(first) + REPEAT_AFTER {
+                    (first, false)
+                } else if failing < Duration::from_secs(first) + REPEAT_FOR {
+                    (0, false)
+                } else {
+                    (last, false)
+                }
             };
             let (lasted, renewed) = renew_with(server).await;
             assert!(renewed.is_err());
             let after = lasted.saturating_sub(fails_from);
             assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first}, {last}: {after:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn shutdown_while_acquiring_releases_the_lease() {
+        let server = Server::new(|_, _| {}, Fault::HangingPatch);
+        let election = LeaderElection::with_client(server.client(), "system", "operator", HOLDER.to_owned());
+        let end = CancellationToken::new();
+        let shutdown = async {
+            server.hangs.notified().await;
+            assert!(server.is_held());
+            end.cancel();
+        };
+        tokio::join!(election.run(&end, || {}, |_| std::future::pending()), shutdown);
+        assert!(!server.is_held());
     }
 }
