@@ -3,7 +3,7 @@
 //! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share of each limit
 //! that the administrator sets. Requests that only detect drift get at most half of that share. It slows down if AWS throttles
 //! nevertheless, and serves requests by priority, and namespaces in turn. It sends nothing itself. A waiter that is dropped
-//! while it waits costs neither a token nor a turn. The background task of a queue ends when no request waits any more.
+//! while it waits costs no token. The background task of a queue ends when no request waits any more.
 
 mod bucket;
 mod queue;
@@ -110,7 +110,11 @@ impl RateLimiter {
 
     /// Raises the rate a little, because AWS answered a request without throttling.
     pub fn succeeded(&self, scope: &QuotaScope) {
-        self.quota(scope).state().bucket.succeeded(Instant::now());
+        let quota = self.quota(scope);
+        let is_raised = quota.state().bucket.succeeded(Instant::now());
+        if is_raised {
+            quota.changed.notify_one();
+        }
     }
 
     /// Returns how many streams of a service may be described per second in an account and region while AWS does not
@@ -157,7 +161,8 @@ impl RateLimiter {
 /// The queue and the bucket of one limit.
 struct Quota {
     state: Mutex<State>,
-    /// Notified of a new request, which may be permitted earlier than those that wait, and of a token that returns unused.
+    /// Notified of what may permit a request before the time until which the task sleeps: a new request, a token that returns
+    /// unused, a raised rate.
     changed: Notify,
 }
 

@@ -1,5 +1,5 @@
-//! Token bucket with a sliding window: each token returns one second after it was taken (below one request per second:
-//! after the time of one request), and tokens are taken one after the other, not all at once.
+//! Token bucket with a sliding window: each token returns one second after it was taken (two seconds at half a request per
+//! second, and so on), and tokens are taken one after the other, not all at once.
 //!
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. At rates of up to 90 per second, the tokens are spaced over the second:
@@ -103,13 +103,16 @@ impl TokenBucket {
     }
 
     /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a second, and not in the
-    /// second after it was halved.
-    pub(super) fn succeeded(&mut self, now: Instant) {
-        if self.rate < self.full_rate && is_past_second(self.halved, now) && is_past_second(self.raised, now)
-        {
+    /// second after it was halved. Returns whether it was raised.
+    pub(super) fn succeeded(&mut self, now: Instant) -> bool {
+        let is_raised = self.rate < self.full_rate
+            && is_past_second(self.halved, now)
+            && is_past_second(self.raised, now);
+        if is_raised {
             self.rate = (self.rate + self.full_rate / 20).min(self.full_rate);
             self.raised = Some(now);
         }
+        is_raised
     }
 
     /// Returns whether the bucket is equivalent to a new one.
@@ -137,8 +140,10 @@ impl Taken {
         while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
             self.0.pop_front();
         }
-        let blocking = self.0.len().checked_sub(capacity(rate)).map(|token| self.0[token]);
-        let returns = blocking.map(|taken| taken + lifetime);
+        // A token is available once fewer than `capacity` are outstanding: when this one and all older ones have returned. It is
+        // the oldest one unless the rate has fallen.
+        let last_to_return = self.0.len().checked_sub(capacity(rate)).map(|index| self.0[index]);
+        let returns = last_to_return.map(|taken| taken + lifetime);
         let spaced = self.0.back().map(|&last| last + pause(rate));
         [returns, spaced].into_iter().flatten().fold(now, Instant::max)
     }
@@ -225,7 +230,8 @@ mod tests {
     }
 
     #[test]
-    fn drift_takes_half_of_a_rate_that_is_rounded_down() {
+    fn drift_takes_at_most_half_of_the_rounded_rate() {
+        // Half of three requests per second is rounded down to one.
         for (rate, all, drift) in [(1_800, 60, 30), (1_000, 60, 30), (3_900, 180, 60), (900, 55, 28)] {
             let taken = |detects_drift| {
                 taken_within(&mut TokenBucket::new(rate), Instant::now(), 60 * SECOND, detects_drift)

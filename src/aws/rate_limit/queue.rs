@@ -1,8 +1,7 @@
 //! Request queue: changes before checks for drift, and namespaces take turns.
 //!
-//! All requests of one queue have the same operation. So in most queues only Describes compete: those of streams that may be
-//! changing precede those that only detect drift. An `AssumeRole` has the priority of the request that needs it, and one for
-//! a Start or Stop precedes both.
+//! All requests of one queue have the same operation, so priorities matter in the queues of two: a Describe of a stream that
+//! may be changing precedes one that only detects drift, and an `AssumeRole` has the priority of the request that needs it.
 //!
 //! Every fourth request is a check for drift if one waits, so endless changes in one namespace do not hold up the checks of
 //! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends neither on time nor on a limit.

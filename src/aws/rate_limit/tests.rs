@@ -258,6 +258,25 @@ async fn throttling_slows_only_its_limit_until_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn raised_rate_applies_to_requests_that_wait() {
+    let rate_limiter = RateLimiter::new(80);
+    for _ in 0..6 {
+        rate_limiter.throttled(&describe());
+        advance(SECOND).await;
+    }
+    let (scope, change) = (describe(), queue_key(Priority::Changing, "data"));
+    rate_limiter.acquire(&scope, &change).await;
+    let start = Instant::now();
+    let mut waiting = Box::pin(rate_limiter.acquire(&scope, &change));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    // The task has begun to wait for the next token, after five seconds at 0.2 per second.
+    tokio::task::yield_now().await;
+    rate_limiter.succeeded(&scope);
+    waiting.await;
+    assert_eq!(start.elapsed(), SECOND * 5 / 2, "at 0.4 per second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn raised_limit_applies_to_its_account_and_region() {
     let limit = RequestLimit {
         operation: Operation::DescribeDeliveryStream,
@@ -270,9 +289,9 @@ async fn raised_limit_applies_to_its_account_and_region() {
     let of_another = QuotaScope { account: Some("444455556666".parse().unwrap()), ..describe() };
     for (quota, rate) in [(describe(), 40_000), (elsewhere, 4_000), (of_another, 4_000)] {
         assert_eq!(rate_limiter.rate(&quota), rate, "{quota:?}");
-        let places =
+        let describes =
             rate_limiter.describes_per_second(Service::Firehose, quota.account.as_ref(), &quota.region);
-        assert_eq!(places * 1000, rate as usize, "{quota:?}");
+        assert_eq!(describes * 1000, rate as usize, "{quota:?}");
     }
 }
 
