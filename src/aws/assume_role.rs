@@ -112,8 +112,9 @@ impl RoleAssumer {
         let send = async || {
             let base = self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
             let outcome = send_as(base.clone()).await;
-            if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session)
-                && self.base.mark_rejected(&base, false)
+            if let Err(error) = &outcome
+                && error.may_succeed_with_new_session()
+                && self.base.mark_rejected(&base, error.is_denied_by_own_policy())
             {
                 let other =
                     self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;

@@ -254,17 +254,18 @@ impl BaseCredentials {
     }
 
     /// Has `session`, which AWS rejected, replaced by the next query. The session stays in use if the provider does not
-    /// return another one. Returns whether the next session may be a different one. A region that the account has not
-    /// enabled knows no key of the account (`by_region`). So a session that another region has just accepted is kept:
-    /// otherwise a resource that names such a region would have the session of all others replaced every minute.
-    pub(super) fn mark_rejected(&self, session: &Session, by_region: bool) -> bool {
+    /// return another one. Returns whether the next session may be a different one. Some causes may concern one request
+    /// only (`may_be_of_one_request`): a region that the account has not enabled knows no key of the account, and a policy
+    /// may deny one action explicitly. So a session that AWS has just accepted in another request is kept: otherwise a
+    /// resource that names such a region would have the session of all others replaced every minute.
+    pub(super) fn mark_rejected(&self, session: &Session, may_be_of_one_request: bool) -> bool {
         let now = self.now();
         let mut state = self.state();
         if !state.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
             return true;
         }
         let recently = |then| is_within(MIN_REPLACEMENT_INTERVAL, then, now);
-        if by_region && recently(state.last_accepted) {
+        if may_be_of_one_request && recently(state.last_accepted) {
             return false;
         }
         if recently(state.last_rejected) || recently(state.returned_again) {

@@ -116,12 +116,13 @@ impl Sessions {
             self.0.base.mark_accepted(session);
         }
         let Some(error) = error.filter(|error| error.may_succeed_with_new_session()) else { return false };
+        let may_be_of_one_request = error.is_key_unknown() || error.is_denied_by_own_policy();
         match &principal.role {
             Some(_) => {
                 let cache = self.0.role_session_of(principal);
                 cache.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.base.mark_rejected(session, error.is_key_unknown()),
+            None => self.0.base.mark_rejected(session, may_be_of_one_request),
         }
     }
 

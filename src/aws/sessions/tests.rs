@@ -248,6 +248,30 @@ async fn expired_role_session_is_replaced_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn revoked_role_session_is_replaced() {
+    let (sessions, recorded) = of_all_roles(9, &Minutes::default());
+    let principal = assuming("orders");
+    let denied = |by: &str| AwsError {
+        operation: DESCRIBE,
+        kind: ErrorKind::Denied,
+        code: Some("AccessDeniedException".to_owned()),
+        message: format!("User: operator is not authorized to perform: {} {by}", DESCRIBE.iam_action()),
+        request_id: None,
+    };
+    let session = async || sessions.of(DESCRIBE, &principal, Priority::Drift, SOON).await.unwrap();
+    let first = session().await;
+    for other in
+        ["because no identity-based policy allows it", "with an explicit deny in a service control policy"]
+    {
+        assert!(!sessions.mark_outcome(&principal, &first, Some(&denied(other))).await, "{other}");
+    }
+    let revoked = denied("with an explicit deny in an identity-based policy");
+    assert!(sessions.mark_outcome(&principal, &first, Some(&revoked)).await);
+    assert!(!session().await.is_same(&first));
+    assert_eq!(recorded.sent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unsignable_role_session_is_rejected() {
     let broken = super::super::replay::session("ASIA&#10;7");
     let recorded = ReplayClient::answers([(200, broken)]);

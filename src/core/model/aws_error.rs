@@ -129,10 +129,19 @@ impl AwsError {
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn may_succeed_with_new_session(&self) -> bool {
-        self.rejection().is_some_and(CredentialsRejection::is_solved_by_new_session)
+        self.is_denied_by_own_policy()
+            || self.rejection().is_some_and(CredentialsRejection::is_solved_by_new_session)
     }
 
-    /// Returns whether AWS refused the request for another cause than its signature.
+    /// Returns whether a policy of the session's own role or user denies the request explicitly. The policy
+    /// [`AWSRevokeOlderSessions`](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html)
+    /// denies every request of the sessions that were issued before it.
+    #[must_use]
+    pub fn is_denied_by_own_policy(&self) -> bool {
+        self.kind == ErrorKind::Denied && self.message.contains("explicit deny in an identity-based policy")
+    }
+
+    /// Returns whether AWS refused the request for another cause than the session that signed it.
     #[must_use]
     pub fn is_of_accepted_session(&self) -> bool {
         match self.kind {
@@ -140,7 +149,7 @@ impl AwsError {
             | ErrorKind::NoCredentials
             | ErrorKind::Transient
             | ErrorKind::UnknownOutcome => false,
-            _ => !self.is_unsent(),
+            _ => !self.is_unsent() && !self.is_denied_by_own_policy(),
         }
     }
 
