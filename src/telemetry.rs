@@ -68,7 +68,7 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
     // A line that cannot be written (a full disk, a closed reader) is lost. By default the subscriber reports
     // that on standard error, which would panic, because standard error is the destination of the logs.
     let coloured = format == LogFormat::Text && colours_are_wanted();
-    let stderr = move || Lines { to: io::stderr(), coloured };
+    let stderr = move || Lines { to: io::stderr(), format, coloured };
     let lines = fmt::layer().with_writer(stderr).with_ansi(coloured).log_internal_errors(false);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),

@@ -106,7 +106,7 @@ impl IdentityClient {
             }
             (Err(error), Some(known)) => {
                 let AwsError { code, message, .. } = error;
-                warn!(code, message, "STS does not confirm the account of the AWS credentials");
+                warn!(code, aws_message = message, "STS does not confirm the account of the AWS credentials");
                 known.refresh_at = Instant::now() + FAILURE_TTL;
                 Ok(known.identity.clone())
             }

@@ -14,7 +14,7 @@
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
-use tracing::{Instrument as _, debug, info_span, warn};
+use tracing::{Instrument as _, debug, error_span, warn};
 
 use crate::model::decision::Ownership;
 use crate::model::schedule;
@@ -90,7 +90,8 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
     let Some(resource) = &context.kube.resource(&me.namespace, &me.name, from).await? else {
         return Ok(ends_with(context.clock.now() + context.config.drift_interval));
     };
-    let span = info_span!("reconcile", namespace = me.namespace, resource = me.name);
+    // At the level of errors, so that the lines of each log level name the resource.
+    let span = error_span!("reconcile", namespace = me.namespace, resource = me.name);
     match run_steps(context, resource, from, end).instrument(span).await {
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(ends_with(wake)),
         Err(Interruption::Outdated) => {

@@ -203,6 +203,12 @@ impl<K: Kind + Send + 'static> Cache<K> {
         self.watches.first_lists_settled.clone()
     }
 
+    /// Returns whether everything that is watched has been listed once. A namespace that cannot be listed prevents it.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.watches.conditions.iter().all(|(_, condition)| condition.listed.initialized())
+    }
+
     /// Returns an object; `None` if it does not exist.
     fn get(&self, key: &Key) -> Result<Option<K::Read>, NotCurrent> {
         // An object that no watch covers is not known.

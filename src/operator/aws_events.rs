@@ -9,6 +9,9 @@
 //!   disabling encryption first; and one whose spec is invalid or does not match its schema;
 //! - the calls of a stream beyond the 64 that wait for a reconcile at a time, those that AWS refused first, and then the
 //!   earliest ones.
+//!
+//! While a watched namespace is not listed yet, the resource of a stream may be there. Until then, a message about a call
+//! that no reconcile needs stays in the queue, which delivers it again.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,7 +22,6 @@ use std::time::Duration;
 use futures_util::Stream;
 use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName, Silence, SilentScope};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
-use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
@@ -27,7 +29,8 @@ use tracing::{debug, warn};
 use super::Shared;
 use super::dispatcher::Trigger;
 use crate::aws::{EventQueue, MAX_MESSAGES, Message};
-use crate::kubernetes::store::{Key, Store};
+use crate::kubernetes::caches::Cache;
+use crate::kubernetes::store::Key;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{AwsEventKind, Metrics};
 use crate::telemetry::Warnings;
@@ -42,30 +45,36 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 const MAX_HELD: usize = 1000;
 
 /// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources`
-/// are `listed`: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed
+/// are listed: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed
 /// does not delay it: none of its resources is reconciled, and the dispatcher registers them when they are listed.
 pub(super) fn receiver(
     queue: EventQueue,
     shared: Arc<Shared>,
-    (resources, listed): (Store<MaybeInvalidResource>, Arc<SetOnce<()>>),
+    resources: Cache<MaybeInvalidResource>,
 ) -> (impl Future<Output = ()> + Send + 'static, impl Stream<Item = Trigger> + Send + 'static) {
     let (triggers, mut received) = mpsc::unbounded_channel();
     let task = async move {
-        listed.wait().await;
+        resources.first_lists_settled().wait().await;
         let inbox = &shared.context.memory.events;
-        resources.for_each(|resource| {
+        resources.store().for_each(|resource| {
             if let Ok(resource) = &resource.0 {
                 inbox.register_from_status(resource);
             }
         });
-        receive(&queue, &shared, triggers).await;
+        receive(&queue, &shared, &resources, triggers).await;
     };
     (task, futures_util::stream::poll_fn(move |context| received.poll_recv(context)))
 }
 
 /// Receives until its task is aborted.
-async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<Trigger>) {
-    let mut handler = MessageHandler { shared, triggers, held: HashMap::new(), finished: Vec::new() };
+async fn receive(
+    queue: &EventQueue,
+    shared: &Shared,
+    resources: &Cache<MaybeInvalidResource>,
+    triggers: UnboundedSender<Trigger>,
+) {
+    let mut handler =
+        MessageHandler { shared, resources, triggers, held: HashMap::new(), finished: Vec::new() };
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failures, mut warnings) = (0, Warnings::default());
@@ -118,13 +127,14 @@ async fn next_messages(queue: &EventQueue, failures: u32, has_room: bool) -> Res
         return Ok(Vec::new());
     }
     queue.receive().await.map_err(|error| {
-        warn!(code = error.code, kind = ?error.kind, message = error.message, "failed to receive AWS's events");
+        warn!(code = error.code, kind = ?error.kind, aws_message = error.message, "failed to receive AWS's events");
     })
 }
 
 /// The messages between their arrival and their deletion.
 struct MessageHandler<'a> {
     shared: &'a Shared,
+    resources: &'a Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
     /// The messages that a reconcile still needs, by the id of their event.
     held: HashMap<String, (AwsEvent, String)>,
@@ -163,10 +173,12 @@ impl<'a> MessageHandler<'a> {
             debug!(subject = ?event.subject, resources = due.len(), "AWS reports an event");
         }
         self.wake(due);
-        match &event.subject {
-            Subject::Call(_, call) if self.inbox().holds(&event) => {
+        let is_needed = self.inbox().holds(&event);
+        match (&event.subject, handling(&event.subject, is_needed, self.resources.is_listed())) {
+            (Subject::Call(_, call), Handling::Hold) => {
                 self.held.insert(call.event_id.clone(), (event, message.receipt));
             }
+            (_, Handling::Leave) => {}
             _ => self.finished.push(message.receipt),
         }
     }
@@ -210,12 +222,33 @@ impl<'a> MessageHandler<'a> {
         for receipts in self.finished.chunks(MAX_MESSAGES) {
             if let Err(error) = queue.delete(receipts).await {
                 // They are delivered again, and then deleted.
-                warn!(code = error.code, kind = ?error.kind, message = error.message, "failed to delete AWS's events");
+                warn!(code = error.code, kind = ?error.kind, aws_message = error.message, "failed to delete AWS's events");
                 self.shared.metrics.event_queue_failed();
                 break;
             }
         }
         self.finished.clear();
+    }
+}
+
+/// What happens to the message of an event.
+#[derive(Debug, PartialEq, Eq)]
+enum Handling {
+    /// It is deleted when no reconcile needs it any more.
+    Hold,
+    /// It stays in the queue, which delivers it again.
+    Leave,
+    /// It is deleted.
+    Delete,
+}
+
+/// Returns what happens to the message of an event. `is_needed` states whether a reconcile needs it, `is_listed` whether
+/// every watched namespace has been listed.
+fn handling(subject: &Subject, is_needed: bool, is_listed: bool) -> Handling {
+    match subject {
+        Subject::Call(..) if is_needed => Handling::Hold,
+        Subject::Call(..) if !is_listed => Handling::Leave,
+        _ => Handling::Delete,
     }
 }
 
@@ -231,8 +264,33 @@ fn count(metrics: &Metrics, event: &AwsEvent, now: jiff::Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::fakes::Log;
     use super::*;
+
+    #[test]
+    fn call_stays_in_the_queue_until_all_is_listed() {
+        let call = json!({
+            "eventSource": "kinesis.amazonaws.com", "eventName": "StopStreamEncryption", "eventTime": "2026-11-28T07:00:00Z",
+            "awsRegion": "eu-west-1", "eventID": "1", "requestID": "2", "recipientAccountId": "111122223333",
+            "requestParameters": {"streamARN": "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks"},
+        });
+        let event = json!({
+            "detail-type": "AWS API Call via CloudTrail", "source": "aws.kinesis", "account": "111122223333",
+            "time": "2026-11-28T07:00:01Z", "region": "eu-west-1", "detail": call,
+        });
+        let call = aws_event::parse(&event.to_string()).unwrap().subject;
+        for (is_needed, is_listed, expected) in [
+            (true, false, Handling::Hold),
+            (true, true, Handling::Hold),
+            (false, false, Handling::Leave),
+            (false, true, Handling::Delete),
+        ] {
+            assert_eq!(handling(&call, is_needed, is_listed), expected);
+        }
+        assert_eq!(handling(&Subject::Heartbeat, false, false), Handling::Delete);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn full_inbox_is_logged_once_a_minute() {

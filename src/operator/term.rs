@@ -55,8 +55,8 @@ impl Term {
         shared.context.memory.retain(|_| false);
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
-        let (store, settled) =
-            (sources.caches.resources.store(), sources.caches.resources.first_lists_settled());
+        let resources = sources.caches.resources.clone();
+        let (store, settled) = (resources.store(), resources.first_lists_settled());
         let ledgers_settled = sources.caches.ledgers.first_lists_settled();
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
@@ -81,7 +81,6 @@ impl Term {
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         let triggers = match &self.queue {
             Some(queue) => {
-                let resources = (store.clone(), settled.clone());
                 let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), resources);
                 // On the heap: a future of this size would be copied into its task.
                 background.spawn(Box::pin(receiver));

@@ -110,7 +110,7 @@ mod tests {
         let (url, mut got) = collector().await;
         let traces = Traces::to(&url).unwrap();
         tracing::subscriber::with_default(registry().with(traces.layer()), || {
-            tracing::info_span!("reconcile", namespace = "data", resource = "orders").in_scope(|| ());
+            tracing::error_span!("reconcile", namespace = "data", resource = "orders").in_scope(|| ());
         });
         tokio::task::spawn_blocking(move || drop(traces)).await.unwrap();
         let (path, body) = got.recv().await.unwrap();

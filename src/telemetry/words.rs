@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
+use super::LogFormat;
+
 /// Returns an error and its causes on one line. A cause that the text already contains is not repeated.
 #[must_use]
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
@@ -24,6 +26,8 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
 pub(super) struct Lines<W> {
     /// The destination.
     pub(super) to: W,
+    /// The format of the records.
+    pub(super) format: LogFormat,
     /// Whether records have colours, which begin with an escape character. Escape characters in values are
     /// already escaped.
     pub(super) coloured: bool,
@@ -33,7 +37,7 @@ impl<W: io::Write> io::Write for Lines<W> {
     /// Writes a record, which arrives in one piece.
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(record);
-        self.to.write_all(one_line(&text, self.coloured).as_bytes())?;
+        self.to.write_all(one_line(&text, self.format, self.coloured).as_bytes())?;
         Ok(record.len())
     }
 
@@ -42,7 +46,7 @@ impl<W: io::Write> io::Write for Lines<W> {
     }
 }
 
-fn one_line(record: &str, coloured: bool) -> Cow<'_, str> {
+fn one_line(record: &str, format: LogFormat, coloured: bool) -> Cow<'_, str> {
     let (line, end) = record.strip_suffix('\n').map_or((record, ""), |line| (line, "\n"));
     // Some readers treat U+2028 and U+2029 as the end of a line.
     let escaped =
@@ -52,10 +56,13 @@ fn one_line(record: &str, coloured: bool) -> Cow<'_, str> {
     }
     let mut text = String::with_capacity(record.len());
     for c in line.chars() {
-        if escaped(c) {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
+        match format {
+            _ if !escaped(c) => text.push(c),
+            LogFormat::Text => text.extend(c.escape_default()),
+            // Each of these characters has at most four digits.
+            LogFormat::Json => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
         }
     }
     text.push_str(end);
@@ -74,9 +81,18 @@ mod tests {
             ("\u{1b}[2mINFO\u{1b}[0m ü\u{85}x\u{2028}y\n", "\u{1b}[2mINFO\u{1b}[0m ü\\u{85}x\\u{2028}y\n"),
             ("without an end\0", "without an end\\u{0}"),
         ] {
-            assert_eq!(one_line(record, true), line);
+            assert_eq!(one_line(record, LogFormat::Text, true), line);
         }
-        assert_eq!(one_line("\u{1b}[2m\n", false), "\\u{1b}[2m\n");
+        assert_eq!(one_line("\u{1b}[2m\n", LogFormat::Text, false), "\\u{1b}[2m\n");
+    }
+
+    #[test]
+    fn escaped_characters_of_json_are_valid_json() {
+        let text = "\u{7f}\u{85}\u{9f}\u{2028}\u{2029}ü";
+        let record = serde_json::to_string(text).unwrap();
+        let line = one_line(&record, LogFormat::Json, false);
+        assert_eq!(line, "\"\\u007f\\u0085\\u009f\\u2028\\u2029ü\"");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
     }
 
     #[test]

@@ -225,6 +225,27 @@ fn only_execute_calls_start_and_stop() {
     }
 }
 
+/// `tracing` itself gives the text of an event this name, and JSON would have two fields of one name.
+#[test]
+fn no_log_event_has_a_field_named_message() {
+    let is_event = |line: &str| {
+        ["trace!(", "debug!(", "info!(", "warn!(", "error!("].iter().any(|event| line.contains(event))
+    };
+    let mut events = 0;
+    for (module, source) in modules() {
+        for line in source.lines_with("!(").filter(|line| is_event(line)) {
+            events += 1;
+            assert!(
+                ![",message=", "(message=", ",message,", "(message,", "%message", "?message"]
+                    .iter()
+                    .any(|field| line.contains(field)),
+                "{module}: {line}"
+            );
+        }
+    }
+    assert!(events > 50, "the sources are read wrongly");
+}
+
 #[test]
 fn controller_does_not_depend_on_metrics() {
     let users: BTreeSet<String> = imports()

@@ -184,7 +184,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
                 ErrorKind::UnknownOutcome => "AWS may have applied the call: there is no definite answer",
                 _ => "AWS refused the call",
             };
-            warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");
+            warn!(%stream, call = id, code = error.code, kind = ?error.kind, aws_message = error.message, "{words}");
         }
     }
     let now = context.clock.now();
@@ -270,7 +270,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
         Ok(true) => state.spec.desired.verified = Some(context.clock.now()),
         Ok(false) => info!(stream = %state.spec.stream, "test record was not encrypted yet"),
         Err(error) => {
-            warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to write a test record");
+            warn!(stream = %state.spec.stream, code = error.code, aws_message = error.message, "failed to write a test record");
         }
     }
     state.now = context.clock.now();

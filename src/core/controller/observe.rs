@@ -92,7 +92,7 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
         }
         // The status keeps its report about the key.
         Err(error) => {
-            debug!(key = %arn, code = error.code, message = error.message, "failed to describe the active key");
+            debug!(key = %arn, code = error.code, aws_message = error.message, "failed to describe the active key");
         }
     }
 }
@@ -130,7 +130,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
             state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {
-            warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to describe stream");
+            warn!(stream = %state.spec.stream, code = error.code, aws_message = error.message, "failed to describe stream");
             state.observed = Observed::Failed(error);
         }
     }

@@ -194,7 +194,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         ResolveError::Identity(error) => {
             tracing::warn!(
                 code = error.code,
-                message = error.message,
+                aws_message = error.message,
                 "failed to identify the account of the AWS credentials"
             );
             unanswered = unanswered.saturating_add(1);

@@ -380,7 +380,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
             if error.operation == Operation::DescribeKey
                 && matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) =>
         {
-            warn!(key = %name, code = error.code, message = error.message, "failed to describe the key");
+            warn!(key = %name, code = error.code, aws_message = error.message, "failed to describe the key");
             desired.key_problem = Some(KeyProblem::DescribeDenied);
         }
         Err(error) => spec.key_error = Some(error),
