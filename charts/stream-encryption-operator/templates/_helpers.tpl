@@ -32,19 +32,29 @@ app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | quote }
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* The chart's own labels or annotations (YAML) with maps that users set. A user's value replaces the chart's, so each key occurs once: Flux refuses a mapping with a key twice. */}}
+{{- define "stream-encryption-operator.merged" -}}
+{{- $own := first . }}
+{{- with rest . | compact }}
+{{- $merged := $own | fromYaml }}
+{{- range . }}
+{{- $merged = mergeOverwrite $merged . }}
+{{- end }}
+{{- $own = toYaml $merged }}
+{{- end }}
+{{- $own }}
+{{- end }}
+
 {{- define "stream-encryption-operator.sharedLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: stream-encryption-operator
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
 {{- define "stream-encryption-operator.labels" -}}
-{{ include "stream-encryption-operator.selectorLabels" . }}
-{{ include "stream-encryption-operator.sharedLabels" . }}
+{{- $labels := printf "%s\n%s" (include "stream-encryption-operator.selectorLabels" .) (include "stream-encryption-operator.sharedLabels" .) }}
+{{- include "stream-encryption-operator.merged" (list $labels .Values.commonLabels) }}
 {{- end }}
 
 {{- define "stream-encryption-operator.serviceAccountName" -}}

@@ -46,8 +46,15 @@ async fn crd_installation_and_retention_follow_values() {
             .collect();
         found
     };
-    let keep = json!({"helm.sh/resource-policy": "keep"});
-    assert_eq!(annotations(json!({})).await, [keep.clone(), keep.clone(), keep]);
+    // Helm obeys the first one, Argo CD the second one.
+    let keep = |options: &str| json!({"helm.sh/resource-policy": "keep", "argocd.argoproj.io/sync-options": options});
+    assert_eq!(annotations(json!({})).await, vec![keep("Prune=false"); 3]);
+    for (options, expected) in
+        [("ServerSideApply=true", "ServerSideApply=true,Prune=false"), ("Prune=confirm", "Prune=confirm")]
+    {
+        let own = json!({"crds": {"annotations": {"argocd.argoproj.io/sync-options": options}}});
+        assert_eq!(annotations(own).await, vec![keep(expected); 3]);
+    }
     let own = json!({"crds": {"keep": false, "annotations": {"a": "b"}}});
     assert_eq!(annotations(own).await, vec![json!({"a": "b"}); 3]);
     assert_eq!(annotations(json!({"crds": {"keep": false}})).await, [Value::Null, Value::Null, Value::Null]);

@@ -200,3 +200,49 @@ async fn every_object_has_common_labels() {
     let pods = of_kind(&objects, "Deployment").map(|one| &one["spec"]["template"]["metadata"]["labels"]);
     assert!(pods.into_iter().all(|labels| labels["cost-center"] == "42"));
 }
+
+/// Flux refuses an object with a key twice. So does this parser.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_labels_replace_those_of_the_chart() {
+    let label = |value: &str| json!({"app.kubernetes.io/part-of": value});
+    let mut values = everything();
+    for (pointer, own) in [
+        ("/commonLabels", label("all")),
+        ("/podLabels", label("pods")),
+        ("/podAnnotations", json!({"kubectl.kubernetes.io/default-container": "sidecar"})),
+        ("/serviceAccount/labels", label("account")),
+        ("/serviceMonitor/additionalLabels", label("monitor")),
+        ("/prometheusRule/additionalLabels", label("rule")),
+        ("/prometheusRule/alertLabels", json!({"severity": "page"})),
+        ("/grafanaDashboard/extraLabels", label("dashboard")),
+        ("/kubeStateMetrics/configMap/extraLabels", label("metrics")),
+    ] {
+        let path: Vec<&str> = pointer.split('/').skip(1).collect();
+        let (last, parents) = path.split_last().expect("a key");
+        parents.iter().fold(&mut values, |inner, key| &mut inner[*key])[*last] = own;
+    }
+    let objects = chart(values).await;
+    let part_of =
+        |object: &Value| word(&object["metadata"]["labels"]["app.kubernetes.io/part-of"]).to_owned();
+    for (kind, expected) in [
+        ("Deployment", "all"),
+        ("Pod", "all"),
+        ("ServiceAccount", "account"),
+        ("ServiceMonitor", "monitor"),
+        ("PrometheusRule", "rule"),
+    ] {
+        assert_eq!(part_of(only(&objects, kind)), expected, "{kind}");
+    }
+    let config_maps: Vec<_> = of_kind(&objects, "ConfigMap").map(part_of).collect();
+    assert!(
+        config_maps.iter().all(|value| ["dashboard", "metrics"].contains(&value.as_str())),
+        "{config_maps:?}"
+    );
+    let template = &only(&objects, "Deployment")["spec"]["template"];
+    assert_eq!(part_of(template), "pods");
+    assert_eq!(template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "sidecar");
+    let rules =
+        only(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"].as_array().expect("rules").clone();
+    let alerts = rules.iter().filter(|rule| rule["alert"].is_string());
+    assert!(alerts.into_iter().all(|alert| alert["labels"]["severity"] == "page"));
+}

@@ -196,6 +196,14 @@ async fn contradicting_values_are_rejected() {
             "networkPolicy.enabled has no effect with hostNetwork",
         ),
         (
+            json!({"commonLabels": {"app.kubernetes.io/name": "operator"}}),
+            "commonLabels must not contain app.kubernetes.io/name",
+        ),
+        (
+            json!({"podLabels": {"app.kubernetes.io/instance": "operator"}}),
+            "podLabels must not contain app.kubernetes.io/instance",
+        ),
+        (
             json!({"admissionPolicy": {"enabled": true}, "defaultPolicy": {"allowDisable": true}}),
             "set admissionPolicy.allowDisable too",
         ),
