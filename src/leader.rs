@@ -5,13 +5,11 @@
 //! library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from a leader
 //! that works. This module releases the lease itself, too, because the library would release one that another replica holds.
 //!
-//! Two replicas can lead at once in two cases. Somebody deletes the Lease, and a standby creates it again. Or two standbys find
-//! the lease free together: one acquires it, and the other, whose clock is ahead, considers it expired and takes it. The first
-//! leader notices this at its next renewal, at most 13 s later.
-//!
-//! Leader election only saves work. Two replicas that lead at once describe streams twice as often, but neither repeats a Start
-//! or Stop of the other: each is recorded in the stream's ledger before it is sent, and the API server accepts that record
-//! from one of them only.
+//! Leader election only saves work: two replicas can lead at once for a short time. Somebody deletes the Lease, and a standby
+//! creates it again. A leader is paused, or its last reconciles outlast the lease. Two standbys find the lease free, and the one
+//! whose clock is ahead considers the lease of the other one expired. Then streams are described twice as often, but no replica
+//! repeats a Start or Stop of the other: each is recorded in the stream's ledger before it is sent, and the API server accepts
+//! that record from one of them only.
 
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -47,9 +45,9 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRAC
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long renewals are repeated after the first failure. Only their writes count here, which take 6 s at most: once a write
-/// succeeds, the lease is renewed. At worst the first takes 6 s, the repetitions begin within 5 s, and the last takes 6 s:
-/// together [`RENEW_GRACE_PERIOD`], so the term ends before the lease does. Reconciles that are running then may outlast the
-/// lease; the ledger is their fence.
+/// succeeds, the lease is renewed. The worst case is [`RENEW_GRACE_PERIOD`]: 6 s for the first failed write, then `REPEAT_FOR`
+/// and [`REPEAT_AFTER`] (5 s) until the last repetition begins, then 6 s for that. So the term ends before the lease does.
+/// Reconciles that are running then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -104,11 +102,7 @@ impl LeaderElection {
             let acquiring = self.acquire(&mut standby, &mut acquire_warnings, &on_lease_read);
             let acquired = tokio::select! {
                 acquired = acquiring => acquired,
-                () = end.cancelled() => {
-                    // This replica may have acquired the lease already, and not yet read the response.
-                    self.release().await;
-                    return;
-                }
+                () = end.cancelled() => break,
             };
             let ended = match acquired {
                 Ok(Some(manager)) => self.lead(&manager, end, &work).await,
@@ -126,6 +120,9 @@ impl LeaderElection {
                 }
             }
         }
+        // Even if this replica does not lead, it may hold the lease: it was acquired or renewed, but a later request failed, or
+        // its response was not awaited.
+        self.release().await;
     }
 
     /// Waits, without a limit, until nobody holds the lease. Then returns `None` if acquiring it takes longer than
@@ -139,12 +136,13 @@ impl LeaderElection {
         standby.wait(&on_lease_read).await?;
         let manager = self.create_manager().await?;
         on_lease_read();
-        // It returns `true` as soon as this replica holds the lease.
+        // `changed` returns `true` as soon as this replica holds the lease.
         if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             return Ok(is_held?.then_some(manager));
         }
-        // If no other replica was faster, the API server is slow, or another field manager owns fields of the Lease. Each
-        // server-side apply then gets a conflict, and the library repeats it without returning an error.
+        // If no other replica was faster, there are two causes: the API server is slow, or another field manager owns fields
+        // of the Lease. In the second case, each server-side apply gets a conflict, and the library repeats it without
+        // returning an error.
         if self.lease.no_other_holds_it().await? && warnings.is_due() {
             warn!(
                 lease = self.lease.name,
@@ -165,8 +163,9 @@ impl LeaderElection {
         manager.build().await
     }
 
-    /// Runs `work` until the lease is lost or cannot be renewed, or `work` ends after `end` is cancelled. A replica that cannot
-    /// renew the lease does not lead: without the API server it could not write anything either.
+    /// Runs `work` until the lease is lost or cannot be renewed, or `work` ends after `end` is cancelled. In the second case,
+    /// this replica still holds the lease. A replica that cannot renew the lease does not lead: without the API server it could
+    /// not write anything either.
     async fn lead<F: Future<Output = ()> + Send + 'static>(
         &self,
         manager: &LeaseManager,
@@ -178,12 +177,11 @@ impl LeaderElection {
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
         let lost = tokio::select! {
-            lost = renew(async || manager.changed().await) => lost,
+            lost = renew_until_lost(async || manager.changed().await) => lost,
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
                 }
-                self.release().await;
                 return Ok(());
             }
         };
@@ -197,8 +195,11 @@ impl LeaderElection {
 
     /// Releases the lease if this replica holds it.
     async fn release(&self) {
-        if let Err(error) = self.lease.release().await {
-            warn!(error = error_chain(&error), lease = self.lease.name, "failed to release the lease");
+        let lease = &self.lease.name;
+        match self.lease.release().await {
+            Ok(true) => {}
+            Ok(false) => warn!(lease, "failed to release the lease, because something else writes it"),
+            Err(error) => warn!(error = error_chain(&error), lease, "failed to release the lease"),
         }
     }
 }
@@ -215,7 +216,9 @@ fn random_identity() -> String {
 ///
 /// # Errors
 /// Renewals have failed for so long that the lease may expire.
-async fn renew<E: std::error::Error>(mut changed: impl AsyncFnMut() -> Result<bool, E>) -> Result<(), E> {
+async fn renew_until_lost<E: std::error::Error>(
+    mut changed: impl AsyncFnMut() -> Result<bool, E>,
+) -> Result<(), E> {
     let mut failing_since = None;
     loop {
         let begin = Instant::now();
@@ -243,7 +246,7 @@ mod tests {
     /// takes and whether it succeeds.
     async fn renew_with(mut server: impl FnMut(Duration) -> (u64, bool)) -> (Duration, Result<(), Error>) {
         let begin = Instant::now();
-        let renewed = renew(async || {
+        let renewed = renew_until_lost(async || {
             loop {
                 let (seconds, succeeds) = server(begin.elapsed());
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -306,7 +309,8 @@ mod tests {
             assert!(server.is_held());
             end.cancel();
         };
-        tokio::join!(election.run(&end, || {}, |_| std::future::pending()), shutdown);
+        let run = async { tokio::join!(election.run(&end, || {}, |_| std::future::pending()), shutdown) };
+        tokio::time::timeout(Duration::from_mins(1), run).await.unwrap();
         assert!(!server.is_held());
     }
 }

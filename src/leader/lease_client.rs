@@ -8,7 +8,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-/// How often a release is repeated because the lease has changed since it was read: by a renewal that was still under way.
+/// Attempts to release the lease. One fails if the lease has changed since it was read: by a renewal that was still under way.
 const RELEASE_ATTEMPTS: u32 = 3;
 
 /// A client for one Lease, and the identity of this replica.
@@ -49,19 +49,19 @@ impl LeaseClient {
     }
 
     /// Removes this replica as the holder, if it holds the lease, so that the next leader does not have to wait until the
-    /// lease expires.
+    /// lease expires. Returns `false` if the lease has changed after each read, so that this replica may still hold it.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub(super) async fn release(&self) -> kube::Result<()> {
+    pub(super) async fn release(&self) -> kube::Result<bool> {
         for _ in 0..RELEASE_ATTEMPTS {
-            let Some(lease) = self.read().await? else { return Ok(()) };
+            let Some(lease) = self.read().await? else { return Ok(true) };
             let is_own = lease.spec.as_ref().is_some_and(|spec| self.is_own(spec));
             if !is_own || self.remove_holder(&lease).await? {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Removes the holder of a lease. Returns `false` if the lease has changed since it was read.
@@ -90,7 +90,7 @@ pub(super) fn holder_of(lease: &LeaseSpec) -> Option<&String> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::test_server::{Fault, HOLDER, Server, renewed};
+    use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
     use super::*;
 
     fn lease(server: &std::sync::Arc<Server>, identity: &str) -> LeaseClient {
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn lease_without_another_holder_is_recognized() {
         for (spec, is_free) in
-            [(json!({}), true), (held_by(""), true), (held_by("second"), true), (renewed(0), false)]
+            [(json!({}), true), (held_by(""), true), (held_by("second"), true), (spec_of_holder(0), false)]
         {
             let server = Server::new(|_, _| {}, Fault::None);
             server.set_spec(spec);
@@ -114,12 +114,15 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_own_lease_is_released() {
-        for (identity, fault, is_released) in
-            [(HOLDER, Fault::None, true), ("second", Fault::None, false), (HOLDER, Fault::Contention, false)]
-        {
+        for (identity, fault, released, is_held) in [
+            (HOLDER, Fault::None, true, false),
+            ("second", Fault::None, true, true),
+            (HOLDER, Fault::LateRenewal, true, false),
+            (HOLDER, Fault::Contention, false, true),
+        ] {
             let server = Server::new(|_, _| {}, fault);
-            lease(&server, identity).release().await.unwrap();
-            assert_eq!(!server.is_held(), is_released, "{identity}, {fault:?}");
+            assert_eq!(lease(&server, identity).release().await.unwrap(), released, "{identity}, {fault:?}");
+            assert_eq!(server.is_held(), is_held, "{identity}, {fault:?}");
         }
     }
 }

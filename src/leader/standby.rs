@@ -2,8 +2,8 @@
 //!
 //! The clocks of nodes can differ by more than the lease lasts, so the time in the lease is never compared with a clock, and
 //! only shows whether the lease was renewed. As in client-go, a lease has expired if it has not changed for its duration,
-//! which this replica measures with its own monotonic clock. This file removes the holder of an expired lease, and this replica
-//! as the holder, and never any other.
+//! which this replica measures with its own monotonic clock. A holder is removed only if its
+//! lease has expired, or if it is this replica.
 
 use std::time::Duration;
 
@@ -52,22 +52,18 @@ impl Standby {
             let Some(lease) = self.lease.read().await? else { return Ok(()) };
             on_read();
             let holder = self.holder(&lease, Instant::now());
-            match holder {
-                Holder::Nobody => return Ok(()),
-                // This replica is removed, too. Otherwise the library would report the lease as held without writing it: a
-                // replica that cannot write would become leader again and again, and one whose container was restarted could
-                // lead on a lease that is about to expire.
-                Holder::ThisReplica | Holder::Expired if self.lease.remove_holder(&lease).await? => {
-                    let identity = lease.spec.as_ref().and_then(holder_of);
-                    info!(
-                        lease = self.lease.name,
-                        holder = identity,
-                        expired = holder == Holder::Expired,
-                        "removed the holder of the lease"
-                    );
-                    return Ok(());
-                }
-                Holder::Another | Holder::ThisReplica | Holder::Expired => {}
+            if holder == Holder::Nobody {
+                return Ok(());
+            }
+            // This replica is removed, too. Otherwise the library would report the lease as held without writing it: a replica
+            // that cannot write would become leader again and again, and one whose container was restarted could lead on a
+            // lease that is about to expire.
+            let is_removable = matches!(holder, Holder::ThisReplica | Holder::Expired);
+            if is_removable && self.lease.remove_holder(&lease).await? {
+                let identity = lease.spec.as_ref().and_then(holder_of);
+                let expired = holder == Holder::Expired;
+                info!(lease = self.lease.name, holder = identity, expired, "removed the holder of the lease");
+                return Ok(());
             }
             tokio::time::sleep(READ_INTERVAL).await;
         }
@@ -101,7 +97,7 @@ impl Standby {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::test_server::{Fault, HOLDER, Server, renewed};
+    use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
     use super::*;
 
     const DURATION: Duration = Duration::from_secs(30);
@@ -128,13 +124,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lease_that_is_renewed_is_never_ended() {
-        let renew = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs() / 28);
+        let renew = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs() / 28);
         assert_eq!(waits(renew, Fault::None, "second").await, (None, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn lease_without_renewal_is_ended_after_its_duration() {
-        let die = |at: Duration, spec: &mut Value| *spec = renewed(at.as_secs().min(100) / 20);
+        let die = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs().min(100) / 20);
         // A read that fails does not begin the duration anew.
         for fault in [Fault::None, Fault::FailedReads] {
             let (Some(waited), false) = waits(die, fault, "second").await else { panic!("it is ended") };

@@ -23,6 +23,8 @@ pub(super) enum Fault {
     None,
     /// Another replica writes the lease just before each patch.
     Contention,
+    /// A renewal that was under way arrives just before the first patch.
+    LateRenewal,
     /// Each fifth read fails.
     FailedReads,
     /// The patch after the one that acquires the lease never gets a response.
@@ -49,7 +51,7 @@ struct StoredLease {
 impl Server {
     /// Creates a server whose lease [`HOLDER`] holds.
     pub(super) fn new(at_read: fn(Duration, &mut Value), fault: Fault) -> Arc<Self> {
-        let lease = StoredLease { spec: renewed(0), version: 0, reads: 0 };
+        let lease = StoredLease { spec: spec_of_holder(0), version: 0, reads: 0 };
         Arc::new(Self {
             lease: Mutex::new(lease),
             at_read,
@@ -84,6 +86,8 @@ impl Server {
             return self.read();
         }
         let patch: Value = serde_json::from_slice(&body).unwrap();
+        // `LeaseClient` removes the holder by a merge patch. The library acquires the lease by a server-side apply, and then
+        // counts the transition, and later renews, by strategic merge patches.
         match format.as_deref() {
             Some("application/merge-patch+json") => self.merge(&patch),
             Some("application/strategic-merge-patch+json") if self.fault == Fault::HangingPatch => {
@@ -108,8 +112,12 @@ impl Server {
 
     /// Removes the fields of the spec, unless the lease has another version than the patch.
     fn merge(&self, patch: &Value) -> Response {
-        if self.fault == Fault::Contention {
-            self.lease.lock().unwrap().version += 1;
+        {
+            let mut lease = self.lease.lock().unwrap();
+            let is_first = lease.version == 0;
+            if self.fault == Fault::Contention || (self.fault == Fault::LateRenewal && is_first) {
+                lease.version += 1;
+            }
         }
         let version = self.lease.lock().unwrap().version.to_string();
         if patch["metadata"]["resourceVersion"] != version {
@@ -137,8 +145,8 @@ impl StoredLease {
     }
 }
 
-/// Returns a lease that was renewed so many times.
-pub(super) fn renewed(times: u64) -> Value {
+/// Returns the spec of a lease that [`HOLDER`] holds and has renewed so many times.
+pub(super) fn spec_of_holder(times: u64) -> Value {
     // Far ahead of every clock: only a change counts.
     json!({"holderIdentity": HOLDER, "leaseDurationSeconds": 30,
         "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", times / 60, times % 60)})
