@@ -161,8 +161,7 @@ impl RateLimiter {
 /// The queue and the bucket of one limit.
 struct Quota {
     state: Mutex<State>,
-    /// Notified of what may permit a request before the time until which the task sleeps: a new request, a token that returns
-    /// unused, a raised rate.
+    /// Wakes the task before its timer: a request has arrived, a token has returned unused, or the rate was raised.
     changed: Notify,
 }
 
@@ -189,8 +188,7 @@ impl Quota {
         let mut state = self.state();
         loop {
             let now = Instant::now();
-            let detects_drift = true;
-            let drift_available_from = state.bucket.available_from(now, detects_drift);
+            let drift_available_from = state.bucket.drift_available_from(now);
             let Some(priority) = state.queue.next(drift_available_from <= now) else {
                 if state.queue.is_empty() {
                     state.has_task = false;

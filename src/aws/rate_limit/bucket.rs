@@ -4,7 +4,7 @@
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. At rates of up to 90 per second, the tokens are spaced over the second:
 //! otherwise the network could deliver two bursts together. A request that only detects drift also needs a token of a second
-//! bucket, which has half the rounded rate. So half of the rate is always left for changes. Pure: the time is an argument.
+//! bucket, which has half the rounded rate. So half of the rate is always left for other requests. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -62,12 +62,17 @@ impl TokenBucket {
 
     /// Returns the time from which a token is available; `now` if one is. `detects_drift` states whether it is for a
     /// request that only detects drift.
-    pub(super) fn available_from(&mut self, now: Instant, detects_drift: bool) -> Instant {
+    fn available_from(&mut self, now: Instant, detects_drift: bool) -> Instant {
         let mut available = self.all.available_from(now, self.rate);
         if detects_drift {
             available = available.max(self.drift.available_from(now, self.drift_rate()));
         }
         self.paused_until.map_or(available, |until| available.max(until))
+    }
+
+    /// Returns the time from which a token is available for a request that only detects drift; `now` if one is.
+    pub(super) fn drift_available_from(&mut self, now: Instant) -> Instant {
+        self.available_from(now, true)
     }
 
     /// Takes a token, or returns the time at which one may be available.
@@ -140,8 +145,8 @@ impl Taken {
         while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
             self.0.pop_front();
         }
-        // A token is available once fewer than `capacity` are outstanding: when this one and all older ones have returned. It is
-        // the oldest one unless the rate has fallen.
+        // A token is available once fewer than `capacity` are outstanding, so the one at `len - capacity` and all older ones
+        // must have returned. This index is 0 unless the rate has fallen.
         let last_to_return = self.0.len().checked_sub(capacity(rate)).map(|index| self.0[index]);
         let returns = last_to_return.map(|taken| taken + lifetime);
         let spaced = self.0.back().map(|&last| last + pause(rate));

@@ -1,9 +1,10 @@
-//! Request queue: changes before checks for drift, and namespaces take turns.
+//! Request queue: more urgent requests before checks for drift, and namespaces take turns.
 //!
-//! All requests of one queue have the same operation, so priorities matter in the queues of two: a Describe of a stream that
-//! may be changing precedes one that only detects drift, and an `AssumeRole` has the priority of the request that needs it.
+//! A queue holds requests of one operation, and orders them by `Priority`. For example, a Describe of a stream that may be
+//! changing (`Changing`) precedes one that only detects drift (`Drift`). An `AssumeRole` has the priority of the request that
+//! needs it, so one for a Start or Stop (`Call`) precedes both.
 //!
-//! Every fourth request is a check for drift if one waits, so endless changes in one namespace do not hold up the checks of
+//! Every fourth request is a check for drift if one waits, so endless requests of one namespace do not hold up the checks of
 //! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends neither on time nor on a limit.
 
 use stream_encryption_core::controller::stream_api::Priority;

@@ -11,7 +11,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Returns a limit of four requests per second at the default share.
-fn describe() -> QuotaScope {
+fn describe_scope() -> QuotaScope {
     QuotaScope::of(
         Operation::DescribeDeliveryStream,
         &"arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap(),
@@ -30,7 +30,7 @@ fn arrive(
 ) -> tokio::task::JoinHandle<()> {
     let (rate_limiter, went) = (rate_limiter.clone(), went.clone());
     tokio::spawn(async move {
-        rate_limiter.acquire(&describe(), &queue_key).await;
+        rate_limiter.acquire(&describe_scope(), &queue_key).await;
         went.lock()
             .unwrap()
             .push((format!("{:?} {}", queue_key.priority, queue_key.namespace), Instant::now()));
@@ -41,7 +41,7 @@ fn arrive(
 async fn empty(rate_limiter: &RateLimiter) -> Duration {
     let start = Instant::now();
     for _ in 0..4 {
-        rate_limiter.acquire(&describe(), &queue_key(Priority::Call, "before")).await;
+        rate_limiter.acquire(&describe_scope(), &queue_key(Priority::Call, "before")).await;
     }
     start.elapsed()
 }
@@ -150,10 +150,10 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
 #[tokio::test(start_paused = true)]
 async fn token_granted_to_cancelled_waiter_is_returned() {
     let rate_limiter = RateLimiter::new(80);
-    let quota = rate_limiter.quota(&describe());
-    let as_new = empty(&rate_limiter).await;
+    let quota = rate_limiter.quota(&describe_scope());
+    let time_when_full = empty(&rate_limiter).await;
     let drift = queue_key(Priority::Drift, "data");
-    let (scope, mut waiter) = (describe(), None);
+    let (scope, mut waiter) = (describe_scope(), None);
     let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&scope, &drift)));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     // The token is granted, but the waiter is dropped before it receives the token.
@@ -161,17 +161,17 @@ async fn token_granted_to_cancelled_waiter_is_returned() {
     tokio::task::yield_now().await;
     assert!(quota.state().queue.is_empty());
     drop(waiter);
-    assert_eq!(empty(&rate_limiter).await, as_new);
+    assert_eq!(empty(&rate_limiter).await, time_when_full);
 }
 
 #[tokio::test(start_paused = true)]
 async fn token_of_cancelled_waiter_goes_to_the_next_at_once() {
     let rate_limiter = RateLimiter::new(20);
-    let (scope, change) = (describe(), queue_key(Priority::Changing, "data"));
-    rate_limiter.acquire(&scope, &change).await;
-    let (mut first, mut second) = (Some(Box::pin(rate_limiter.acquire(&scope, &change))), None);
+    let (scope, changing) = (describe_scope(), queue_key(Priority::Changing, "data"));
+    rate_limiter.acquire(&scope, &changing).await;
+    let (mut first, mut second) = (Some(Box::pin(rate_limiter.acquire(&scope, &changing))), None);
     assert!(futures_util::poll!(first.as_mut().unwrap()).is_pending());
-    let next = second.insert(Box::pin(rate_limiter.acquire(&scope, &change)));
+    let next = second.insert(Box::pin(rate_limiter.acquire(&scope, &changing)));
     assert!(futures_util::poll!(next.as_mut()).is_pending());
     let start = Instant::now();
     advance(SECOND).await;
@@ -203,13 +203,13 @@ async fn cancelled_waiters_use_up_no_turns() {
 #[tokio::test(start_paused = true)]
 async fn token_without_waiters_is_returned() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
-    let as_new = empty(&rate_limiter).await;
+    let time_when_full = empty(&rate_limiter).await;
     let gone = arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"));
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
-    assert!(rate_limiter.quota(&describe()).state().queue.is_empty());
-    assert_eq!(empty(&rate_limiter).await, as_new);
+    assert!(rate_limiter.quota(&describe_scope()).state().queue.is_empty());
+    assert_eq!(empty(&rate_limiter).await, time_when_full);
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,9 +232,9 @@ async fn change_passes_drift_checks_that_used_half_of_the_rate() {
 async fn newcomer_does_not_overtake_waiters() {
     let rate_limiter = RateLimiter::new(80);
     let (grant, _waiter) = oneshot::channel();
-    let quota = rate_limiter.quota(&describe());
+    let quota = rate_limiter.quota(&describe_scope());
     quota.state().queue.push(&queue_key(Priority::Call, "first"), grant);
-    let (scope, newcomer) = (describe(), queue_key(Priority::Drift, "newcomer"));
+    let (scope, newcomer) = (describe_scope(), queue_key(Priority::Drift, "newcomer"));
     // There are tokens, but the request that already waits has not received one yet.
     assert!(futures_util::poll!(Box::pin(rate_limiter.acquire(&scope, &newcomer))).is_pending());
 }
@@ -242,32 +242,32 @@ async fn newcomer_does_not_overtake_waiters() {
 #[tokio::test(start_paused = true)]
 async fn throttling_slows_only_its_limit_until_success() {
     let rate_limiter = RateLimiter::new(80);
-    let other = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe() };
-    rate_limiter.throttled(&describe());
-    assert_eq!((rate_limiter.rate(&describe()), rate_limiter.rate(&other)), (2_000, 4_000));
+    let other = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe_scope() };
+    rate_limiter.throttled(&describe_scope());
+    assert_eq!((rate_limiter.rate(&describe_scope()), rate_limiter.rate(&other)), (2_000, 4_000));
     let start = Instant::now();
     for _ in 0..5 {
-        rate_limiter.acquire(&describe(), &queue_key(Priority::Drift, "data")).await;
+        rate_limiter.acquire(&describe_scope(), &queue_key(Priority::Drift, "data")).await;
     }
     assert!(start.elapsed() >= 2 * SECOND, "{:?}", start.elapsed());
     for _ in 0..20 {
-        rate_limiter.succeeded(&describe());
+        rate_limiter.succeeded(&describe_scope());
         advance(SECOND).await;
     }
-    assert_eq!(rate_limiter.rate(&describe()), 4_000);
+    assert_eq!(rate_limiter.rate(&describe_scope()), 4_000);
 }
 
 #[tokio::test(start_paused = true)]
 async fn raised_rate_applies_to_requests_that_wait() {
     let rate_limiter = RateLimiter::new(80);
     for _ in 0..6 {
-        rate_limiter.throttled(&describe());
+        rate_limiter.throttled(&describe_scope());
         advance(SECOND).await;
     }
-    let (scope, change) = (describe(), queue_key(Priority::Changing, "data"));
-    rate_limiter.acquire(&scope, &change).await;
+    let (scope, changing) = (describe_scope(), queue_key(Priority::Changing, "data"));
+    rate_limiter.acquire(&scope, &changing).await;
     let start = Instant::now();
-    let mut waiting = Box::pin(rate_limiter.acquire(&scope, &change));
+    let mut waiting = Box::pin(rate_limiter.acquire(&scope, &changing));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     // The task has begun to wait for the next token, after five seconds at 0.2 per second.
     tokio::task::yield_now().await;
@@ -280,14 +280,14 @@ async fn raised_rate_applies_to_requests_that_wait() {
 async fn raised_limit_applies_to_its_account_and_region() {
     let limit = RequestLimit {
         operation: Operation::DescribeDeliveryStream,
-        account: describe().account,
-        region: Some(describe().region),
+        account: describe_scope().account,
+        region: Some(describe_scope().region),
         requests_per_second: 50,
     };
     let rate_limiter = RateLimiter::with_limits(80, RequestLimits::new(vec![limit]));
-    let elsewhere = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe() };
-    let of_another = QuotaScope { account: Some("444455556666".parse().unwrap()), ..describe() };
-    for (quota, rate) in [(describe(), 40_000), (elsewhere, 4_000), (of_another, 4_000)] {
+    let elsewhere = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe_scope() };
+    let of_another = QuotaScope { account: Some("444455556666".parse().unwrap()), ..describe_scope() };
+    for (quota, rate) in [(describe_scope(), 40_000), (elsewhere, 4_000), (of_another, 4_000)] {
         assert_eq!(rate_limiter.rate(&quota), rate, "{quota:?}");
         let describes =
             rate_limiter.describes_per_second(Service::Firehose, quota.account.as_ref(), &quota.region);
@@ -304,7 +304,7 @@ async fn no_task_runs_without_waiters() {
         waiter.await.unwrap();
     }
     tokio::task::yield_now().await;
-    let quota = rate_limiter.quota(&describe());
+    let quota = rate_limiter.quota(&describe_scope());
     assert!(!quota.state().has_task);
     // One reference is the rate limiter's, the other is the one above.
     assert_eq!(Arc::strong_count(&quota), 2);
@@ -313,13 +313,14 @@ async fn no_task_runs_without_waiters() {
 #[tokio::test(start_paused = true)]
 async fn unused_limits_are_evicted_unless_throttled() {
     let rate_limiter = RateLimiter::new(80);
-    rate_limiter.throttled(&describe());
+    rate_limiter.throttled(&describe_scope());
     for number in 0..3 * EVICTION_THRESHOLD {
-        let quota = QuotaScope { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
+        let quota =
+            QuotaScope { account: Some(format!("{number:012}").parse().unwrap()), ..describe_scope() };
         rate_limiter.acquire(&quota, &queue_key(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
     let quotas = rate_limiter.quotas.lock().unwrap().len();
     assert!(quotas <= EVICTION_THRESHOLD + 1, "{quotas}");
-    assert_eq!(rate_limiter.rate(&describe()), 2_000);
+    assert_eq!(rate_limiter.rate(&describe_scope()), 2_000);
 }
