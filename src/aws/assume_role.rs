@@ -112,6 +112,9 @@ impl RoleAssumer {
         let send = async || {
             let base = self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
             let outcome = send_as(base.clone()).await;
+            if outcome.as_ref().err().is_none_or(AwsError::is_of_accepted_session) {
+                self.base.mark_accepted(&base);
+            }
             if let Err(error) = &outcome
                 && error.may_succeed_with_new_session()
                 && self.base.mark_rejected(&base, error.is_denied_by_own_policy())

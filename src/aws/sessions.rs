@@ -49,10 +49,12 @@ struct Inner {
 /// so that only one request at a time obtains it.
 type SharedRoleSession = Arc<Mutex<RoleSession>>;
 
-/// The cached credentials of one principal, and the time at which some were last discarded.
+/// The cached credentials of one principal, the time at which AWS last accepted some, and that at which some were last
+/// discarded.
 #[derive(Default)]
 struct RoleSession {
     cached: Option<CachedCredentials>,
+    last_accepted: Option<SystemTime>,
     last_discarded: Option<SystemTime>,
 }
 
@@ -112,18 +114,24 @@ impl Sessions {
         error: Option<&AwsError>,
     ) -> bool {
         // AWS verifies the signature first, so a refusal for another cause shows that it accepted the session.
-        if principal.role.is_none() && error.is_none_or(AwsError::is_of_accepted_session) {
+        let is_accepted = error.is_none_or(AwsError::is_of_accepted_session);
+        let error = error.filter(|error| error.may_succeed_with_new_session());
+        if principal.role.is_some() {
+            let cache = self.0.role_session_of(principal);
+            let mut cache = cache.lock().await;
+            let now = (self.0.clock)();
+            if is_accepted {
+                cache.last_accepted = Some(now);
+            }
+            return error.is_some_and(|error| cache.discard(session, now, error.is_denied_by_own_policy()));
+        }
+        if is_accepted {
             self.0.base.mark_accepted(session);
         }
-        let Some(error) = error.filter(|error| error.may_succeed_with_new_session()) else { return false };
-        let may_be_of_one_request = error.is_key_unknown() || error.is_denied_by_own_policy();
-        match &principal.role {
-            Some(_) => {
-                let cache = self.0.role_session_of(principal);
-                cache.lock().await.discard(session, (self.0.clock)())
-            }
-            None => self.0.base.mark_rejected(session, may_be_of_one_request),
-        }
+        error.is_some_and(|error| {
+            let may_be_of_one_request = error.is_key_unknown() || error.is_denied_by_own_policy();
+            self.0.base.mark_rejected(session, may_be_of_one_request)
+        })
     }
 
     async fn assumed(
@@ -161,13 +169,15 @@ impl Inner {
 }
 
 impl RoleSession {
-    /// Discards `session`, which AWS rejected, unless another one was discarded shortly before. Returns whether the
-    /// next session may be a different one.
-    fn discard(&mut self, session: &Session, now: SystemTime) -> bool {
+    /// Discards `session`, which AWS rejected, unless another one was discarded shortly before. If the cause may concern one
+    /// request only (`may_be_of_one_request`), also not if AWS accepted a session shortly before. Returns whether the next
+    /// session may be a different one.
+    fn discard(&mut self, session: &Session, now: SystemTime, may_be_of_one_request: bool) -> bool {
         if !self.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
             return true;
         }
-        if is_within(MIN_REPLACEMENT_INTERVAL, self.last_discarded, now) {
+        let recently = |then| is_within(MIN_REPLACEMENT_INTERVAL, then, now);
+        if recently(self.last_discarded) || (may_be_of_one_request && recently(self.last_accepted)) {
             return false;
         }
         (self.cached, self.last_discarded) = (None, Some(now));

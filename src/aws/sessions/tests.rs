@@ -249,7 +249,8 @@ async fn expired_role_session_is_replaced_once_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn revoked_role_session_is_replaced() {
-    let (sessions, recorded) = of_all_roles(9, &Minutes::default());
+    let minutes = Minutes::default();
+    let (sessions, recorded) = of_all_roles(9, &minutes);
     let principal = assuming("orders");
     let denied = |by: &str| AwsError {
         operation: DESCRIBE,
@@ -266,9 +267,27 @@ async fn revoked_role_session_is_replaced() {
         assert!(!sessions.mark_outcome(&principal, &first, Some(&denied(other))).await, "{other}");
     }
     let revoked = denied("with an explicit deny in an identity-based policy");
+    // AWS has just accepted the session, so the policy may deny this request only.
+    assert!(!sessions.mark_outcome(&principal, &first, Some(&revoked)).await);
+    minutes.go_to(2);
     assert!(sessions.mark_outcome(&principal, &first, Some(&revoked)).await);
     assert!(!session().await.is_same(&first));
     assert_eq!(recorded.sent().len(), 2);
+}
+
+#[test]
+fn revoked_session_counts_as_no_accepted_one() {
+    let denied = |message: &str| AwsError {
+        operation: DESCRIBE,
+        kind: ErrorKind::Denied,
+        code: Some("AccessDeniedException".to_owned()),
+        message: message.to_owned(),
+        request_id: None,
+    };
+    let revoked = denied("it is not authorized, with an explicit deny in an identity-based policy");
+    assert!(revoked.may_succeed_with_new_session() && !revoked.is_of_accepted_session());
+    let other = denied("it is not authorized, because no identity-based policy allows it");
+    assert!(!other.may_succeed_with_new_session() && other.is_of_accepted_session());
 }
 
 #[tokio::test(start_paused = true)]
