@@ -13,7 +13,7 @@
 //! While a watched namespace is not listed yet, the resource of a stream may be there. Until then, a message about a call
 //! that no reconcile needs stays in the queue, which delivers it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,15 +55,20 @@ pub(super) fn receiver(
     let (triggers, mut received) = mpsc::unbounded_channel();
     let task = async move {
         resources.first_lists_settled().wait().await;
-        let inbox = &shared.context.memory.events;
-        resources.store().for_each(|resource| {
-            if let Ok(resource) = &resource.0 {
-                inbox.register_from_status(resource);
-            }
-        });
+        register_all(&shared, &resources);
         receive(&queue, &shared, &resources, triggers).await;
     };
     (task, futures_util::stream::poll_fn(move |context| received.poll_recv(context)))
+}
+
+/// Registers the resources that are listed, so that no event arrives before its resource is known.
+fn register_all(shared: &Shared, resources: &Cache<MaybeInvalidResource>) {
+    let inbox = &shared.context.memory.events;
+    resources.store().for_each(|resource| {
+        if let Ok(resource) = &resource.0 {
+            inbox.register_from_status(resource);
+        }
+    });
 }
 
 /// Receives until its task is aborted.
@@ -73,8 +78,15 @@ async fn receive(
     resources: &Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
 ) {
-    let mut handler =
-        MessageHandler { shared, resources, triggers, held: HashMap::new(), finished: Vec::new() };
+    let mut handler = MessageHandler {
+        shared,
+        resources,
+        triggers,
+        all_registered: false,
+        held: HashMap::new(),
+        left: HashSet::new(),
+        finished: Vec::new(),
+    };
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failures, mut warnings) = (0, Warnings::default());
@@ -136,8 +148,12 @@ struct MessageHandler<'a> {
     shared: &'a Shared,
     resources: &'a Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
+    /// Whether every watched namespace has been listed, and its resources are registered.
+    all_registered: bool,
     /// The messages that a reconcile still needs, by the id of their event.
     held: HashMap<String, (AwsEvent, String)>,
+    /// The ids of the last events whose messages were left in the queue, at most [`MAX_HELD`]: each is counted once.
+    left: HashSet<String>,
     /// The receipts of the messages to delete.
     finished: Vec<String>,
 }
@@ -163,7 +179,16 @@ impl<'a> MessageHandler<'a> {
                 return;
             }
         };
-        count(&self.shared.metrics, &event, self.shared.context.clock.now());
+        // The dispatcher registers resources one at a time, and may not have begun with those of the last list.
+        if !self.all_registered && self.resources.is_listed() {
+            register_all(self.shared, self.resources);
+            self.all_registered = true;
+        }
+        let is_repeated =
+            matches!(&event.subject, Subject::Call(_, call) if self.left.contains(&call.event_id));
+        if !is_repeated {
+            count(&self.shared.metrics, &event, self.shared.context.clock.now());
+        }
         let now = self.shared.context.clock.monotonic();
         let age = self.shared.context.clock.now().duration_since(event.time);
         // An event from the future, by the operator's clock, has just happened.
@@ -174,11 +199,16 @@ impl<'a> MessageHandler<'a> {
         }
         self.wake(due);
         let is_needed = self.inbox().holds(&event);
-        match (&event.subject, handling(&event.subject, is_needed, self.resources.is_listed())) {
+        match (&event.subject, handling(&event.subject, is_needed, self.all_registered)) {
             (Subject::Call(_, call), Handling::Hold) => {
                 self.held.insert(call.event_id.clone(), (event, message.receipt));
             }
-            (_, Handling::Leave) => {}
+            (Subject::Call(_, call), Handling::Leave) => {
+                if self.left.len() >= MAX_HELD {
+                    self.left.clear();
+                }
+                self.left.insert(call.event_id.clone());
+            }
             _ => self.finished.push(message.receipt),
         }
     }
@@ -242,12 +272,12 @@ enum Handling {
     Delete,
 }
 
-/// Returns what happens to the message of an event. `is_needed` states whether a reconcile needs it, `is_listed` whether
-/// every watched namespace has been listed.
-fn handling(subject: &Subject, is_needed: bool, is_listed: bool) -> Handling {
+/// Returns what happens to the message of an event. `is_needed` states whether a reconcile needs it, `all_registered`
+/// whether every resource that it may concern is known.
+fn handling(subject: &Subject, is_needed: bool, all_registered: bool) -> Handling {
     match subject {
         Subject::Call(..) if is_needed => Handling::Hold,
-        Subject::Call(..) if !is_listed => Handling::Leave,
+        Subject::Call(..) if !all_registered => Handling::Leave,
         _ => Handling::Delete,
     }
 }
@@ -281,13 +311,13 @@ mod tests {
             "time": "2026-11-28T07:00:01Z", "region": "eu-west-1", "detail": call,
         });
         let call = aws_event::parse(&event.to_string()).unwrap().subject;
-        for (is_needed, is_listed, expected) in [
+        for (is_needed, all_registered, expected) in [
             (true, false, Handling::Hold),
             (true, true, Handling::Hold),
             (false, false, Handling::Leave),
             (false, true, Handling::Delete),
         ] {
-            assert_eq!(handling(&call, is_needed, is_listed), expected);
+            assert_eq!(handling(&call, is_needed, all_registered), expected);
         }
         assert_eq!(handling(&Subject::Heartbeat, false, false), Handling::Delete);
     }
