@@ -244,7 +244,7 @@ fn take(
     let stream = entry.stream.as_deref().unwrap_or(&entry.name);
     (entry.reason.as_deref() == Some(Reason::NotPermitted.as_str())).then(|| {
         format!(
-            "StreamEncryption {namespace}/{name} names the stream {stream}, but policies do not permit what it requests (NotPermitted), so the stream may be managed by nobody. Permit it by a policy, or delete it and run adopt again."
+            "StreamEncryption {namespace}/{name} names the stream {stream}, but policies do not permit what it requests (NotPermitted), so possibly nothing manages the stream. Allow the StreamEncryption by a policy, or delete it and run adopt again."
         )
     })
 }

@@ -56,7 +56,7 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
     if let Some(unknown) = unknown {
         let _ = writeln!(
             text,
-            "   adopt could not {unknown} of the same name would get the content of the file. Compare first:"
+            "   adopt could not {unknown} of the same name would get the content of the file. Whoever applies the files should compare first:"
         );
         let _ = writeln!(text, "     kubectl diff -k {folder}{flags}");
     }
