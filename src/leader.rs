@@ -5,11 +5,15 @@
 //! library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from a leader
 //! that works. This module releases the lease itself, too, because the library would release one that another replica holds.
 //!
-//! Leader election only saves work: two replicas can lead at once for a short time. Somebody deletes the Lease, and a standby
-//! creates it again. A leader is paused, or its last reconciles outlast the lease. Two standbys find the lease free, and the one
-//! whose clock is ahead considers the lease of the other one expired. Then streams are described twice as often, but no replica
-//! repeats a Start or Stop of the other: each is recorded in the stream's ledger before it is sent, and the API server accepts
-//! that record from one of them only.
+//! Leader election only saves work. Two replicas can lead at once for some seconds, in each of these cases:
+//!
+//! - Somebody deletes the Lease, and a standby creates it again.
+//! - A leader is paused, or its last reconciles outlast the lease.
+//! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
+//!   takes the lease from the other.
+//!
+//! Then streams are described twice as often, but no replica repeats a Start or Stop of the other: each is recorded in the
+//! stream's ledger before it is sent, and the API server accepts that record from one of them only.
 
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -26,6 +30,7 @@ use tracing::{debug, info, warn};
 use crate::telemetry::{Warnings, error_chain};
 
 mod lease_client;
+mod renewals;
 mod standby;
 #[cfg(test)]
 mod test_server;
@@ -41,13 +46,14 @@ const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
 /// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal writes the
-/// lease, then reads it, so one that fails does so within 12 s, less than [`RENEW_INTERVAL`].
+/// lease, then reads it, so one that fails does so within 12 s. [`renew_until_lost`] depends on this being less than
+/// [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long renewals are repeated after the first failure. Only their writes count here, which take 6 s at most: once a write
-/// succeeds, the lease is renewed. The worst case is [`RENEW_GRACE_PERIOD`]: 6 s for the first failed write, then `REPEAT_FOR`
-/// and [`REPEAT_AFTER`] (5 s) until the last repetition begins, then 6 s for that. So the term ends before the lease does.
-/// Reconciles that are running then may outlast the lease; the ledger is their fence.
+/// How long renewals are repeated after the first failure. The last repetition must end before the lease expires, so within
+/// [`RENEW_GRACE_PERIOD`] after the renewal was due. At worst, the first write takes 6 s, the last repetition begins
+/// `REPEAT_FOR` and [`REPEAT_AFTER`] later (5 s), and its write takes 6 s. Reads need not be included: they follow a write that
+/// has renewed the lease. Reconciles that are running then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -163,9 +169,9 @@ impl LeaderElection {
         manager.build().await
     }
 
-    /// Runs `work` until the lease is lost or cannot be renewed, or `work` ends after `end` is cancelled. In the second case,
-    /// this replica still holds the lease. A replica that cannot renew the lease does not lead: without the API server it could
-    /// not write anything either.
+    /// Runs `work`. Returns when the lease is lost, when it cannot be renewed, or when `work` has ended because `end` was
+    /// cancelled. In the last case, this replica still holds the lease. A replica that cannot renew the lease does not lead:
+    /// without the API server it could not write anything either.
     async fn lead<F: Future<Output = ()> + Send + 'static>(
         &self,
         manager: &LeaseManager,
@@ -178,6 +184,7 @@ impl LeaderElection {
         // The lease is renewed until `work` has ended.
         let lost = tokio::select! {
             lost = renew_until_lost(async || manager.changed().await) => lost,
+            () = renewals::until_lost(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
@@ -223,7 +230,8 @@ async fn renew_until_lost<E: std::error::Error>(
     loop {
         let begin = Instant::now();
         let Err(error) = changed().await else { return Ok(()) };
-        // A call that lasts so long has first waited for the next renewal, so this is the first failure of a new series.
+        // A renewal that fails takes less time. So this call has first renewed the lease, and earlier failures do not count any
+        // more.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }

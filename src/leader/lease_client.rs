@@ -49,7 +49,8 @@ impl LeaseClient {
     }
 
     /// Removes this replica as the holder, if it holds the lease, so that the next leader does not have to wait until the
-    /// lease expires. Returns `false` if the lease has changed after each read, so that this replica may still hold it.
+    /// lease expires. Returns whether this replica certainly does not hold the lease: `false` if the lease has changed after
+    /// each read.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -114,14 +115,18 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_own_lease_is_released() {
-        for (identity, fault, released, is_held) in [
+        for (identity, fault, is_not_holder, is_held) in [
             (HOLDER, Fault::None, true, false),
             ("second", Fault::None, true, true),
             (HOLDER, Fault::LateRenewal, true, false),
             (HOLDER, Fault::Contention, false, true),
         ] {
             let server = Server::new(|_, _| {}, fault);
-            assert_eq!(lease(&server, identity).release().await.unwrap(), released, "{identity}, {fault:?}");
+            assert_eq!(
+                lease(&server, identity).release().await.unwrap(),
+                is_not_holder,
+                "{identity}, {fault:?}"
+            );
             assert_eq!(server.is_held(), is_held, "{identity}, {fault:?}");
         }
     }

@@ -1,17 +1,15 @@
 //! What a replica does while another one leads: it reads the lease until nobody holds it.
 //!
-//! The clocks of nodes can differ by more than the lease lasts, so the time in the lease is never compared with a clock, and
-//! only shows whether the lease was renewed. As in client-go, a lease has expired if it has not changed for its duration,
-//! which this replica measures with its own monotonic clock. A holder is removed only if its
-//! lease has expired, or if it is this replica.
+//! A holder is removed only if its lease has expired, or if it is this replica.
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::lease_client::{LeaseClient, holder_of};
+use super::renewals::Renewals;
 
 /// Time between two reads of the lease. A lease that is released is acquired after at most this time.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
@@ -19,9 +17,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 /// A replica that does not lead.
 pub(super) struct Standby {
     lease: LeaseClient,
-    duration: Duration,
-    /// The content of the lease, and when this replica read that content first.
-    observed: Option<(LeaseSpec, Instant)>,
+    renewals: Renewals,
 }
 
 /// Who holds a lease.
@@ -39,7 +35,7 @@ enum Holder {
 impl Standby {
     /// Creates a standby for this lease, which expires if it is not renewed for `duration`.
     pub(super) fn new(lease: LeaseClient, duration: Duration) -> Self {
-        Self { lease, duration, observed: None }
+        Self { lease, renewals: Renewals::new(duration) }
     }
 
     /// Returns once nobody holds the lease, or the lease does not exist. `on_read` is called after each successful
@@ -77,19 +73,7 @@ impl Standby {
         if self.lease.is_own(&spec) {
             return Holder::ThisReplica;
         }
-        match &self.observed {
-            Some((known, since)) if *known == spec => {
-                if now.duration_since(*since) >= self.duration {
-                    Holder::Expired
-                } else {
-                    Holder::Another
-                }
-            }
-            _ => {
-                self.observed = Some((spec, now));
-                Holder::Another
-            }
-        }
+        if self.renewals.record(spec, now) { Holder::Expired } else { Holder::Another }
     }
 }
 

@@ -5,9 +5,8 @@ use stream_encryption_core::model::object::is_dns_subdomain;
 
 /// Maximum length of a namespace's name.
 const LONGEST_LABEL: usize = 63;
-/// Maximum length of an identity in a lease: the API server accepts 128 characters as a field manager, and
-/// `kube-lease-manager-` precedes the identity.
-const LONGEST_IDENTITY: usize = 128 - "kube-lease-manager-".len();
+/// Maximum length of an identity in a lease, in characters. The API server has no limit for it; a Lease is for short texts.
+const LONGEST_IDENTITY: usize = 109;
 
 /// Checks the name of one namespace that is given as `flag`.
 pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {

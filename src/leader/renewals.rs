@@ -1,0 +1,102 @@
+//! Whether a lease is renewed, measured by the monotonic clock of this replica.
+//!
+//! The clocks of nodes can differ by more than the lease lasts, and can be set. So the time in the lease is never compared
+//! with a clock, and only shows whether the lease was renewed. As in client-go, a lease has expired if it has not changed for
+//! its duration.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+use tokio::time::{Instant, sleep};
+
+use super::lease_client::LeaseClient;
+
+/// Time between two reads of the own lease by the leader.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The renewals of a lease, as this replica has read them.
+pub(super) struct Renewals {
+    duration: Duration,
+    /// The content of the lease, and when this replica read that content first.
+    last: Option<(LeaseSpec, Instant)>,
+}
+
+impl Renewals {
+    /// Creates the renewals of a lease that expires if it is not renewed for `duration`.
+    pub(super) fn new(duration: Duration) -> Self {
+        Self { duration, last: None }
+    }
+
+    /// Records the content of the lease. Returns whether the lease has expired.
+    pub(super) fn record(&mut self, spec: LeaseSpec, now: Instant) -> bool {
+        match &self.last {
+            Some((known, since)) if *known == spec => now.duration_since(*since) >= self.duration,
+            _ => {
+                self.last = Some((spec, now));
+                false
+            }
+        }
+    }
+}
+
+/// Returns once this replica does not hold the lease any more, or has not renewed it for `duration`. The library alone may
+/// notice neither: it waits by the local clock, which can be set back, and repeats a renewal without limit while the API
+/// server answers it with a conflict.
+pub(super) async fn until_lost(lease: &LeaseClient, duration: Duration) {
+    let mut renewals = Renewals::new(duration);
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        // If the lease cannot be read, it cannot be renewed either, which the caller notices. If it was deleted, the library
+        // creates it again.
+        let Ok(Some(found)) = lease.read().await else { continue };
+        let spec = found.spec.unwrap_or_default();
+        if !lease.is_own(&spec) || renewals.record(spec, Instant::now()) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(30);
+
+    /// Returns the time after which the leader notices that it has lost its lease; `None` after an hour.
+    async fn lasts(at_read: fn(Duration, &mut Value), fault: Fault) -> Option<u64> {
+        let begin = Instant::now();
+        let server = Server::new(at_read, fault);
+        let lease = LeaseClient::new(server.client(), "system", "operator", HOLDER.to_owned());
+        let lost = tokio::time::timeout(Duration::from_hours(1), until_lost(&lease, DURATION)).await;
+        lost.is_ok().then(|| begin.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leader_that_renews_its_lease_keeps_it() {
+        for fault in [Fault::None, Fault::FailedReads] {
+            let renew = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs() / 13);
+            assert_eq!(lasts(renew, fault).await, None, "{fault:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leader_that_does_not_renew_its_lease_loses_it() {
+        let stop = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs().min(100) / 20);
+        assert_eq!(lasts(stop, Fault::None).await, Some(130));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leader_whose_lease_another_replica_has_loses_it() {
+        let take = |at: Duration, spec: &mut Value| {
+            *spec = if at.as_secs() < 50 {
+                spec_of_holder(at.as_secs())
+            } else {
+                json!({"holderIdentity": "second"})
+            };
+        };
+        assert_eq!(lasts(take, Fault::None).await, Some(50));
+    }
+}
