@@ -209,7 +209,7 @@ impl Quota {
                 waiter.send(token).map_err(Token::spend).is_ok()
             });
             if is_granted {
-                state.queue.end_turn(priority);
+                state.queue.count_granted(priority);
             } else {
                 state.bucket.give_back(now, detects_drift);
             }

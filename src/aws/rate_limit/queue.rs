@@ -64,13 +64,13 @@ impl<T> Queue<T> {
     }
 
     /// Removes and returns the next request of this priority that `is_wanted`. If it is permitted,
-    /// [`end_turn`](Self::end_turn) must follow.
+    /// [`count_granted`](Self::count_granted) must follow.
     pub(super) fn pop(&mut self, priority: Priority, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
         self.by_priority[priority as usize].pop_wanted(is_wanted)
     }
 
     /// Counts a request that was permitted: after three others, a check for drift that waits is next.
-    pub(super) fn end_turn(&mut self, priority: Priority) {
+    pub(super) fn count_granted(&mut self, priority: Priority) {
         if priority == Priority::Drift {
             self.drift_turns.record_drift();
         } else {
@@ -91,7 +91,7 @@ mod tests {
         let next = || {
             let priority = queue.next(true)?;
             let request = queue.pop(priority, |_| true);
-            queue.end_turn(priority);
+            queue.count_granted(priority);
             request
         };
         std::iter::from_fn(next).collect()

@@ -151,17 +151,17 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
 async fn token_granted_to_cancelled_waiter_is_returned() {
     let rate_limiter = RateLimiter::new(80);
     let quota = rate_limiter.quota(&describe_scope());
-    let time_when_full = empty(&rate_limiter).await;
+    let emptying_takes = empty(&rate_limiter).await;
     let drift = queue_key(Priority::Drift, "data");
-    let (scope, mut waiter) = (describe_scope(), None);
-    let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&scope, &drift)));
-    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    let scope = describe_scope();
+    let mut waiter = Box::pin(rate_limiter.acquire(&scope, &drift));
+    assert!(futures_util::poll!(waiter.as_mut()).is_pending());
     // The token is granted, but the waiter is dropped before it receives the token.
     advance(SECOND).await;
     tokio::task::yield_now().await;
     assert!(quota.state().queue.is_empty());
     drop(waiter);
-    assert_eq!(empty(&rate_limiter).await, time_when_full);
+    assert_eq!(empty(&rate_limiter).await, emptying_takes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,15 +169,15 @@ async fn token_of_cancelled_waiter_goes_to_the_next_at_once() {
     let rate_limiter = RateLimiter::new(20);
     let (scope, changing) = (describe_scope(), queue_key(Priority::Changing, "data"));
     rate_limiter.acquire(&scope, &changing).await;
-    let (mut first, mut second) = (Some(Box::pin(rate_limiter.acquire(&scope, &changing))), None);
-    assert!(futures_util::poll!(first.as_mut().unwrap()).is_pending());
-    let next = second.insert(Box::pin(rate_limiter.acquire(&scope, &changing)));
-    assert!(futures_util::poll!(next.as_mut()).is_pending());
+    let mut first = Box::pin(rate_limiter.acquire(&scope, &changing));
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    let mut second = Box::pin(rate_limiter.acquire(&scope, &changing));
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
     let start = Instant::now();
     advance(SECOND).await;
     tokio::task::yield_now().await;
-    drop(first.take());
-    next.await;
+    drop(first);
+    second.await;
     assert_eq!(start.elapsed(), SECOND, "without this token, the next one is available after two seconds");
 }
 
@@ -203,13 +203,13 @@ async fn cancelled_waiters_use_up_no_turns() {
 #[tokio::test(start_paused = true)]
 async fn token_without_waiters_is_returned() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
-    let time_when_full = empty(&rate_limiter).await;
+    let emptying_takes = empty(&rate_limiter).await;
     let gone = arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"));
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
     assert!(rate_limiter.quota(&describe_scope()).state().queue.is_empty());
-    assert_eq!(empty(&rate_limiter).await, time_when_full);
+    assert_eq!(empty(&rate_limiter).await, emptying_takes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +269,7 @@ async fn raised_rate_applies_to_requests_that_wait() {
     let start = Instant::now();
     let mut waiting = Box::pin(rate_limiter.acquire(&scope, &changing));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-    // The task has begun to wait for the next token, after five seconds at 0.2 per second.
+    // The task now sleeps until the next token, which is due in five seconds at 0.2 per second.
     tokio::task::yield_now().await;
     rate_limiter.succeeded(&scope);
     waiting.await;
