@@ -37,7 +37,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
     printcolumn(name = "Keys", type_ = "string", json_path = ".spec.keys", priority = 1),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role.arn", priority = 1),
     printcolumn(name = "Disable", type_ = "boolean", json_path = ".spec.allowDisable"),
-    printcolumn(name = "Calls", type_ = "integer", json_path = ".spec.maxCallsPerDay"),
+    printcolumn(name = "Max Calls", type_ = "integer", json_path = ".spec.maxCallsPerDay"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -136,7 +136,7 @@ pub struct StreamEncryptionPolicyStatus {
     /// The number of `StreamEncryptions` in the selected namespaces whose stream the policy allows now. Absent while the operator's account is unknown and a pattern has "own" in place of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<u32>,
-    /// Accepted: the operator applies the policy.
+    /// Accepted: the operator applies all of the policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
