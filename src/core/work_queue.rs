@@ -2,7 +2,9 @@
 //!
 //! A resource that waits is an entry of this queue and nothing else: no task, no copy of the resource. Each AWS limit
 //! (a *scope*: one service in one account and region) takes no more than its places, and a free place goes to the scope
-//! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
+//! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns. Over all
+//! scopes, a namespace that has its share of the places waits until the others have theirs, because users can name any number
+//! of regions, and each is a scope.
 //!
 //! Pure: it has no clock and starts nothing. Times are durations since an arbitrary start. It must never start a
 //! resource twice at the same time, nor lose one that was scheduled.
@@ -12,8 +14,10 @@ use std::hash::Hash;
 use std::mem;
 use std::time::Duration;
 
+mod namespaces;
 mod scope;
 
+use namespaces::Namespaces;
 use scope::ScopeQueue;
 
 /// Why a resource is due. The first two lanes alternate, and precede the last two, of which `Event` precedes `Drift`.
@@ -63,6 +67,7 @@ pub struct WorkQueue<K, S> {
     /// The scopes that can start a resource: the one with the fewest running resources first, then the one whose
     /// turn was longest ago.
     startable: BTreeSet<(usize, u64, S)>,
+    namespaces: Namespaces,
     /// Due resources that were scheduled again, so that they may be more urgent now.
     rescheduled: Vec<K>,
     running: usize,
@@ -96,6 +101,7 @@ where
             timers: BTreeSet::new(),
             scopes: HashMap::new(),
             startable: BTreeSet::new(),
+            namespaces: Namespaces::new(concurrency),
             rescheduled: Vec::new(),
             running: 0,
             waiting: [0; Lane::ALL.len()],
@@ -139,12 +145,13 @@ where
         if self.running >= self.concurrency {
             return None;
         }
-        let (_, _, scope) = self.startable.first()?.clone();
+        let scope = self.next_scope()?.clone();
         let entries = &mut self.entries;
         let is_current = |key: &K, ticket: u64| matches!(entries.get(key), Some(Entry::Due { ticket: current, .. }) if *current == ticket);
         let key = self.scopes.get_mut(&scope)?.next(is_current)?;
         if let Some(Entry::Due { work, .. }) = self.entries.remove(&key) {
             self.waiting[work.lane as usize] -= 1;
+            self.namespaces.start(&work.namespace);
             self.entries.insert(key.clone(), Entry::Running { work, again: None });
         }
         self.running += 1;
@@ -158,6 +165,7 @@ where
     pub fn end(&mut self, key: K, again: Option<Duration>) {
         let Some(Entry::Running { work, again: meanwhile }) = self.entries.remove(&key) else { return };
         self.running -= 1;
+        self.namespaces.end(&work.namespace);
         if let Some(scope) = self.scopes.get_mut(&work.scope) {
             scope.end(work.lane, &work.namespace);
         }
@@ -198,6 +206,7 @@ where
         let places = &self.places;
         let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope), turn));
         queue.push(work.lane, &work.namespace, (key.clone(), ticket));
+        self.namespaces.wait(&work.namespace);
         self.waiting[work.lane as usize] += 1;
         self.entries.insert(key, Entry::Due { work: Box::new(work), ticket });
         self.update_startable(&scope, None);
@@ -212,6 +221,7 @@ where
             return;
         }
         let (scope, lane) = (old.scope.clone(), old.lane);
+        self.namespaces.withdraw(&old.namespace);
         self.entries.remove(&key);
         self.waiting[lane as usize] -= 1;
         if let Some(queue) = self.scopes.get_mut(&scope) {
@@ -221,6 +231,22 @@ where
         if let Some(new) = new {
             self.enqueue(key, new);
         }
+    }
+
+    /// Returns the scope that gets the next place: the first that can start a resource of a namespace without its share of
+    /// the places, otherwise the first.
+    fn next_scope(&self) -> Option<&S> {
+        let lacks_share = |namespace: &str| self.namespaces.lacks_share(namespace);
+        let serves = |(_, _, scope): &&(usize, u64, S)| {
+            self.scopes.get(scope).is_some_and(|queue| queue.can_start_one_of(lacks_share))
+        };
+        let first = self.startable.first()?;
+        let (_, _, scope) = if serves(&first) || !self.namespaces.one_without_share_waits() {
+            first
+        } else {
+            self.startable.iter().find(serves).unwrap_or(first)
+        };
+        Some(scope)
     }
 
     /// Updates whether a scope can start a resource. `turn` is the counter of the turn that the scope has

@@ -28,6 +28,11 @@ impl<T> FairQueue<T> {
         self.namespaces.is_empty()
     }
 
+    /// Returns whether an item of a namespace that `is_meant` is waiting.
+    pub fn has_one_of(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        self.namespaces.iter().any(|namespace| is_meant(namespace))
+    }
+
     /// Adds an item of this namespace.
     pub fn push(&mut self, namespace: &str, one: T) {
         let waiting = self.waiting.entry(namespace.to_owned()).or_default();

@@ -67,6 +67,11 @@ impl<K> ScopeQueue<K> {
         self.next_lane().is_some()
     }
 
+    /// Returns whether the resource that may start now can be one of a namespace that `is_meant`.
+    pub(super) fn can_start_one_of(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        self.next_lane().is_some_and(|lane| self.lanes[lane as usize].items.has_one_of(is_meant))
+    }
+
     pub(super) fn push(&mut self, lane: Lane, namespace: &str, item: (K, u64)) {
         let queue = &mut self.lanes[lane as usize];
         queue.items.push(namespace, item);

@@ -184,6 +184,50 @@ fn long_reconciles_of_a_namespace_keep_only_their_share() {
 }
 
 #[test]
+fn long_reconciles_in_many_scopes_leave_others_a_share() {
+    let mut table = Table::new(8);
+    // A user names a hundred regions that do not exist. Each reconcile lasts for ten others.
+    let scopes: Vec<&'static str> = (0..100).map(|number| &*format!("region-{number}").leak()).collect();
+    for (key, scope) in (0..).zip(&scopes) {
+        table.due([key], scope, Lane::Changed, "slow");
+    }
+    let mut running: std::collections::VecDeque<u32> = table.together().into();
+    assert_eq!(running.len(), 8, "nothing else waits");
+    table.due(1000..1400, "a", Lane::Drift, "quick");
+    table.due(2000..2400, "b", Lane::Changed, "other");
+    let (mut quick, mut steps) = (0, 0);
+    while quick < 800 {
+        steps += 1;
+        // Of the slow ones, only the oldest ends in each tenth step, and is due again at once.
+        if steps % 10 == 0
+            && let Some(at) = running.iter().position(|key| *key < 1000)
+        {
+            let key = running.remove(at).unwrap();
+            table.queue.end(key, Some(ZERO));
+        }
+        while let Some(at) = running.iter().position(|key| *key >= 1000) {
+            let key = running.remove(at).unwrap();
+            table.queue.end(key, None);
+            quick += 1;
+        }
+        running.extend(table.together());
+        let slow = running.iter().filter(|key| **key < 1000).count();
+        // Two places are the share of each namespace, and the first four reconciles have ended.
+        assert!(steps < 40 || quick >= 800 || slow <= 4, "{slow} of 8 places after {steps} steps");
+    }
+    assert!(steps < 300, "{steps}");
+}
+
+#[test]
+fn one_namespace_alone_uses_all_places() {
+    let mut table = Table::new(8);
+    table.due(0..3, "a", Lane::Changed, "data");
+    table.due(3..6, "b", Lane::Changed, "data");
+    table.due(6..9, "c", Lane::Changed, "data");
+    assert_eq!(table.together().len(), 8);
+}
+
+#[test]
 fn namespaces_take_turns_whatever_their_queue_length() {
     let mut table = Table::new(1);
     table.due(0..9900, "a", Lane::Changed, "large");

@@ -1,0 +1,74 @@
+//! How many places each namespace has, over all scopes, and which namespaces have less than their share.
+//!
+//! Only namespaces with a resource that is due or running are in memory. Pure.
+
+use std::collections::HashMap;
+
+/// The part of all places that is every namespace's share, if an equal part is not more.
+const LEAST_SHARE: usize = 4;
+
+/// The resources of each namespace that are due or running.
+pub(super) struct Namespaces {
+    concurrency: usize,
+    counts: HashMap<String, Count>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    waiting: usize,
+    running: usize,
+}
+
+impl Namespaces {
+    /// Creates the counts of a queue with this many places in all.
+    pub(super) fn new(concurrency: usize) -> Self {
+        Self { concurrency, counts: HashMap::new() }
+    }
+
+    /// Records that a resource is due.
+    pub(super) fn wait(&mut self, namespace: &str) {
+        self.counts.entry(namespace.to_owned()).or_default().waiting += 1;
+    }
+
+    /// Records that a due resource waits no longer, without a start.
+    pub(super) fn withdraw(&mut self, namespace: &str) {
+        self.change(namespace, |count| count.waiting -= 1);
+    }
+
+    /// Records that a due resource has been started.
+    pub(super) fn start(&mut self, namespace: &str) {
+        self.change(namespace, |count| {
+            count.waiting -= 1;
+            count.running += 1;
+        });
+    }
+
+    /// Records that a running resource has ended.
+    pub(super) fn end(&mut self, namespace: &str) {
+        self.change(namespace, |count| count.running -= 1);
+    }
+
+    /// Returns whether a namespace has less than its share of the places: an equal part of them, at least a quarter.
+    pub(super) fn lacks_share(&self, namespace: &str) -> bool {
+        self.counts.get(namespace).is_none_or(|count| count.running < self.share())
+    }
+
+    /// Returns whether a resource waits whose namespace has less than its share.
+    pub(super) fn one_without_share_waits(&self) -> bool {
+        let share = self.share();
+        self.counts.values().any(|count| count.waiting > 0 && count.running < share)
+    }
+
+    fn share(&self) -> usize {
+        let equal = self.concurrency / self.counts.len().max(1);
+        equal.max(self.concurrency / LEAST_SHARE).max(1)
+    }
+
+    fn change(&mut self, namespace: &str, change: impl FnOnce(&mut Count)) {
+        let Some(count) = self.counts.get_mut(namespace) else { return };
+        change(count);
+        if *count == Count::default() {
+            self.counts.remove(namespace);
+        }
+    }
+}
