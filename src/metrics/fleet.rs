@@ -20,6 +20,7 @@ use stream_encryption_api::stream_encryption::{
 };
 use stream_encryption_core::controller::event_inbox::SILENCE;
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::ledger::QUOTA_WINDOW;
 
 use super::Label;
 
@@ -135,7 +136,7 @@ impl FleetSnapshot {
             let word = status.encryption_status.map_or(UNKNOWN, EncryptionStatus::as_str);
             *self.streams.entry((stream.service, word)).or_default() += 1;
         }
-        if let Some(calls) = &status.calls {
+        if let Some(calls) = status.calls.as_ref().filter(|_| !outlives_its_calls(status, now)) {
             let left = calls.limit.saturating_sub(calls.used);
             self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
         }
@@ -235,6 +236,13 @@ impl ScrapeInput {
 /// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.
 fn is_described(status: &StreamEncryptionStatus) -> bool {
     reason_of_ready(status).is_none_or(Reason::is_described)
+}
+
+/// Returns whether the resource has been suspended for longer than a call counts. While a resource is suspended, the
+/// operator makes no call for it, and the calls in its status keep their number although they no longer count.
+fn outlives_its_calls(status: &StreamEncryptionStatus, now: Timestamp) -> bool {
+    let since = status.suspended_since_time.as_ref();
+    since.is_some_and(|since| now.duration_since(since.0) > QUOTA_WINDOW)
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

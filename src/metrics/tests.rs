@@ -213,6 +213,31 @@ fn lowest_calls_left_is_absent_without_any_budget() {
     assert!(text.contains("\nstream_encryption_plaintext_streams 0\n"));
 }
 
+#[test]
+fn calls_of_suspended_resource_stop_counting_after_a_day() {
+    let with_calls = |used: u32, since: Option<&str>| {
+        let status = json!({"calls": {"used": used, "limit": 20}, "suspendedSinceTime": since});
+        resource("Enabled", &status)
+    };
+    let (active, suspended) = (with_calls(5, None), with_calls(19, Some("2026-01-01T00:00:00Z")));
+    let name = "stream_encryption_lowest_calls_left";
+    for (now, expected) in [
+        ("2026-01-01T01:00:00Z", 1),
+        ("2026-01-02T00:31:00Z", 1),
+        ("2026-01-02T00:31:01Z", 15),
+        ("2026-02-01T00:00:00Z", 15),
+        // A clock that was set back.
+        ("2025-12-01T00:00:00Z", 1),
+    ] {
+        let fleet = snapshot([Some(&active), Some(&suspended)], at(now));
+        let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+        assert_eq!(lines(&text, name), [format!("{name} {expected}")], "{now}");
+    }
+    let fleet = snapshot([Some(&suspended)], at("2026-01-02T00:31:01Z"));
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+    assert!(lines(&text, name).is_empty(), "no other resource has calls");
+}
+
 /// Returns the cells of the table rows that begin with `beginning`.
 fn documented(beginning: &str) -> Vec<Vec<&'static str>> {
     let page = include_str!("../../docs/metrics.md");
