@@ -74,6 +74,9 @@ fn credentials(entries: &[Entry]) -> Check {
         Reason::AccessDenied,
         Reason::AwsUnreachable,
         Reason::SessionTooOld,
+        Reason::KeyDescribeDenied,
+        Reason::KeyAccessDenied,
+        Reason::StreamARNMismatch,
     ];
     let failing =
         |entry: &&Entry| reasons.iter().any(|reason| entry.reason.as_deref() == Some(reason.as_str()));
@@ -90,7 +93,7 @@ fn credentials(entries: &[Entry]) -> Check {
                 first.reason.as_deref().unwrap_or_default(),
                 first.message.as_deref().unwrap_or_default()
             ),
-            "docs/iam.md has the permissions that the operator needs.",
+            "docs/iam.md has the permissions that the operator needs, docs/keys.md those on keys, and docs/policies.md the roles for streams of other accounts.",
         ),
     }
 }
@@ -186,6 +189,27 @@ mod tests {
             (vec![reconciled(None), reconciled(Some("NoCredentials"))], Health::Failed),
         ] {
             assert_eq!(credentials(&entries).result, expected, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn missing_permission_or_wrong_account_fails_the_check() {
+        for (reason, expected) in [
+            ("CredentialsRejected", Health::Failed),
+            ("AccessDenied", Health::Failed),
+            ("AwsUnreachable", Health::Failed),
+            ("SessionTooOld", Health::Failed),
+            ("KeyDescribeDenied", Health::Failed),
+            ("KeyAccessDenied", Health::Failed),
+            ("StreamARNMismatch", Health::Failed),
+            // The operator's access to AWS is not the cause of these.
+            ("KeyDisabled", Health::Good),
+            ("StreamNotFound", Health::Good),
+            ("NotPermitted", Health::Good),
+        ] {
+            let entry = |reason: &str| Entry { reason: Some(reason.to_owned()), ..Entry::default() };
+            let check = credentials(&[entry("Encrypted"), entry(reason)]);
+            assert_eq!(check.result, expected, "{reason}: {check:?}");
         }
     }
 
