@@ -212,6 +212,21 @@ async fn not_ready_alert_excludes_known_reasons_but_none_that_stalls() {
     }
 }
 
+/// A typo would match no resource.
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_failing_alert_has_known_reasons_of_its_runbook() {
+    let alerts = alerts().await;
+    let alert =
+        alerts.iter().find(|alert| alert["alert"] == "StreamEncryptionAwsFailing").expect("the alert");
+    let (_, rest) = word(&alert["expr"]).split_once("reason=~\"").expect("reasons");
+    let (reasons, page) = (reasons(), text("docs/runbooks/StreamEncryptionAwsFailing.md"));
+    for reason in rest.split('"').next().expect("an end").split('|') {
+        assert!(reasons.iter().any(|(name, _)| name == reason), "{reason} is unknown");
+        assert!(page.contains(&format!("\n- `{reason}`: ")), "the runbook does not describe {reason}");
+        assert!(word(&alert["annotations"]["description"]).contains(reason), "{reason} is not in the alert");
+    }
+}
+
 /// Without a filter, a command would print thousands of resources in lines of 300 characters.
 #[test]
 fn runbook_commands_filter_the_resources_they_print() {
