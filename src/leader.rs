@@ -9,6 +9,7 @@
 //!
 //! - Somebody deletes the Lease, and a standby creates it again.
 //! - A leader is paused, or its last reconciles outlast the lease.
+//! - The clock of a leader is set back, or its renewals get conflicts: it reads the lease less often than a standby does.
 //! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
 //!   takes the lease from the other.
 //!
@@ -51,9 +52,9 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRAC
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long renewals are repeated after the first failure. The last repetition must end before the lease expires, so within
-/// [`RENEW_GRACE_PERIOD`] after the renewal was due. At worst, the first write takes 6 s, the last repetition begins
-/// `REPEAT_FOR` and [`REPEAT_AFTER`] later (5 s), and its write takes 6 s. Reads need not be included: they follow a write that
-/// has renewed the lease. Reconciles that are running then may outlast the lease; the ledger is their fence.
+/// [`RENEW_GRACE_PERIOD`] after the renewal was due: 6 s for the first write + 4 s `REPEAT_FOR` + 1 s [`REPEAT_AFTER`] + 6 s for
+/// the last write = 17 s. Reads are not included: they follow a write that has renewed the lease. Reconciles that are running
+/// then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -184,7 +185,8 @@ impl LeaderElection {
         // The lease is renewed until `work` has ended.
         let lost = tokio::select! {
             lost = renew_until_lost(async || manager.changed().await) => lost,
-            () = renewals::until_lost(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
+            // The library may not notice that.
+            () = renewals::until_not_renewed_or_taken(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
@@ -230,8 +232,9 @@ async fn renew_until_lost<E: std::error::Error>(
     loop {
         let begin = Instant::now();
         let Err(error) = changed().await else { return Ok(()) };
-        // A renewal that fails takes less time. So this call has first renewed the lease, and earlier failures do not count any
-        // more.
+        // `changed` renews again and again, and returns at the first failure. If it ran that long, a renewal has succeeded
+        // before, so this is the first failure of a new series. (Or it repeated a conflict: `until_not_renewed_or_taken` ends
+        // that.)
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }

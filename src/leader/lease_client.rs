@@ -49,8 +49,8 @@ impl LeaseClient {
     }
 
     /// Removes this replica as the holder, if it holds the lease, so that the next leader does not have to wait until the
-    /// lease expires. Returns whether this replica certainly does not hold the lease: `false` if the lease has changed after
-    /// each read.
+    /// lease expires. Returns `true` if this replica did not hold the lease, or does not any more; `false` if each attempt met
+    /// another write, so that it may still hold the lease.
     ///
     /// # Errors
     /// As [`read`](Self::read).

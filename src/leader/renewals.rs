@@ -42,12 +42,11 @@ impl Renewals {
 /// Returns once this replica does not hold the lease any more, or has not renewed it for `duration`. The library alone may
 /// notice neither: it waits by the local clock, which can be set back, and repeats a renewal without limit while the API
 /// server answers it with a conflict.
-pub(super) async fn until_lost(lease: &LeaseClient, duration: Duration) {
+pub(super) async fn until_not_renewed_or_taken(lease: &LeaseClient, duration: Duration) {
     let mut renewals = Renewals::new(duration);
     loop {
         sleep(CHECK_INTERVAL).await;
-        // If the lease cannot be read, it cannot be renewed either, which the caller notices. If it was deleted, the library
-        // creates it again.
+        // If the lease cannot be read or was deleted, it cannot be renewed either, which the caller notices.
         let Ok(Some(found)) = lease.read().await else { continue };
         let spec = found.spec.unwrap_or_default();
         if !lease.is_own(&spec) || renewals.record(spec, Instant::now()) {
@@ -70,7 +69,8 @@ mod tests {
         let begin = Instant::now();
         let server = Server::new(at_read, fault);
         let lease = LeaseClient::new(server.client(), "system", "operator", HOLDER.to_owned());
-        let lost = tokio::time::timeout(Duration::from_hours(1), until_lost(&lease, DURATION)).await;
+        let lost =
+            tokio::time::timeout(Duration::from_hours(1), until_not_renewed_or_taken(&lease, DURATION)).await;
         lost.is_ok().then(|| begin.elapsed().as_secs())
     }
 
