@@ -305,7 +305,9 @@ mod tests {
         for second in 0..7 {
             bucket.throttled(start + second * SECOND);
         }
+        // The rate is 0.2 per second since second 6: one request in five seconds.
         assert_eq!(bucket.take(start + 10 * SECOND, false), Err(start + 11 * SECOND));
+        // The rate is raised to 1, and halved. By itself, that would pause until second 9.1.
         bucket.succeeded(start + 7 * SECOND);
         bucket.throttled(start + SECOND * 71 / 10);
         assert_eq!(bucket.take(start + 10 * SECOND, false), Err(start + 11 * SECOND));
