@@ -22,9 +22,9 @@ use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::error::{aws_error, invalid_response};
+use super::error::{MAX_MESSAGE_BYTES, aws_error, invalid_response, truncate};
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 
@@ -50,6 +50,8 @@ pub(super) struct IdentityClient {
 #[derive(Clone)]
 struct KnownIdentity {
     identity: AwsAccount,
+    /// The ARN of the user or of the assumed role.
+    arn: String,
     /// The access key that signed the request.
     access_key_id: String,
     /// The time from which the identity is requested again.
@@ -60,6 +62,14 @@ impl KnownIdentity {
     /// Returns whether this is the identity of an access key, or of the last one if there are no credentials.
     fn is_of(&self, access_key_id: Option<&str>) -> bool {
         access_key_id.is_none_or(|id| id == self.access_key_id)
+    }
+
+    /// Logs the user or the role, unless `before` is of the same one.
+    fn log_unless_same(&self, before: Option<&Self>) {
+        let is_same = before.is_some_and(|before| user_or_role(&before.arn) == user_or_role(&self.arn));
+        if !is_same {
+            info!(arn = self.arn, "obtained the identity of the AWS credentials");
+        }
     }
 }
 
@@ -100,9 +110,9 @@ impl IdentityClient {
         let answer = self.get_caller_identity(Priority::Call).await;
         let mut stored = self.stored();
         match (answer, stored.as_mut().filter(|known| known.is_of(key))) {
-            (Ok((identity, access_key_id)), _) => {
-                let refresh_at = Instant::now() + IDENTITY_TTL;
-                Ok(stored.insert(KnownIdentity { identity, access_key_id, refresh_at }).identity.clone())
+            (Ok(obtained), _) => {
+                obtained.log_unless_same(stored.as_ref());
+                Ok(stored.insert(obtained).identity.clone())
             }
             (Err(error), Some(known)) => {
                 let AwsError { code, message, .. } = error;
@@ -162,8 +172,8 @@ impl IdentityClient {
             .await
     }
 
-    /// Returns the identity, and the id of the access key that signed the request.
-    async fn get_caller_identity(&self, priority: Priority) -> Result<(AwsAccount, String), AwsError> {
+    /// Returns the identity of the access key that signs the request.
+    async fn get_caller_identity(&self, priority: Priority) -> Result<KnownIdentity, AwsError> {
         let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
         let (answer, access_key_id) = self
             .sender
@@ -175,7 +185,9 @@ impl IdentityClient {
                 Ok((answer, access_key_id))
             })
             .await?;
-        Ok((identity(&answer)?, access_key_id))
+        let arn = truncate(answer.arn().unwrap_or_default(), MAX_MESSAGE_BYTES);
+        let refresh_at = Instant::now() + IDENTITY_TTL;
+        Ok(KnownIdentity { identity: identity(&answer)?, arn, access_key_id, refresh_at })
     }
 }
 
@@ -230,8 +242,15 @@ fn identity(answer: &GetCallerIdentityOutput) -> Result<AwsAccount, AwsError> {
     })
 }
 
+/// Returns an ARN without the name of the session, which differs in each session of a role.
+fn user_or_role(arn: &str) -> &str {
+    let role = arn.rsplit_once('/').map(|(role, _)| role);
+    role.filter(|role| role.contains(":assumed-role/")).unwrap_or(arn)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::time::SystemTime;
 
     use aws_credential_types::Credentials;
@@ -240,6 +259,8 @@ mod tests {
     use aws_sdk_sts::config::SharedHttpClient;
     use aws_smithy_http_client::test_util::{NeverClient, infallible_client_fn};
     use stream_encryption_core::model::aws_error::ErrorKind;
+    use tracing::subscriber::set_default;
+    use tracing_subscriber::fmt;
 
     use super::super::rate_limit::RateLimiter;
     use super::super::replay::{self, ReplayClient, sender};
@@ -288,6 +309,54 @@ mod tests {
         tokio::time::advance(Duration::from_mins(1)).await;
         caller.identity().await.unwrap();
         assert_eq!(recorded.sent().len(), 2);
+    }
+
+    /// The log of one test. Clones share it.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn identity_is_logged_once_until_user_or_role_changes() {
+        let arns = [
+            "arn:aws:sts::111122223333:assumed-role/node/i-0123456789abcdef0",
+            "arn:aws:sts::111122223333:assumed-role/operator/session-1",
+            "arn:aws:sts::111122223333:assumed-role/operator/session-2",
+            "arn:aws:iam::111122223333:user/team/first",
+            "arn:aws:iam::111122223333:user/team/second",
+            "arn:aws:iam::111122223333:user/team/second",
+        ];
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let guard = set_default(subscriber);
+        let recorded = ReplayClient::answers(arns.map(answer));
+        let caller = caller(&recorded);
+        for _ in arns {
+            caller.identity().await.unwrap();
+            tokio::time::advance(IDENTITY_TTL).await;
+        }
+        drop(guard);
+        assert_eq!(recorded.sent().len(), arns.len());
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let logged: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("obtained the identity of the AWS credentials"))
+            .collect();
+        let expected = [arns[0], arns[1], arns[3], arns[4]];
+        assert_eq!(logged.len(), expected.len(), "{text}");
+        for (line, arn) in logged.into_iter().zip(expected) {
+            assert!(line.contains(" INFO ") && line.contains(&format!("arn=\"{arn}\"")), "{line}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -363,8 +432,8 @@ mod tests {
         let identity =
             AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
         let access_key_id = replay::credentials().access_key_id().to_owned();
-        let known = KnownIdentity { identity: identity.clone(), access_key_id, refresh_at: Instant::now() };
-        *caller.stored() = Some(known);
+        let (arn, refresh_at) = ("arn:aws:iam::111122223333:user/operator".to_owned(), Instant::now());
+        *caller.stored() = Some(KnownIdentity { identity: identity.clone(), arn, access_key_id, refresh_at });
         let start = Instant::now();
         let asked = (0..20).map(|_| async {
             assert_eq!(caller.identity().await, Ok(identity.clone()));
