@@ -25,7 +25,7 @@ async fn documented_values_and_objects_are_accepted() {
         ("metrics", 2),
         ("performance", 1),
         ("policies", 5),
-        ("proxy", 3),
+        ("proxy", 4),
         ("sharding", 4),
     ] {
         let text = text(&format!("docs/{page}.md"));
