@@ -86,6 +86,8 @@ pub enum CredentialsRejection {
     KeyUnknown,
     /// The date of the request is too far from AWS's clock.
     ClockWrong,
+    /// The endpoint is of another region than that of the request.
+    EndpointOfAnotherRegion,
     /// The signature does not match the access key.
     SignatureWrong,
     /// The region is not enabled for the account, or the account has not subscribed to the service.
@@ -94,8 +96,14 @@ pub enum CredentialsRejection {
 
 impl CredentialsRejection {
     /// Every cause.
-    pub const ALL: [Self; 5] =
-        [Self::SessionEnded, Self::KeyUnknown, Self::ClockWrong, Self::SignatureWrong, Self::NotEnabled];
+    pub const ALL: [Self; 6] = [
+        Self::SessionEnded,
+        Self::KeyUnknown,
+        Self::ClockWrong,
+        Self::EndpointOfAnotherRegion,
+        Self::SignatureWrong,
+        Self::NotEnabled,
+    ];
 
     /// Returns the rejection that an AWS error reports, or `None` if the error is about something else.
     #[must_use]
@@ -112,6 +120,12 @@ impl CredentialsRejection {
                     .any(|start| message.starts_with(start)) =>
             {
                 Self::ClockWrong
+            }
+            // AWS writes "Credential should be scoped to a valid region, not 'us-east-1'."
+            "InvalidSignatureException" | "SignatureDoesNotMatch"
+                if message.starts_with("Credential should be scoped to a valid region") =>
+            {
+                Self::EndpointOfAnotherRegion
             }
             "InvalidSignatureException"
             | "SignatureDoesNotMatch"
@@ -144,6 +158,9 @@ impl CredentialsRejection {
             Self::ClockWrong => {
                 "AWS does not accept the date of the operator's requests: the clock is wrong. Correct the clock of the operator's node; the operator retries."
             }
+            Self::EndpointOfAnotherRegion => {
+                "The endpoint to which the operator sent the request is of another region than the stream. Set the stream's region in the spec, or correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service)."
+            }
             Self::SignatureWrong => {
                 "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and check for anything that changes requests on their way, such as a proxy."
             }
@@ -167,14 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn rejected_request_date_is_reported_as_clock_error() {
+    fn rejected_date_and_region_are_no_wrong_signature() {
         let expired = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z (20260101T002000Z - 5 min.)";
         let early = "Signature not yet current: 20260101T003000Z is still later than 20260101T001500Z (20260101T001000Z + 5 min.)";
+        let region = "Credential should be scoped to a valid region, not 'us-east-1'. ";
         let wrong = "The request signature we calculated does not match the signature you provided.";
         for code in ["InvalidSignatureException", "SignatureDoesNotMatch"] {
             for (message, rejection) in [
                 (expired, CredentialsRejection::ClockWrong),
                 (early, CredentialsRejection::ClockWrong),
+                (region, CredentialsRejection::EndpointOfAnotherRegion),
                 (wrong, CredentialsRejection::SignatureWrong),
                 ("", CredentialsRejection::SignatureWrong),
             ] {

@@ -52,6 +52,12 @@ pub(super) fn denied(input: &DecisionInput<'_>) -> String {
     match operation {
         Operation::GetCallerIdentity => IDENTITY_DENIED.to_owned(),
         Operation::AssumeRole => ASSUME_ROLE_DENIED.to_owned(),
+        // IAM checks the permission of these two on both resources.
+        Operation::StartStreamEncryption | Operation::StopStreamEncryption => format!(
+            "AWS denied the request. Grant {} to the operator's role, on {} and on the KMS key (for AWS_OWNED_CMK, on the key of alias/aws/kinesis).",
+            operation.iam_action(),
+            input.stream
+        ),
         operation => format!(
             "AWS denied the request. Grant {} on {} to the operator's role.",
             operation.iam_action(),
