@@ -9,7 +9,8 @@
 //!
 //! - Somebody deletes the Lease, and a standby creates it again.
 //! - A leader is paused, or its last reconciles outlast the lease.
-//! - The clock of a leader is set back, or its renewals get conflicts: it reads the lease less often than a standby does.
+//! - A leader stops renewing without noticing it, because its clock is set back or its renewals get conflicts. It and the
+//!   standbys then find by their reads that the lease has expired, and a standby reads more often.
 //! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
 //!   takes the lease from the other.
 //!
@@ -127,8 +128,8 @@ impl LeaderElection {
                 }
             }
         }
-        // Even if this replica does not lead, it may hold the lease: it was acquired or renewed, but a later request failed, or
-        // its response was not awaited.
+        // Even if this replica does not lead, it may hold the lease: a request acquired or renewed the lease, but a later one
+        // failed, or this replica did not wait for the response.
         self.release().await;
     }
 
@@ -185,8 +186,8 @@ impl LeaderElection {
         // The lease is renewed until `work` has ended.
         let lost = tokio::select! {
             lost = renew_until_lost(async || manager.changed().await) => lost,
-            // The library may not notice that.
-            () = renewals::until_not_renewed_or_taken(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
+            // The library may not notice that the lease has expired, or that another replica holds it.
+            () = renewals::until_expired_or_taken(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
             ended = &mut running => {
                 if let Err(error) = ended {
                     resume_unwind(error.into_panic());
@@ -233,8 +234,8 @@ async fn renew_until_lost<E: std::error::Error>(
         let begin = Instant::now();
         let Err(error) = changed().await else { return Ok(()) };
         // `changed` renews again and again, and returns at the first failure. If it ran that long, a renewal has succeeded
-        // before, so this is the first failure of a new series. (Or it repeated a conflict: `until_not_renewed_or_taken` ends
-        // that.)
+        // before, so this is the first failure of a new series. There is one exception: `changed` repeats conflicts itself, so
+        // it can run that long without a renewal. `until_expired_or_taken` then ends the term.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }

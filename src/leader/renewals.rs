@@ -17,41 +17,45 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The renewals of a lease, as this replica has read them.
 pub(super) struct Renewals {
     duration: Duration,
-    /// The content of the lease, and when this replica read that content first.
-    last: Option<(LeaseSpec, Instant)>,
+    /// The content of the lease when it was last read.
+    content: Option<LeaseSpec>,
+    /// When this replica read that content first.
+    since: Instant,
 }
 
 impl Renewals {
     /// Creates the renewals of a lease that expires if it is not renewed for `duration`.
     pub(super) fn new(duration: Duration) -> Self {
-        Self { duration, last: None }
+        Self { duration, content: None, since: Instant::now() }
     }
 
-    /// Records the content of the lease. Returns whether the lease has expired.
-    pub(super) fn record(&mut self, spec: LeaseSpec, now: Instant) -> bool {
-        match &self.last {
-            Some((known, since)) if *known == spec => now.duration_since(*since) >= self.duration,
-            _ => {
-                self.last = Some((spec, now));
-                false
-            }
+    /// Records the content of the lease.
+    pub(super) fn record(&mut self, content: LeaseSpec) {
+        if self.content.as_ref() != Some(&content) {
+            (self.content, self.since) = (Some(content), Instant::now());
         }
+    }
+
+    /// Returns whether the lease has expired: its content has not changed for its duration.
+    pub(super) fn has_expired(&self) -> bool {
+        self.since.elapsed() >= self.duration
     }
 }
 
-/// Returns once this replica does not hold the lease any more, or has not renewed it for `duration`. The library alone may
-/// notice neither: it waits by the local clock, which can be set back, and repeats a renewal without limit while the API
+/// Returns once another replica holds the lease, or this replica has not seen it renewed for `duration`. The library alone
+/// may notice neither: it waits by the local clock, which can be set back, and repeats a renewal without limit while the API
 /// server answers it with a conflict.
-pub(super) async fn until_not_renewed_or_taken(lease: &LeaseClient, duration: Duration) {
+pub(super) async fn until_expired_or_taken(lease: &LeaseClient, duration: Duration) {
     let mut renewals = Renewals::new(duration);
-    loop {
+    while !renewals.has_expired() {
         sleep(CHECK_INTERVAL).await;
-        // If the lease cannot be read or was deleted, it cannot be renewed either, which the caller notices.
+        // A lease that cannot be read, or was deleted, is not renewed.
         let Ok(Some(found)) = lease.read().await else { continue };
-        let spec = found.spec.unwrap_or_default();
-        if !lease.is_own(&spec) || renewals.record(spec, Instant::now()) {
+        let content = found.spec.unwrap_or_default();
+        if !lease.is_own(&content) {
             return;
         }
+        renewals.record(content);
     }
 }
 
@@ -70,7 +74,7 @@ mod tests {
         let server = Server::new(at_read, fault);
         let lease = LeaseClient::new(server.client(), "system", "operator", HOLDER.to_owned());
         let lost =
-            tokio::time::timeout(Duration::from_hours(1), until_not_renewed_or_taken(&lease, DURATION)).await;
+            tokio::time::timeout(Duration::from_hours(1), until_expired_or_taken(&lease, DURATION)).await;
         lost.is_ok().then(|| begin.elapsed().as_secs())
     }
 
@@ -86,6 +90,11 @@ mod tests {
     async fn leader_that_does_not_renew_its_lease_loses_it() {
         let stop = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs().min(100) / 20);
         assert_eq!(lasts(stop, Fault::None).await, Some(130));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leader_without_api_server_loses_its_lease() {
+        assert_eq!(lasts(|_, _| {}, Fault::NoReads).await, Some(30));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use tokio::time::Instant;
 use tracing::info;
 
 use super::lease_client::{LeaseClient, holder_of};
@@ -47,7 +46,7 @@ impl Standby {
         loop {
             let Some(lease) = self.lease.read().await? else { return Ok(()) };
             on_read();
-            let holder = self.holder(&lease, Instant::now());
+            let holder = self.holder(&lease);
             if holder == Holder::Nobody {
                 return Ok(());
             }
@@ -65,7 +64,7 @@ impl Standby {
         }
     }
 
-    fn holder(&mut self, lease: &Lease, now: Instant) -> Holder {
+    fn holder(&mut self, lease: &Lease) -> Holder {
         let spec = lease.spec.clone().unwrap_or_default();
         if holder_of(&spec).is_none() {
             return Holder::Nobody;
@@ -73,13 +72,15 @@ impl Standby {
         if self.lease.is_own(&spec) {
             return Holder::ThisReplica;
         }
-        if self.renewals.record(spec, now) { Holder::Expired } else { Holder::Another }
+        self.renewals.record(spec);
+        if self.renewals.has_expired() { Holder::Expired } else { Holder::Another }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
     use super::*;

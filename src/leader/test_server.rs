@@ -27,6 +27,8 @@ pub(super) enum Fault {
     LateRenewal,
     /// Each fifth read fails.
     FailedReads,
+    /// Each read fails.
+    NoReads,
     /// The patch after the one that acquires the lease never gets a response.
     HangingPatch,
 }
@@ -101,7 +103,8 @@ impl Server {
     fn read(&self) -> Response {
         let mut lease = self.lease.lock().unwrap();
         lease.reads += 1;
-        if self.fault == Fault::FailedReads && lease.reads.is_multiple_of(5) {
+        let is_fifth = lease.reads.is_multiple_of(5);
+        if self.fault == Fault::NoReads || (self.fault == Fault::FailedReads && is_fifth) {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         let before = lease.spec.clone();

@@ -74,7 +74,8 @@ impl<T> Queue<T> {
         if priority == Priority::Drift {
             self.drift_turns.record_drift();
         } else {
-            self.drift_turns.record_other(!self.by_priority[Priority::Drift as usize].is_empty());
+            let drift_waits = !self.by_priority[Priority::Drift as usize].is_empty();
+            self.drift_turns.record_other(drift_waits);
         }
     }
 }
