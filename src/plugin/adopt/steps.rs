@@ -73,7 +73,7 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
     if of_tools > 0 {
         let _ = writeln!(
             text,
-            "   Before the operator may change them: {} may belong to other tools, which must leave encryption alone.",
+            "   {} may belong to other tools (column MANAGED BY). Configure these tools to leave encryption alone before the operator changes the streams.",
             streams(of_tools)
         );
     }
