@@ -81,7 +81,8 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 /// Returns the call of the operator that the event probably reports. Only calls without a request id are considered: AWS's
 /// response was lost, or the operator stopped before it recorded the response. Such a call may have reached AWS as long as it
 /// counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
-/// the operator's clock is ahead of AWS's.
+/// the operator's clock is ahead of AWS's. Among these, the earliest is preferred: it is in flight for the shortest time, so the
+/// events of the others can still be theirs.
 ///
 /// The event may report somebody else's call after all. Then the operator's entry stands for that call. If AWS has received
 /// the operator's own call, the event of that call is entered as an external call later. The entries are swapped, and each
@@ -92,7 +93,7 @@ fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> O
         may_be_unanswered(call) && call.target.action == event.action && distance(call) <= MAX_IN_FLIGHT
     };
     let is_later = |call: &Call| call.at() > event.time;
-    ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| (is_later(call), distance(call)))
+    ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| (is_later(call), call.at()))
 }
 
 /// Returns whether AWS may have received the call although the ledger has no response to it. A refused call has a request

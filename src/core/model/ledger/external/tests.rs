@@ -147,6 +147,19 @@ fn late_event_is_matched_with_the_call_before_it() {
 }
 
 #[test]
+fn events_of_two_late_calls_are_matched_in_order() {
+    let after = |minutes| midnight() + SignedDuration::from_mins(minutes);
+    let (ledger, _) = called(&empty(Service::Kinesis), midnight());
+    let (ledger, _) = called(&ledger, after(20));
+    // AWS received the first call two minutes after the second one was reserved, and the second one 20 minutes late.
+    let events = [event(1, Action::Start, after(22)), event(2, Action::Start, after(40))];
+    let recorded = events
+        .iter()
+        .fold(ledger, |ledger, event| record_events(&ledger, std::slice::from_ref(event), after(41)));
+    assert_eq!(recorded.external_calls, []);
+}
+
+#[test]
 fn external_call_counts_for_a_day_of_aws_clock() {
     let called_at = midnight() - SignedDuration::from_hours(3);
     let ledger = record_events(&empty(Service::Firehose), &[event(1, Action::Start, called_at)], midnight());
