@@ -2,9 +2,10 @@
 //!
 //! A resource that waits is an entry of this queue and nothing else: no task, no copy of the resource. Each AWS limit
 //! (a *scope*: one service in one account and region) takes no more than its places, and a free place goes to the scope
-//! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns. Over all
-//! scopes, a namespace that has its share of the places waits until the others have theirs, because users can name any number
-//! of regions, and each is a scope.
+//! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
+//!
+//! Users can name any number of regions, and each is a scope. So a namespace that has its share of all places gets further ones
+//! only in scopes where others wait, too, in its turn, or if no other namespace that waits lacks its share.
 //!
 //! Pure: it has no clock and starts nothing. Times are durations since an arbitrary start. It must never start a
 //! resource twice at the same time, nor lose one that was scheduled.
@@ -233,15 +234,16 @@ where
         }
     }
 
-    /// Returns the scope that gets the next place: the first that can start a resource of a namespace without its share of
-    /// the places, otherwise the first.
+    /// Returns the scope that gets the next place: the first in which a namespace waits that lacks its share of the places,
+    /// otherwise the first. The search is linear in the number of scopes, but only while a namespace has its share and another
+    /// one waits.
     fn next_scope(&self) -> Option<&S> {
         let lacks_share = |namespace: &str| self.namespaces.lacks_share(namespace);
         let serves = |(_, _, scope): &&(usize, u64, S)| {
             self.scopes.get(scope).is_some_and(|queue| queue.can_start_one_of(lacks_share))
         };
         let first = self.startable.first()?;
-        let (_, _, scope) = if serves(&first) || !self.namespaces.one_without_share_waits() {
+        let (_, _, scope) = if serves(&first) || !self.namespaces.one_lacks_share() {
             first
         } else {
             self.startable.iter().find(serves).unwrap_or(first)

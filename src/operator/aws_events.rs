@@ -55,7 +55,6 @@ pub(super) fn receiver(
     let (triggers, mut received) = mpsc::unbounded_channel();
     let task = async move {
         resources.first_lists_settled().wait().await;
-        register_all(&shared, &resources);
         receive(&queue, &shared, &resources, triggers).await;
     };
     (task, futures_util::stream::poll_fn(move |context| received.poll_recv(context)))
@@ -78,11 +77,13 @@ async fn receive(
     resources: &Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
 ) {
+    let all_registered = resources.is_listed();
+    register_all(shared, resources);
     let mut handler = MessageHandler {
         shared,
         resources,
         triggers,
-        all_registered: false,
+        all_registered,
         held: HashMap::new(),
         left: HashSet::new(),
         finished: Vec::new(),

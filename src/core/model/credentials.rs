@@ -159,7 +159,7 @@ impl CredentialsRejection {
                 "AWS does not accept the date of the operator's requests: the clock is wrong. Correct the clock of the operator's node; the operator retries."
             }
             Self::EndpointOfAnotherRegion => {
-                "The endpoint to which the operator sent the request is of another region than the stream. Set the stream's region in the spec, or correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service)."
+                "The endpoint to which the operator sent the request is of another region. Correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service). If the spec names a wrong region, correct the spec."
             }
             Self::SignatureWrong => {
                 "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and check for anything that changes requests on their way, such as a proxy."

@@ -19,6 +19,12 @@ struct Count {
     running: usize,
 }
 
+impl Count {
+    fn lacks(self, share: usize) -> bool {
+        self.waiting > 0 && self.running < share
+    }
+}
+
 impl Namespaces {
     /// Creates the counts of a queue with this many places in all.
     pub(super) fn new(concurrency: usize) -> Self {
@@ -48,15 +54,24 @@ impl Namespaces {
         self.change(namespace, |count| count.running -= 1);
     }
 
-    /// Returns whether a namespace has less than its share of the places: an equal part of them, at least a quarter.
+    /// Returns whether resources of a namespace wait, and it has less than its share of the places: an equal part of them, at
+    /// least a quarter.
     pub(super) fn lacks_share(&self, namespace: &str) -> bool {
-        self.counts.get(namespace).is_none_or(|count| count.running < self.share())
+        let share = self.share();
+        self.counts.get(namespace).is_some_and(|count| count.lacks(share))
     }
 
-    /// Returns whether a resource waits whose namespace has less than its share.
-    pub(super) fn one_without_share_waits(&self) -> bool {
+    /// Returns whether this is true of any namespace.
+    pub(super) fn one_lacks_share(&self) -> bool {
         let share = self.share();
-        self.counts.values().any(|count| count.waiting > 0 && count.running < share)
+        self.counts.values().any(|count| count.lacks(share))
+    }
+
+    /// Returns the number of resources that are due, and that of those that are running.
+    #[cfg(test)]
+    pub(super) fn totals(&self) -> (usize, usize) {
+        let sum = |of: fn(&Count) -> usize| self.counts.values().map(of).sum();
+        (sum(|count| count.waiting), sum(|count| count.running))
     }
 
     fn share(&self) -> usize {

@@ -67,9 +67,11 @@ impl<K> ScopeQueue<K> {
         self.next_lane().is_some()
     }
 
-    /// Returns whether the resource that may start now can be one of a namespace that `is_meant`.
+    /// Returns whether a resource may start now, and one of a namespace that `is_meant` waits in a lane that has a place.
     pub(super) fn can_start_one_of(&self, is_meant: impl Fn(&str) -> bool) -> bool {
-        self.next_lane().is_some_and(|lane| self.lanes[lane as usize].items.has_one_of(is_meant))
+        let waits = |lane: &Lane| self.waits(*lane) && self.lanes[*lane as usize].items.has_one_of(&is_meant);
+        self.can_start()
+            && Lane::ALL.iter().filter(|lane| !lane.is_check() || self.has_place_for_check()).any(waits)
     }
 
     pub(super) fn push(&mut self, lane: Lane, namespace: &str, item: (K, u64)) {
@@ -137,10 +139,14 @@ impl<K> ScopeQueue<K> {
             Lane::InProgress | Lane::Event | Lane::Drift => [Lane::Changed, Lane::InProgress],
         };
         let other = in_turn.into_iter().find(|lane| self.waits(*lane));
-        let has_place = self.running_checks < (self.places / 2).max(1);
+        let has_place = self.has_place_for_check();
         let waiting = |lane| Some(lane).filter(|lane| has_place && self.waits(*lane));
         let check = self.drift_turns.next(waiting(Lane::Event), waiting(Lane::Drift));
         self.check_turns.next(other, check)
+    }
+
+    fn has_place_for_check(&self) -> bool {
+        self.running_checks < (self.places / 2).max(1)
     }
 
     /// Returns the number of resources that wait in a lane.

@@ -219,6 +219,32 @@ fn long_reconciles_in_many_scopes_leave_others_a_share() {
 }
 
 #[test]
+fn change_of_another_namespace_does_not_hold_up_checks() {
+    let mut table = Table::new(8);
+    let scopes: Vec<&'static str> = (0..100).map(|number| &*format!("region-{number}").leak()).collect();
+    for (key, scope) in (0..).zip(&scopes) {
+        table.due([key], scope, Lane::Changed, "slow");
+    }
+    assert_eq!(table.together().len(), 8);
+    // In the scope in which "quick" has checks, "slow" has a change, which precedes them.
+    table.due([500], "a", Lane::Changed, "slow");
+    table.due(1000..1010, "a", Lane::Drift, "quick");
+    table.due(2000..2400, "b", Lane::Changed, "other");
+    // One slow reconcile after the other ends; those of the others end at once.
+    let mut checks = 0;
+    for key in 0..6 {
+        table.queue.end(key, Some(seconds(1000)));
+        for _ in 0..10 {
+            for key in table.together().into_iter().filter(|key| *key >= 1000) {
+                checks += usize::from(key < 2000);
+                table.queue.end(key, None);
+            }
+        }
+    }
+    assert_eq!(checks, 10);
+}
+
+#[test]
 fn one_namespace_alone_uses_all_places() {
     let mut table = Table::new(8);
     table.due(0..3, "a", Lane::Changed, "data");
@@ -310,6 +336,8 @@ proptest! {
                 Step::Pass { seconds: passed } => now += seconds(passed),
             }
             prop_assert!(running.len() <= 5);
+            let waiting = Lane::ALL.map(|lane| table.queue.waiting(lane)).iter().sum();
+            prop_assert_eq!(table.queue.namespaces.totals(), (waiting, running.len()));
             prop_assert_eq!(table.queue.running(), running.len());
         }
         // In the end everything that exists and is due runs once, and then the queue is empty.

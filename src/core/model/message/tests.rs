@@ -123,7 +123,7 @@ fn message_names_subject_and_action() {
         (
             Scenario::of(Service::Kinesis).wants(DesiredEncryption::Off),
             Reason::AccessDenied,
-            &["Grant kinesis:StopStreamEncryption on", KINESIS],
+            &["Grant kinesis:StopStreamEncryption to the operator's role, on", KINESIS, "and on the KMS key"],
         ),
         (
             cannot_see(Service::Kinesis, Operation::DescribeStreamSummary),
