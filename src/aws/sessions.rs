@@ -117,10 +117,11 @@ impl Sessions {
         let is_accepted = error.is_none_or(AwsError::is_of_accepted_session);
         let error = error.filter(|error| error.may_succeed_with_new_session());
         if principal.role.is_some() {
-            let cache = self.0.role_session_of(principal);
+            // A session that is not cached any more is not used again.
+            let Some(cache) = self.0.role_sessions.get(principal) else { return error.is_some() };
             let mut cache = cache.lock().await;
             let now = (self.0.clock)();
-            if is_accepted {
+            if is_accepted && cache.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
                 cache.last_accepted = Some(now);
             }
             return error.is_some_and(|error| cache.discard(session, now, error.is_denied_by_own_policy()));

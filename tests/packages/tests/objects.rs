@@ -215,6 +215,7 @@ async fn users_labels_replace_those_of_the_chart() {
         ("/prometheusRule/additionalLabels", label("rule")),
         ("/prometheusRule/alertLabels", json!({"severity": "page"})),
         ("/grafanaDashboard/extraLabels", label("dashboard")),
+        ("/grafanaDashboard/sidecarLabel", json!("helm.sh/chart")),
         ("/kubeStateMetrics/configMap/extraLabels", label("metrics")),
     ] {
         let path: Vec<&str> = pointer.split('/').skip(1).collect();
