@@ -10,7 +10,8 @@
 //! - Somebody deletes the Lease, and a standby creates it again.
 //! - A leader is paused, or its last reconciles outlast the lease.
 //! - A leader stops renewing without noticing it, because its clock is set back or its renewals get conflicts. It and the
-//!   standbys then find by their reads that the lease has expired, and a standby reads more often.
+//!   standbys then find by their reads that the lease has expired. A standby reads more often than the leader, so it can take
+//!   over a few seconds before the leader stops.
 //! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
 //!   takes the lease from the other.
 //!
@@ -72,8 +73,9 @@ pub struct LeaderElection {
 }
 
 impl LeaderElection {
-    /// Creates a candidate for this lease in `namespace`. Each operator of a namespace has a lease of its own. `identity` is
-    /// the pod's name; without one, the replica has a random one, as long as it lives.
+    /// Creates a candidate for this lease in `namespace`. The replicas of one installation share a lease; another
+    /// installation in the namespace needs a lease of another name. `identity` is the pod's name; without one, the replica has a
+    /// random one, as long as it lives.
     pub fn new(
         cluster: &Config,
         namespace: &str,
@@ -95,8 +97,8 @@ impl LeaderElection {
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called after each successful read of the
-    /// lease: this replica then leads or waits, and is ready.
+    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called when a standby has read the lease, and
+    /// before it acquires the lease: this replica then works, and is ready.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -220,12 +222,12 @@ fn random_identity() -> String {
 }
 
 /// Renews the lease until this replica no longer holds it. `changed` renews it again and again. It returns `false` once this
-/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated while the lease is valid: an API
-/// server that answers one request with an error, or is being replaced, must not end a term, which costs a list of all
+/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated for [`REPEAT_FOR`]: an API
+/// server that answers a request with an error, or is unavailable for a moment, must not end a term, which costs a list of all
 /// objects and a Describe of each stream.
 ///
 /// # Errors
-/// Renewals have failed for so long that the lease may expire.
+/// Renewals have failed for [`REPEAT_FOR`].
 async fn renew_until_lost<E: std::error::Error>(
     mut changed: impl AsyncFnMut() -> Result<bool, E>,
 ) -> Result<(), E> {
@@ -289,16 +291,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lasting_failures_end_the_term_before_the_lease() {
-        // The first failure takes `first` seconds, those after REPEAT_FOR take `last` seconds: from 0 to 6, the connect and the
-        // response timeout.
+        // The first failure takes `first` seconds. The repetitions fail at once, except the last, which begins `REPEAT_FOR` after
+        // the first failure and takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
             let server = |at: Duration| {
                 let Some(failing) = at.checked_sub(fails_from) else { return (0, true) };
-                // The repetitions begin `REPEAT_AFTER` after the end of the first failure.
-                if failing < Duration::from_secs(first) + REPEAT_AFTER {
+                let first_ends = Duration::from_secs(first);
+                if failing < first_ends + REPEAT_AFTER {
                     (first, false)
-                } else if failing < Duration::from_secs(first) + REPEAT_FOR {
+                } else if failing < first_ends + REPEAT_FOR {
                     (0, false)
                 } else {
                     (last, false)

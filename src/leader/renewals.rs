@@ -42,14 +42,14 @@ impl Renewals {
     }
 }
 
-/// Returns once another replica holds the lease, or this replica has not seen it renewed for `duration`. The library alone
+/// Returns once this replica does not hold the lease any more, or has not seen it renewed for `duration`. The library alone
 /// may notice neither: it waits by the local clock, which can be set back, and repeats a renewal without limit while the API
 /// server answers it with a conflict.
 pub(super) async fn until_expired_or_taken(lease: &LeaseClient, duration: Duration) {
     let mut renewals = Renewals::new(duration);
     while !renewals.has_expired() {
         sleep(CHECK_INTERVAL).await;
-        // A lease that cannot be read, or was deleted, is not renewed.
+        // A failed read, or a deleted lease, counts as no renewal: the time goes on.
         let Ok(Some(found)) = lease.read().await else { continue };
         let content = found.spec.unwrap_or_default();
         if !lease.is_own(&content) {
