@@ -40,7 +40,7 @@ async fn suspended_resource_sends_no_request_and_keeps_ready() {
     );
     let told = message(&status);
     assert!(told.contains(&format!("since {}", since.0)), "{told}");
-    assert!(told.contains(&format!("as of {} or later, is ENABLED", seen.0)), "{told}");
+    assert!(told.contains(&format!("is ENABLED, as of {} or up to a day later", seen.0)), "{told}");
 
     let version = harness.resource("orders").await.expect("the resource").metadata.resource_version;
     harness.restart();

@@ -71,7 +71,7 @@ impl CredentialsProblem {
                 "The operator's AWS credentials contain an invalid character, such as a line break, so no request was sent. The operator's log names the field; remove the character from the Secret, file or variable."
             }
             Self::SessionTooOld => {
-                "The operator's AWS session is older than 6 hours, so Firehose could not have started using the customer managed key, and the encryption call was not sent. Give the operator credentials that are renewed."
+                "The encryption call was not sent: the operator's AWS session is older than 6 hours, and with such a session Firehose cannot start to use a customer managed key. Give the operator credentials that are renewed."
             }
         }
     }

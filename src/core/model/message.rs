@@ -118,7 +118,9 @@ pub fn suspended(
 ) -> String {
     let since = whole_seconds(since);
     let last = match (described.map(whole_seconds), shown.map(EncryptionStatus::as_str)) {
-        (Some(at), Some(shown)) => format!("The last known state, as of {at} or later, is {shown}."),
+        (Some(at), Some(shown)) => {
+            format!("The last known state is {shown}, as of {at} or up to a day later.")
+        }
         (Some(at), None) => format!("The stream was last described at {at} or later."),
         (None, Some(shown)) => format!("The last known state is {shown}."),
         (None, None) => "The stream has not been described yet.".to_owned(),
@@ -293,7 +295,7 @@ fn active_key_unknown(input: &DecisionInput<'_>) -> String {
     }
     let key = describe_desired_key(input);
     format!(
-        "AWS could not encrypt with {key}: {}. This key may already be the active key, and AWS then fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
+        "AWS could not encrypt with {key}: {}. If this key is already the active key, Firehose fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
     )
 }

@@ -32,7 +32,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ),
     ("KinesisStreamAsSource|MSKAsSource", "VALUE"),
     ("(status|AWS reports) CREATING_FAILED", "$1 VALUE"),
-    ("last known state(, as of TIME or later,)? is ENABLED", "last known state$1 is VALUE"),
+    ("last known state is ENABLED", "last known state is VALUE"),
     ("[0-9]+ of them by other callers", "EXTERNAL of them by other callers"),
     ("[0-9]+ of [0-9]+ encryption calls", "USED of LIMIT encryption calls"),
     ("[0-9]+ of [0-9]+ calls in 24 hours", "LEFT of LIMIT calls in 24 hours"),
