@@ -10,8 +10,8 @@
 //! - Somebody deletes the Lease, and a standby creates it again.
 //! - A leader is paused, or its last reconciles outlast the lease.
 //! - A leader stops renewing without noticing it, because its clock is set back or its renewals get conflicts. It and the
-//!   standbys then find by their reads that the lease has expired. A standby reads more often than the leader, so it can take
-//!   over a few seconds before the leader stops.
+//!   standbys then find by their reads that the lease has expired. A standby reads more often than the leader, so it may
+//!   begin to lead some seconds before the old leader stops.
 //! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
 //!   takes the lease from the other.
 //!
@@ -53,10 +53,11 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRAC
 /// [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long renewals are repeated after the first failure. The last repetition must end before the lease expires, so within
-/// [`RENEW_GRACE_PERIOD`] after the renewal was due: 6 s for the first write + 4 s `REPEAT_FOR` + 1 s [`REPEAT_AFTER`] + 6 s for
-/// the last write = 17 s. Reads are not included: they follow a write that has renewed the lease. Reconciles that are running
-/// then may outlast the lease; the ledger is their fence.
+/// A renewal that fails within this time after the first failure is repeated, so the last repetition begins at most
+/// `REPEAT_FOR` and [`REPEAT_AFTER`] after the first failure. It must end before the lease expires, so within
+/// [`RENEW_GRACE_PERIOD`] after the renewal was due: 6 s for the first write + 4 s + 1 s + 6 s for the last write = 17 s. Reads
+/// are not included: they follow a write that has renewed the lease. Reconciles that are running then may outlast the lease;
+/// the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -97,8 +98,8 @@ impl LeaderElection {
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called when a standby has read the lease, and
-    /// before it acquires the lease: this replica then works, and is ready.
+    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called after a standby has read the lease, and
+    /// just before it acquires the lease. A replica that reaches the API server is ready, whether it leads or not.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -197,7 +198,12 @@ impl LeaderElection {
                 return Ok(());
             }
         };
-        warn!(lease = self.lease.name, "lost leadership");
+        // Before the reconciles end, which may take long.
+        let cause = lost
+            .as_ref()
+            .err()
+            .map_or_else(|| "the lease has expired or was taken".to_owned(), |error| error_chain(error));
+        warn!(cause, lease = self.lease.name, "lost leadership");
         token.cancel();
         if let Err(error) = running.await {
             resume_unwind(error.into_panic());
@@ -235,9 +241,10 @@ async fn renew_until_lost<E: std::error::Error>(
     loop {
         let begin = Instant::now();
         let Err(error) = changed().await else { return Ok(()) };
-        // `changed` renews again and again, and returns at the first failure. If it ran that long, a renewal has succeeded
-        // before, so this is the first failure of a new series. There is one exception: `changed` repeats conflicts itself, so
-        // it can run that long without a renewal. `until_expired_or_taken` then ends the term.
+        // `changed` renews again and again, and returns at the first failure. A renewal that fails takes at most 12 s, which is
+        // less than `RENEW_INTERVAL`. So if `changed` ran that long, a renewal has succeeded before, and this is the first
+        // failure of a new series. There is one exception: `changed` repeats conflicts itself, so it can run that long without a
+        // renewal. `until_expired_or_taken` then ends the term.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }

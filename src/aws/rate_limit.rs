@@ -98,7 +98,7 @@ impl RateLimiter {
         };
         match granted.await {
             Ok(token) => token.spend(),
-            // The queue keeps the sender until it grants the permit.
+            // Never: a sender is dropped without a token only if this receiver is gone.
             Err(_) => std::future::pending().await,
         }
     }

@@ -91,7 +91,7 @@ pub(super) fn holder_of(lease: &LeaseSpec) -> Option<&String> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
+    use super::super::test_server::{Fault, HOLDER, Server, spec_after_renewals};
     use super::*;
 
     fn lease(server: &std::sync::Arc<Server>, identity: &str) -> LeaseClient {
@@ -104,9 +104,12 @@ mod tests {
 
     #[tokio::test]
     async fn lease_without_another_holder_is_recognized() {
-        for (spec, is_free) in
-            [(json!({}), true), (held_by(""), true), (held_by("second"), true), (spec_of_holder(0), false)]
-        {
+        for (spec, is_free) in [
+            (json!({}), true),
+            (held_by(""), true),
+            (held_by("second"), true),
+            (spec_after_renewals(0), false),
+        ] {
             let server = Server::new(|_, _| {}, Fault::None);
             server.set_spec(spec);
             assert_eq!(lease(&server, "second").no_other_holds_it().await.unwrap(), is_free);

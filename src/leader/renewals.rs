@@ -63,7 +63,7 @@ pub(super) async fn until_expired_or_taken(lease: &LeaseClient, duration: Durati
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::test_server::{Fault, HOLDER, Server, spec_of_holder};
+    use super::super::test_server::{Fault, HOLDER, Server, spec_after_renewals};
     use super::*;
 
     const DURATION: Duration = Duration::from_secs(30);
@@ -80,28 +80,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn leader_that_renews_its_lease_keeps_it() {
-        for fault in [Fault::None, Fault::FailedReads] {
-            let renew = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs() / 13);
+        for fault in [Fault::None, Fault::EveryFifthReadFails] {
+            let renew = |at: Duration, spec: &mut Value| *spec = spec_after_renewals(at.as_secs() / 13);
             assert_eq!(lasts(renew, fault).await, None, "{fault:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn leader_that_does_not_renew_its_lease_loses_it() {
-        let stop = |at: Duration, spec: &mut Value| *spec = spec_of_holder(at.as_secs().min(100) / 20);
+        let stop = |at: Duration, spec: &mut Value| *spec = spec_after_renewals(at.as_secs().min(100) / 20);
         assert_eq!(lasts(stop, Fault::None).await, Some(130));
     }
 
     #[tokio::test(start_paused = true)]
     async fn leader_without_api_server_loses_its_lease() {
-        assert_eq!(lasts(|_, _| {}, Fault::NoReads).await, Some(30));
+        assert_eq!(lasts(|_, _| {}, Fault::EveryReadFails).await, Some(30));
     }
 
     #[tokio::test(start_paused = true)]
     async fn leader_whose_lease_another_replica_has_loses_it() {
         let take = |at: Duration, spec: &mut Value| {
             *spec = if at.as_secs() < 50 {
-                spec_of_holder(at.as_secs())
+                spec_after_renewals(at.as_secs())
             } else {
                 json!({"holderIdentity": "second"})
             };

@@ -26,9 +26,9 @@ pub(super) enum Fault {
     /// A renewal that was under way arrives just before the first patch.
     LateRenewal,
     /// Each fifth read fails.
-    FailedReads,
+    EveryFifthReadFails,
     /// Each read fails.
-    NoReads,
+    EveryReadFails,
     /// The patch after the one that acquires the lease never gets a response.
     HangingPatch,
 }
@@ -53,7 +53,7 @@ struct StoredLease {
 impl Server {
     /// Creates a server whose lease [`HOLDER`] holds.
     pub(super) fn new(at_read: fn(Duration, &mut Value), fault: Fault) -> Arc<Self> {
-        let lease = StoredLease { spec: spec_of_holder(0), version: 0, reads: 0 };
+        let lease = StoredLease { spec: spec_after_renewals(0), version: 0, reads: 0 };
         Arc::new(Self {
             lease: Mutex::new(lease),
             at_read,
@@ -104,7 +104,7 @@ impl Server {
         let mut lease = self.lease.lock().unwrap();
         lease.reads += 1;
         let is_fifth = lease.reads.is_multiple_of(5);
-        if self.fault == Fault::NoReads || (self.fault == Fault::FailedReads && is_fifth) {
+        if self.fault == Fault::EveryReadFails || (self.fault == Fault::EveryFifthReadFails && is_fifth) {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         let before = lease.spec.clone();
@@ -149,7 +149,7 @@ impl StoredLease {
 }
 
 /// Returns the spec of a lease that [`HOLDER`] holds and has renewed so many times.
-pub(super) fn spec_of_holder(times: u64) -> Value {
+pub(super) fn spec_after_renewals(times: u64) -> Value {
     // Far ahead of every clock: only a change counts.
     json!({"holderIdentity": HOLDER, "leaseDurationSeconds": 30,
         "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", times / 60, times % 60)})
