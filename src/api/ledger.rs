@@ -159,7 +159,7 @@ pub struct ExternalCall {
 pub struct Target {
     /// Start or Stop.
     pub action: Action,
-    /// The key, if the action is Start.
+    /// The key, if the action is Start and the spec names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyIdentity>,
 }

@@ -557,7 +557,7 @@
         const badge = h(`span.result.${result}`, icon(RESULTS[result].icon), RESULTS[result].label);
         return [badge, " ", foreign(controlName(control)), control.note && [": ", foreign(control.note)]];
       }),
-      group("Calls of the last 25 hours", stream.calls, (call) => {
+      group("Calls in the ledger", stream.calls, (call) => {
         const words = keyWords(call.key, stream.service);
         const withKey = words && [" with ", foreign(shortKey(words), { class: "key", title: words })];
         return [icon(`call-${known(OUTCOMES, call.outcome)}`), " ", timeOf(call.time, utcSeconds), " ", foreign(callWords(call)), withKey];

@@ -52,15 +52,15 @@ Every message of the conditions of a StreamEncryption as the operator prints it,
 - TIME for a time, CODE for an error code, VALUE for another value, STATUS for an HTTP status, ERROR for the description of an error;
 - USED, EXTERNAL, LEFT and LIMIT for numbers.
 
-After \"expected\", words in capitals are part of the message.
+In messages of `SpecInvalid`, words in capitals after \"expected\" are no placeholders: `expected arn:aws:kms:REGION:ACCOUNT:key/ID`.
 
 ## Ready
 
 `Reconciling` and `Stalled` have the message of `Ready`. Some messages have more parts than the lists below show:
 
 - If an attempt is planned, the message ends with \"Next attempt at TIME.\"
-- While the active key is unusable, the message begins with [the message of `KeyUsable`](#keyusable), which states the effect on records. If the
-  desired key is the active key, the message is only that text.
+- While the active key is unusable, the message begins with [the message of `KeyUsable`](#keyusable), which states the effect on records. If
+  the reason is the state of that key, the message is only that text.
 ";
 
 /// The introductions of lists, each before the list that it describes.
