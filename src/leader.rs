@@ -198,7 +198,7 @@ impl LeaderElection {
                 return Ok(());
             }
         };
-        // Before the reconciles end, which may take long.
+        // Logged before the reconciles have ended, which may take long.
         let cause = lost
             .as_ref()
             .err()

@@ -64,12 +64,9 @@ impl KnownIdentity {
         access_key_id.is_none_or(|id| id == self.access_key_id)
     }
 
-    /// Logs the user or the role, unless `before` is of the same one.
-    fn log_unless_same(&self, before: Option<&Self>) {
-        let is_same = before.is_some_and(|before| user_or_role(&before.arn) == user_or_role(&self.arn));
-        if !is_same {
-            info!(arn = self.arn, "obtained the identity of the AWS credentials");
-        }
+    /// Returns whether this is another user or role than `before`.
+    fn is_another(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| user_or_role(&before.arn) != user_or_role(&self.arn))
     }
 }
 
@@ -111,7 +108,9 @@ impl IdentityClient {
         let mut stored = self.stored();
         match (answer, stored.as_mut().filter(|known| known.is_of(key))) {
             (Ok(obtained), _) => {
-                obtained.log_unless_same(stored.as_ref());
+                if obtained.is_another(stored.as_ref()) {
+                    info!(arn = obtained.arn, "obtained the identity of the AWS credentials");
+                }
                 Ok(stored.insert(obtained).identity.clone())
             }
             (Err(error), Some(known)) => {
@@ -250,7 +249,6 @@ fn user_or_role(arn: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::time::SystemTime;
 
     use aws_credential_types::Credentials;
@@ -259,8 +257,6 @@ mod tests {
     use aws_sdk_sts::config::SharedHttpClient;
     use aws_smithy_http_client::test_util::{NeverClient, infallible_client_fn};
     use stream_encryption_core::model::aws_error::ErrorKind;
-    use tracing::subscriber::set_default;
-    use tracing_subscriber::fmt;
 
     use super::super::rate_limit::RateLimiter;
     use super::super::replay::{self, ReplayClient, sender};
@@ -311,51 +307,29 @@ mod tests {
         assert_eq!(recorded.sent().len(), 2);
     }
 
-    /// The log of one test. Clones share it.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn identity_is_logged_once_until_user_or_role_changes() {
-        let arns = [
-            "arn:aws:sts::111122223333:assumed-role/node/i-0123456789abcdef0",
-            "arn:aws:sts::111122223333:assumed-role/operator/session-1",
-            "arn:aws:sts::111122223333:assumed-role/operator/session-2",
-            "arn:aws:iam::111122223333:user/team/first",
-            "arn:aws:iam::111122223333:user/team/second",
-            "arn:aws:iam::111122223333:user/team/second",
-        ];
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let guard = set_default(subscriber);
-        let recorded = ReplayClient::answers(arns.map(answer));
-        let caller = caller(&recorded);
-        for _ in arns {
-            caller.identity().await.unwrap();
-            tokio::time::advance(IDENTITY_TTL).await;
-        }
-        drop(guard);
-        assert_eq!(recorded.sent().len(), arns.len());
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let logged: Vec<&str> = text
-            .lines()
-            .filter(|line| line.contains("obtained the identity of the AWS credentials"))
-            .collect();
-        let expected = [arns[0], arns[1], arns[3], arns[4]];
-        assert_eq!(logged.len(), expected.len(), "{text}");
-        for (line, arn) in logged.into_iter().zip(expected) {
-            assert!(line.contains(" INFO ") && line.contains(&format!("arn=\"{arn}\"")), "{line}");
+    #[test]
+    fn new_session_of_a_role_is_no_other_identity() {
+        let identity = |arn: &str| KnownIdentity {
+            identity: AwsAccount {
+                account: "111122223333".parse().unwrap(),
+                partition: "aws".parse().unwrap(),
+            },
+            arn: arn.to_owned(),
+            access_key_id: String::new(),
+            refresh_at: Instant::now(),
+        };
+        let mut before = None;
+        for (arn, is_another) in [
+            ("arn:aws:sts::111122223333:assumed-role/node/i-0123456789abcdef0", true),
+            ("arn:aws:sts::111122223333:assumed-role/operator/session-1", true),
+            ("arn:aws:sts::111122223333:assumed-role/operator/session-2", false),
+            ("arn:aws:iam::111122223333:user/team/first", true),
+            ("arn:aws:iam::111122223333:user/team/second", true),
+            ("arn:aws:iam::111122223333:user/team/second", false),
+        ] {
+            let obtained = identity(arn);
+            assert_eq!(obtained.is_another(before.as_ref()), is_another, "{arn}");
+            before = Some(obtained);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The requests about the Lease that `kube_lease_manager` does not send: they read who holds it, and remove its holder.
 //!
 //! A holder is removed only from the version of the Lease that was read, so a lease that another replica has acquired or
-//! renewed meanwhile stays. Must never acquire or renew a lease.
+//! renewed meanwhile stays. This client never acquires or renews a lease.
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::api::{Api, Patch, PatchParams};

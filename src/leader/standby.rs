@@ -1,6 +1,6 @@
 //! What a replica does while another one leads: it reads the lease until nobody holds it.
 //!
-//! A holder is removed only if its lease has expired, or if it is this replica.
+//! A holder is removed only if its lease has expired, if it is this replica, or if it has no name.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tracing::info;
 use super::lease_client::{LeaseClient, holder_of};
 use super::renewals::Renewals;
 
-/// Time between two reads of the lease. A lease that is released is acquired after this time as a rule. A replica that has
-/// just failed to acquire it reads it again when its attempt ends.
+/// Time between two reads of the lease. A standby notices within this time that a lease was released. A replica whose attempt
+/// to acquire it is still running notices it when that attempt ends.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A replica that does not lead.
@@ -24,6 +24,8 @@ pub(super) struct Standby {
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
     Nobody,
+    /// An empty name, which somebody has written: the library takes it for another replica.
+    Unnamed,
     /// This replica, in an earlier term or before its container was restarted.
     ThisReplica,
     /// Another replica. The lease has changed within its duration.
@@ -38,8 +40,8 @@ impl Standby {
         Self { lease, renewals: Renewals::new(duration) }
     }
 
-    /// Returns once nobody holds the lease, or the lease does not exist. `on_read` is called after each successful
-    /// read.
+    /// Returns once nobody holds the lease, or the lease does not exist. `on_read` is called after each read that
+    /// finds the lease.
     ///
     /// # Errors
     /// The API server does not respond, or refuses the request.
@@ -54,7 +56,7 @@ impl Standby {
             // This replica is removed, too. Otherwise the library would report the lease as held without writing it: a replica
             // that cannot write would become leader again and again, and one whose container was restarted could lead on a
             // lease that is about to expire.
-            let is_removable = matches!(holder, Holder::ThisReplica | Holder::Expired);
+            let is_removable = matches!(holder, Holder::Unnamed | Holder::ThisReplica | Holder::Expired);
             if is_removable && self.lease.remove_holder(&lease).await? {
                 let identity = lease.spec.as_ref().and_then(holder_of);
                 let expired = holder == Holder::Expired;
@@ -67,8 +69,11 @@ impl Standby {
 
     fn holder(&mut self, lease: &Lease) -> Holder {
         let spec = lease.spec.clone().unwrap_or_default();
-        if holder_of(&spec).is_none() {
+        if spec.holder_identity.is_none() {
             return Holder::Nobody;
+        }
+        if holder_of(&spec).is_none() {
+            return Holder::Unnamed;
         }
         if self.lease.is_own(&spec) {
             return Holder::ThisReplica;
@@ -141,6 +146,18 @@ mod tests {
         assert_eq!(waits(|_, _| {}, Fault::None, HOLDER).await, (Some(Duration::ZERO), false));
         // A replica that cannot write does not lead.
         assert_eq!(waits(|_, _| {}, Fault::Contention, HOLDER).await, (None, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_with_an_empty_holder_is_freed() {
+        let clear = |_: Duration, spec: &mut Value| {
+            *spec = spec_after_renewals(1);
+            spec["holderIdentity"] = json!("");
+        };
+        let server = Server::new(clear, Fault::None);
+        let lease = LeaseClient::new(server.client(), "system", "operator", "second".to_owned());
+        Standby::new(lease, DURATION).wait(|| {}).await.unwrap();
+        assert!(!server.is_held());
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,7 @@ impl<T> Queue<T> {
         self.drift_turns.next(other, drift)
     }
 
-    /// Removes and returns the next request of this priority that `is_wanted`. If it is permitted,
+    /// Returns the next request of this priority that `is_wanted`. Removes it and the unwanted ones before it. If it is permitted,
     /// [`count_granted`](Self::count_granted) must follow.
     pub(super) fn pop(&mut self, priority: Priority, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
         self.by_priority[priority as usize].pop_wanted(is_wanted)
