@@ -48,16 +48,16 @@ const LEASE_DURATION: u64 = 30;
 const RENEW_GRACE_PERIOD: u64 = 17;
 /// The time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
-/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A renewal writes the
-/// lease, then reads it, so one that fails does so within 12 s. [`renew_until_lost`] depends on this being less than
-/// [`RENEW_INTERVAL`].
+/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A request fails within 6 s
+/// (to connect, then to respond). A renewal is two requests, a write and a read, so one that fails does so within 12 s.
+/// [`renew_until_lost`] depends on this being less than [`RENEW_INTERVAL`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A renewal that fails within this time after the first failure is repeated, so the last repetition begins at most
-/// `REPEAT_FOR` and [`REPEAT_AFTER`] after the first failure. It must end before the lease expires, so within
-/// [`RENEW_GRACE_PERIOD`] after the renewal was due: 6 s for the first write + 4 s + 1 s + 6 s for the last write = 17 s. Reads
-/// are not included: they follow a write that has renewed the lease. Reconciles that are running then may outlast the lease;
-/// the ledger is their fence.
+/// How long after the first failure a failed renewal is still repeated. The last repetition must end before the lease expires,
+/// [`RENEW_GRACE_PERIOD`] after the renewal was due. The worst case is 6 s (first write) + 4 s (`REPEAT_FOR`) + 1 s
+/// ([`REPEAT_AFTER`]) + 6 s (last write) = 17 s. Only writes count: before a read that fails, the write has renewed the lease.
+///
+/// Reconciles that are running then may outlast the lease; the ledger is their fence.
 const REPEAT_FOR: Duration = Duration::from_secs(4);
 /// Delay before a renewal is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl LeaderElection {
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                if error_warnings.is_due() {
+                if error_warnings.take_due() {
                     let error = error_chain(&error);
                     warn!(error, lease = self.lease.name, "failed to read or write the lease");
                 }
@@ -154,7 +154,7 @@ impl LeaderElection {
         // If no other replica was faster, there are two causes: the API server is slow, or another field manager owns fields
         // of the Lease. In the second case, each server-side apply gets a conflict, and the library repeats it without
         // returning an error.
-        if self.lease.no_other_holds_it().await? && warnings.is_due() {
+        if self.lease.no_other_holds_it().await? && warnings.take_due() {
             warn!(
                 lease = self.lease.name,
                 "no other replica holds the lease, but it could not be acquired within {} s: the API server is slow, or fields of the Lease belong to another field manager; in the latter case, delete the Lease",
@@ -198,11 +198,11 @@ impl LeaderElection {
                 return Ok(());
             }
         };
-        // Logged before the reconciles have ended, which may take long.
         let cause = lost
             .as_ref()
             .err()
             .map_or_else(|| "the lease has expired or was taken".to_owned(), |error| error_chain(error));
+        // Logged now, because the reconciles may take long to end.
         warn!(cause, lease = self.lease.name, "lost leadership");
         token.cancel();
         if let Err(error) = running.await {
@@ -241,10 +241,10 @@ async fn renew_until_lost<E: std::error::Error>(
     loop {
         let begin = Instant::now();
         let Err(error) = changed().await else { return Ok(()) };
-        // `changed` renews again and again, and returns at the first failure. A renewal that fails takes at most 12 s, which is
-        // less than `RENEW_INTERVAL`. So if `changed` ran that long, a renewal has succeeded before, and this is the first
-        // failure of a new series. There is one exception: `changed` repeats conflicts itself, so it can run that long without a
-        // renewal. `until_expired_or_taken` then ends the term.
+        // `changed` renews again and again, and returns at the first failure. If it ran for `RENEW_INTERVAL` or longer, it has
+        // renewed the lease before it failed, because one failing renewal takes at most 12 s. So this is the first failure of a
+        // new series. There is one exception: `changed` repeats conflicts itself, so it can run that long without a renewal.
+        // `until_expired_or_taken` then ends the term.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }
@@ -299,12 +299,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lasting_failures_end_the_term_before_the_lease() {
         // The first failure takes `first` seconds. The repetitions fail at once, except the last, which begins `REPEAT_FOR` after
-        // the first failure and takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
+        // the first failure has ended and takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
             let server = |at: Duration| {
                 let Some(failing) = at.checked_sub(fails_from) else { return (0, true) };
                 let first_ends = Duration::from_secs(first);
+                // No repetition begins before this time, so this is the first attempt.
                 if failing < first_ends + REPEAT_AFTER {
                     (first, false)
                 } else if failing < first_ends + REPEAT_FOR {

@@ -97,7 +97,8 @@ impl RateLimiter {
             granted
         };
         match granted.await {
-            Ok(token) => token.spend(),
+            // The caller sends the request, so the token must not return.
+            Ok(token) => token.disarm(),
             // Never: a sender is dropped without a token only if this receiver is gone.
             Err(_) => std::future::pending().await,
         }
@@ -204,9 +205,9 @@ impl Quota {
             let waiter = state.queue.pop(priority, |waiter| !waiter.is_closed());
             let is_granted = waiter.is_some_and(|waiter| {
                 let token = Token { quota: Some(self.clone()), taken: now, detects_drift };
-                // Dropping an unspent token would lock this quota again and deadlock, so the token of a waiter that is
-                // gone is spent here and given back below.
-                waiter.send(token).map_err(Token::spend).is_ok()
+                // If the waiter is gone, `send` returns the token. Its drop would lock this quota again and deadlock, so it
+                // is disarmed here, and given back below.
+                waiter.send(token).map_err(Token::disarm).is_ok()
             });
             if is_granted {
                 state.queue.count_granted(priority);
@@ -229,14 +230,15 @@ async fn serve(quota: Arc<Quota>) {
 
 /// The permit to send one request. It returns to the bucket if it is dropped unused.
 struct Token {
-    /// The origin of the token, until it is spent.
+    /// The origin of the token; `None` if it must not return there.
     quota: Option<Arc<Quota>>,
     taken: Instant,
     detects_drift: bool,
 }
 
 impl Token {
-    fn spend(mut self) {
+    /// Drops the token without returning it.
+    fn disarm(mut self) {
         self.quota = None;
     }
 }

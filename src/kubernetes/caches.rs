@@ -312,7 +312,7 @@ impl WatchCondition {
     fn record_failure(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let mut failure = self.failure();
         failure.distrusted_since = Some(Instant::now());
-        if failure.warnings.is_due() {
+        if failure.warnings.take_due() {
             let cause = watches::explain(error, kind);
             warn!(
                 namespace,

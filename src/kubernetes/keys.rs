@@ -105,7 +105,7 @@ pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = K
         let mut warnings = Warnings::default();
         let namespace = namespace.map(str::to_owned);
         let events = events.backoff(WatchBackoff::default()).inspect_err(move |error| {
-            if !is_missing_kind(error) && warnings.is_due() {
+            if !is_missing_kind(error) && warnings.take_due() {
                 let kind = format!("keys.{}", provider.group);
                 let cause = watches::explain(error, &kind);
                 warn!(

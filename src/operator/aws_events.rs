@@ -120,7 +120,7 @@ fn has_room(held: usize, warnings: &mut Warnings) -> bool {
     if held < MAX_HELD {
         return true;
     }
-    if warnings.is_due() {
+    if warnings.take_due() {
         warn!(
             held,
             "not receiving AWS's events, because too many calls are not entered in their ledgers yet"

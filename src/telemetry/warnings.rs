@@ -15,8 +15,8 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Returns whether the problem is to be logged now: it was last logged at least a minute ago.
-    pub fn is_due(&mut self) -> bool {
+    /// Returns whether the problem is to be logged now: it was last logged at least a minute ago. If so, the caller must log it.
+    pub fn take_due(&mut self) -> bool {
         let now = Instant::now();
         let is_due = self.warned_at.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY);
         if is_due {
