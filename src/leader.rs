@@ -151,13 +151,13 @@ impl LeaderElection {
         if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             return Ok(is_held?.then_some(manager));
         }
-        // If no other replica was faster, there are two causes: the API server is slow, or another field manager owns fields
-        // of the Lease. In the second case, each server-side apply gets a conflict, and the library repeats it without
-        // returning an error.
+        // If no other replica was faster (it may have released the lease since), there are two causes: the API server is slow,
+        // or another field manager owns fields of the Lease. In the second case, each server-side apply gets a conflict, and the
+        // library repeats it without returning an error.
         if self.lease.no_other_holds_it().await? && warnings.take_due() {
             warn!(
                 lease = self.lease.name,
-                "no other replica holds the lease, but it could not be acquired within {} s: the API server is slow, or fields of the Lease belong to another field manager; in the latter case, delete the Lease",
+                "no other replica holds the lease, but it could not be acquired within {} s: another replica has just released it, the API server is slow, or fields of the Lease belong to another field manager; in the latter case, delete the Lease",
                 ACQUIRE_WITHIN.as_secs()
             );
         }
@@ -243,8 +243,8 @@ async fn renew_until_lost<E: std::error::Error>(
         let Err(error) = changed().await else { return Ok(()) };
         // `changed` renews again and again, and returns at the first failure. If it ran for `RENEW_INTERVAL` or longer, it has
         // renewed the lease before it failed, because one failing renewal takes at most 12 s. So this is the first failure of a
-        // new series. There is one exception: `changed` repeats conflicts itself, so it can run that long without a renewal.
-        // `until_expired_or_taken` then ends the term.
+        // new series. This is not so in the first call of a term, where no failure is recorded yet, nor with conflicts,
+        // which `changed` repeats itself: `until_expired_or_taken` then ends the term.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }
@@ -263,14 +263,16 @@ mod tests {
     use super::test_server::{Fault, HOLDER, Server};
     use super::*;
 
-    /// Renews a lease for at most an hour. `server` gets the time since the start, and returns how many seconds the renewal
-    /// takes and whether it succeeds.
-    async fn renew_with(mut server: impl FnMut(Duration) -> (u64, bool)) -> (Duration, Result<(), Error>) {
+    /// Renews a lease for at most an hour. `server` gets the time since the start, and returns how long the renewal takes
+    /// and whether it succeeds.
+    async fn renew_with(
+        mut server: impl FnMut(Duration) -> (Duration, bool),
+    ) -> (Duration, Result<(), Error>) {
         let begin = Instant::now();
         let renewed = renew_until_lost(async || {
             loop {
-                let (seconds, succeeds) = server(begin.elapsed());
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                let (lasts, succeeds) = server(begin.elapsed());
+                tokio::time::sleep(lasts).await;
                 if !succeeds {
                     return Err(Error::from(ErrorKind::TimedOut));
                 }
@@ -289,7 +291,7 @@ mod tests {
         let mut renewals = 0;
         let every_second_one_fails = |_| {
             renewals += 1;
-            (4, renewals % 2 == 0)
+            (Duration::from_secs(4), renewals % 2 == 0)
         };
         let (lasted, renewed) = renew_with(every_second_one_fails).await;
         renewed.unwrap();
@@ -298,26 +300,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lasting_failures_end_the_term_before_the_lease() {
-        // The first failure takes `first` seconds. The repetitions fail at once, except the last, which begins `REPEAT_FOR` after
-        // the first failure has ended and takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
+        // The first failure takes `first` seconds. The repetition after it ends just before `REPEAT_FOR`, so that there is a last
+        // one, which takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
+            let first = Duration::from_secs(first);
+            let middle = REPEAT_FOR - REPEAT_AFTER - Duration::from_millis(1);
             let server = |at: Duration| {
-                let Some(failing) = at.checked_sub(fails_from) else { return (0, true) };
-                let first_ends = Duration::from_secs(first);
-                // No repetition begins before this time, so this is the first attempt.
-                if failing < first_ends + REPEAT_AFTER {
+                let Some(failing) = at.checked_sub(fails_from) else { return (Duration::ZERO, true) };
+                if failing < first + REPEAT_AFTER {
                     (first, false)
-                } else if failing < first_ends + REPEAT_FOR {
-                    (0, false)
+                } else if failing < first + REPEAT_AFTER * 2 {
+                    (middle, false)
                 } else {
-                    (last, false)
+                    (Duration::from_secs(last), false)
                 }
             };
             let (lasted, renewed) = renew_with(server).await;
             assert!(renewed.is_err());
             let after = lasted.saturating_sub(fails_from);
-            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first}, {last}: {after:?}");
+            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first:?}, {last}: {after:?}");
         }
     }
 

@@ -10,8 +10,9 @@ use tracing::info;
 use super::lease_client::{LeaseClient, holder_of};
 use super::renewals::Renewals;
 
-/// Time between two reads of the lease. A standby notices within this time that a lease was released. A replica whose attempt
-/// to acquire it is still running notices it when that attempt ends.
+/// Time between two reads of the lease. A standby notices within this time that a lease was released. A replica that has just
+/// lost a race for the lease still waits inside the library: it notices the release when its attempt ends, after at most
+/// `ACQUIRE_WITHIN`.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A replica that does not lead.

@@ -1,8 +1,8 @@
 //! Request queue: more urgent requests before checks for drift, and namespaces take turns.
 //!
 //! A queue holds requests of one operation, and orders them by `Priority`. For example, a Describe of a stream that may be
-//! changing (`Changing`) precedes one that only detects drift (`Drift`). An `AssumeRole` has the priority of the request that
-//! needs it, so one for a Start or Stop (`Call`) precedes both.
+//! changing (`Changing`) precedes one that only detects drift (`Drift`). In the queue of `AssumeRole`, a request has the
+//! priority of the request that needs the role: one for a Start or Stop (`Call`) precedes those for Describes.
 //!
 //! Every fourth request is a check for drift if one waits, so endless requests of one namespace do not hold up the checks of
 //! others. Among requests of the same priority, namespaces take turns. Pure: the queue depends neither on time nor on a limit.

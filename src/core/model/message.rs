@@ -295,7 +295,7 @@ fn active_key_unknown(input: &DecisionInput<'_>) -> String {
     }
     let key = describe_desired_key(input);
     format!(
-        "AWS could not encrypt with {key}: {}. If this key is already the active key, Firehose fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
+        "AWS could not encrypt with {key}: {}. If this key is already the active key, Firehose fails every attempt with it, so the operator does not retry. Set another key in spec.key. When that key is active, set {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
     )
 }
