@@ -12,8 +12,8 @@
 //! - A leader stops renewing without noticing it, because its clock is set back or its renewals get conflicts. It and the
 //!   standbys then find by their reads that the lease has expired. A standby reads more often than the leader, so it may
 //!   begin to lead some seconds before the old leader stops.
-//! - Two standbys find the lease free. From then on the library decides by the local clock, so the one whose clock is ahead
-//!   takes the lease from the other.
+//! - Two standbys find the lease free. From then on the library decides by the local clock, so one whose clock is ahead by more
+//!   than `RENEW_GRACE_PERIOD` takes the lease from the other.
 //!
 //! Then streams are described twice as often, but no replica repeats a Start or Stop of the other: each is recorded in the
 //! stream's ledger before it is sent, and the API server accepts that record from one of them only.
@@ -99,7 +99,7 @@ impl LeaderElection {
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
     /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called after a standby has read the lease, and
-    /// just before it acquires the lease. A replica that reaches the API server is ready, whether it leads or not.
+    /// just before it acquires the lease: the replica reaches the API server, so it is ready, whether it leads or not.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -151,9 +151,9 @@ impl LeaderElection {
         if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
             return Ok(is_held?.then_some(manager));
         }
-        // If no other replica was faster (it may have released the lease since), there are two causes: the API server is slow,
-        // or another field manager owns fields of the Lease. In the second case, each server-side apply gets a conflict, and the
-        // library repeats it without returning an error.
+        // If no other replica holds the lease now, there are three possible causes: another one held it for a moment, the API
+        // server is slow, or another field manager owns fields of the Lease. In the third case, each server-side apply gets a
+        // conflict, and the library repeats it without returning an error.
         if self.lease.no_other_holds_it().await? && warnings.take_due() {
             warn!(
                 lease = self.lease.name,
@@ -243,8 +243,9 @@ async fn renew_until_lost<E: std::error::Error>(
         let Err(error) = changed().await else { return Ok(()) };
         // `changed` renews again and again, and returns at the first failure. If it ran for `RENEW_INTERVAL` or longer, it has
         // renewed the lease before it failed, because one failing renewal takes at most 12 s. So this is the first failure of a
-        // new series. This is not so in the first call of a term, where no failure is recorded yet, nor with conflicts,
-        // which `changed` repeats itself: `until_expired_or_taken` then ends the term.
+        // new series. There are two exceptions. In the first call of a term, no failure is recorded yet, so nothing is lost. And
+        // `changed` repeats conflicts itself, so it can run that long without a renewal; `until_expired_or_taken` then ends
+        // the term.
         if begin.elapsed() >= RENEW_INTERVAL {
             failing_since = None;
         }
@@ -305,15 +306,17 @@ mod tests {
         for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
             let fails_from = RENEW_INTERVAL * 50;
             let first = Duration::from_secs(first);
-            let middle = REPEAT_FOR - REPEAT_AFTER - Duration::from_millis(1);
+            let middle = REPEAT_FOR.saturating_sub(REPEAT_AFTER + Duration::from_millis(1));
+            let mut failures = 0;
             let server = |at: Duration| {
-                let Some(failing) = at.checked_sub(fails_from) else { return (Duration::ZERO, true) };
-                if failing < first + REPEAT_AFTER {
-                    (first, false)
-                } else if failing < first + REPEAT_AFTER * 2 {
-                    (middle, false)
-                } else {
-                    (Duration::from_secs(last), false)
+                if at < fails_from {
+                    return (Duration::ZERO, true);
+                }
+                failures += 1;
+                match failures {
+                    1 => (first, false),
+                    2 => (middle, false),
+                    _ => (Duration::from_secs(last), false),
                 }
             };
             let (lasted, renewed) = renew_with(server).await;

@@ -152,7 +152,7 @@ where
         let key = self.scopes.get_mut(&scope)?.next(is_current)?;
         if let Some(Entry::Due { work, .. }) = self.entries.remove(&key) {
             self.waiting[work.lane as usize] -= 1;
-            self.namespaces.start(&work.namespace);
+            self.namespaces.record_start(&work.namespace);
             self.entries.insert(key.clone(), Entry::Running { work, again: None });
         }
         self.running += 1;
@@ -166,7 +166,7 @@ where
     pub fn end(&mut self, key: K, again: Option<Duration>) {
         let Some(Entry::Running { work, again: meanwhile }) = self.entries.remove(&key) else { return };
         self.running -= 1;
-        self.namespaces.end(&work.namespace);
+        self.namespaces.record_end(&work.namespace);
         if let Some(scope) = self.scopes.get_mut(&work.scope) {
             scope.end(work.lane, &work.namespace);
         }
@@ -207,7 +207,7 @@ where
         let places = &self.places;
         let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope), turn));
         queue.push(work.lane, &work.namespace, (key.clone(), ticket));
-        self.namespaces.wait(&work.namespace);
+        self.namespaces.record_due(&work.namespace);
         self.waiting[work.lane as usize] += 1;
         self.entries.insert(key, Entry::Due { work: Box::new(work), ticket });
         self.update_startable(&scope, None);
@@ -222,7 +222,7 @@ where
             return;
         }
         let (scope, lane) = (old.scope.clone(), old.lane);
-        self.namespaces.withdraw(&old.namespace);
+        self.namespaces.record_withdrawal(&old.namespace);
         self.entries.remove(&key);
         self.waiting[lane as usize] -= 1;
         if let Some(queue) = self.scopes.get_mut(&scope) {

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn leader_whose_lease_another_replica_has_loses_it() {
+    async fn leader_stops_when_another_replica_holds_its_lease() {
         let take = |at: Duration, spec: &mut Value| {
             *spec = if at.as_secs() < 50 {
                 spec_after_renewals(at.as_secs())

@@ -125,7 +125,9 @@ mod tests {
         let die = |at: Duration, spec: &mut Value| *spec = spec_after_renewals(at.as_secs().min(100) / 20);
         // A read that fails does not begin the duration anew.
         for fault in [Fault::None, Fault::EveryFifthReadFails] {
-            let (Some(waited), false) = waits(die, fault, "second").await else { panic!("it is ended") };
+            let (Some(waited), false) = waits(die, fault, "second").await else {
+                panic!("the lease was not ended")
+            };
             let since_renewal = waited.saturating_sub(Duration::from_secs(100));
             assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 3, "{waited:?}");
         }

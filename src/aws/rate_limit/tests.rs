@@ -10,7 +10,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Returns a limit of four requests per second at the default share.
+/// Returns the scope of a limit of four requests per second at the default share.
 fn describe_scope() -> QuotaScope {
     QuotaScope::of(
         Operation::DescribeDeliveryStream,
@@ -25,13 +25,14 @@ fn queue_key(priority: Priority, namespace: &str) -> QueueKey {
 /// Waits in the background, and records the order and time of the permits.
 fn arrive(
     rate_limiter: &RateLimiter,
-    went: &Arc<Mutex<Vec<(String, Instant)>>>,
+    permits: &Arc<Mutex<Vec<(String, Instant)>>>,
     queue_key: QueueKey,
 ) -> tokio::task::JoinHandle<()> {
-    let (rate_limiter, went) = (rate_limiter.clone(), went.clone());
+    let (rate_limiter, permits) = (rate_limiter.clone(), permits.clone());
     tokio::spawn(async move {
         rate_limiter.acquire(&describe_scope(), &queue_key).await;
-        went.lock()
+        permits
+            .lock()
             .unwrap()
             .push((format!("{:?} {}", queue_key.priority, queue_key.namespace), Instant::now()));
     })
@@ -54,22 +55,22 @@ proptest! {
         share in 20_u8..=100,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let went = runtime.block_on(async {
-            let (rate_limiter, went) = (RateLimiter::new(share), Arc::default());
+        let permits = runtime.block_on(async {
+            let (rate_limiter, permits) = (RateLimiter::new(share), Arc::default());
             let mut waiters = vec![];
             for (pause, priority, namespace) in &arrivals {
                 sleep(Duration::from_millis(*pause)).await;
-                waiters.push(arrive(&rate_limiter, &went, queue_key(PRIORITIES[*priority], namespace)));
+                waiters.push(arrive(&rate_limiter, &permits, queue_key(PRIORITIES[*priority], namespace)));
             }
             for waiter in waiters {
                 waiter.await.unwrap();
             }
-            went.lock().unwrap().clone()
+            permits.lock().unwrap().clone()
         });
-        prop_assert_eq!(went.len(), arrivals.len());
+        prop_assert_eq!(permits.len(), arrivals.len());
         let rate = usize::from(share) * 5 / 100;
-        for (_, start) in &went {
-            let within = went.iter().filter(|(_, at)| at >= start && *at < *start + SECOND).count();
+        for (_, start) in &permits {
+            let within = permits.iter().filter(|(_, at)| at >= start && *at < *start + SECOND).count();
             prop_assert!(within <= rate, "{} in a second at {} a second", within, rate);
         }
     }
@@ -77,11 +78,11 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn call_precedes_waiting_describe_requests() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let mut waiters = vec![];
     for priority in [Priority::Drift, Priority::Changing, Priority::Call] {
-        waiters.push(arrive(&rate_limiter, &went, queue_key(priority, "data")));
+        waiters.push(arrive(&rate_limiter, &permits, queue_key(priority, "data")));
         tokio::task::yield_now().await;
     }
     assert_eq!(PRIORITIES.map(|priority| rate_limiter.waiting(priority)), [1, 1, 1]);
@@ -89,19 +90,19 @@ async fn call_precedes_waiting_describe_requests() {
         waiter.await.unwrap();
     }
     assert_eq!(PRIORITIES.map(|priority| rate_limiter.waiting(priority)), [0, 0, 0]);
-    let order: Vec<String> = went.lock().unwrap().iter().map(|(who, _)| who.clone()).collect();
+    let order: Vec<String> = permits.lock().unwrap().iter().map(|(who, _)| who.clone()).collect();
     assert_eq!(order, ["Call data", "Changing data", "Drift data"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn busy_namespace_does_not_delay_another_namespace() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let crowd: Vec<_> =
-        (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "crowd"))).collect();
+        (0..1000).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Drift, "crowd"))).collect();
     tokio::task::yield_now().await;
     let start = Instant::now();
-    arrive(&rate_limiter, &went, queue_key(Priority::Drift, "lone")).await.unwrap();
+    arrive(&rate_limiter, &permits, queue_key(Priority::Drift, "lone")).await.unwrap();
     assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
     for waiter in crowd {
         waiter.abort();
@@ -110,15 +111,15 @@ async fn busy_namespace_does_not_delay_another_namespace() {
 
 #[tokio::test(start_paused = true)]
 async fn urgent_requests_do_not_delay_drift_checks_of_others() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let crowd: Vec<_> =
-        (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Changing, "crowd"))).collect();
+        (0..1000).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Changing, "crowd"))).collect();
     tokio::task::yield_now().await;
     // One after the other, like the reconciliations of a few resources.
     for _ in 0..10 {
         let start = Instant::now();
-        arrive(&rate_limiter, &went, queue_key(Priority::Drift, "lone")).await.unwrap();
+        arrive(&rate_limiter, &permits, queue_key(Priority::Drift, "lone")).await.unwrap();
         assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
     }
     for waiter in crowd {
@@ -128,13 +129,13 @@ async fn urgent_requests_do_not_delay_drift_checks_of_others() {
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_waiter_is_skipped_and_costs_no_token() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let start = Instant::now();
     let gone: Vec<_> =
-        (0..100).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"))).collect();
+        (0..100).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Call, "gone"))).collect();
     let stay: Vec<_> =
-        (0..4).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Changing, "stay"))).collect();
+        (0..4).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Changing, "stay"))).collect();
     tokio::task::yield_now().await;
     for waiter in gone {
         waiter.abort();
@@ -143,7 +144,7 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
         waiter.await.unwrap();
     }
     assert!(start.elapsed() <= SECOND + SECOND / 100, "{:?}", start.elapsed());
-    assert_eq!(went.lock().unwrap().len(), 4);
+    assert_eq!(permits.lock().unwrap().len(), 4);
     assert_eq!(rate_limiter.waiting(Priority::Call), 0);
 }
 
@@ -183,9 +184,9 @@ async fn token_of_cancelled_waiter_goes_to_the_next_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_waiters_use_up_no_turns() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
-    let arrive = |priority, namespace| arrive(&rate_limiter, &went, queue_key(priority, namespace));
+    let arrive = |priority, namespace| arrive(&rate_limiter, &permits, queue_key(priority, namespace));
     let gone: Vec<_> = (0..100).map(|_| arrive(Priority::Drift, "lone")).collect();
     let crowd: Vec<_> = (0..1000).map(|_| arrive(Priority::Changing, "crowd")).collect();
     tokio::task::yield_now().await;
@@ -202,9 +203,9 @@ async fn cancelled_waiters_use_up_no_turns() {
 
 #[tokio::test(start_paused = true)]
 async fn token_without_waiters_is_returned() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     let emptying_takes = empty(&rate_limiter).await;
-    let gone = arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"));
+    let gone = arrive(&rate_limiter, &permits, queue_key(Priority::Call, "gone"));
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
@@ -213,15 +214,15 @@ async fn token_without_waiters_is_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn change_passes_drift_checks_that_used_half_of_the_rate() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+async fn change_overtakes_drift_checks_that_used_their_half() {
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     let crowd: Vec<_> =
-        (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "crowd"))).collect();
+        (0..1000).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Drift, "crowd"))).collect();
     sleep(SECOND * 60).await;
-    let granted = went.lock().unwrap().len();
+    let granted = permits.lock().unwrap().len();
     assert!((118..=122).contains(&granted), "{granted} in a minute");
     let start = Instant::now();
-    arrive(&rate_limiter, &went, queue_key(Priority::Changing, "crowd")).await.unwrap();
+    arrive(&rate_limiter, &permits, queue_key(Priority::Changing, "crowd")).await.unwrap();
     assert!(start.elapsed() <= SECOND / 4, "{:?}", start.elapsed());
     for waiter in crowd {
         waiter.abort();
@@ -297,9 +298,9 @@ async fn raised_limit_applies_to_its_account_and_region() {
 
 #[tokio::test(start_paused = true)]
 async fn no_task_runs_without_waiters() {
-    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
     let waiters: Vec<_> =
-        (0..20).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "data"))).collect();
+        (0..20).map(|_| arrive(&rate_limiter, &permits, queue_key(Priority::Drift, "data"))).collect();
     for waiter in waiters {
         waiter.await.unwrap();
     }

@@ -32,17 +32,17 @@ impl Namespaces {
     }
 
     /// Records that a resource is due.
-    pub(super) fn wait(&mut self, namespace: &str) {
+    pub(super) fn record_due(&mut self, namespace: &str) {
         self.counts.entry(namespace.to_owned()).or_default().waiting += 1;
     }
 
     /// Records that a due resource waits no longer, without a start.
-    pub(super) fn withdraw(&mut self, namespace: &str) {
+    pub(super) fn record_withdrawal(&mut self, namespace: &str) {
         self.change(namespace, |count| count.waiting -= 1);
     }
 
     /// Records that a due resource has been started.
-    pub(super) fn start(&mut self, namespace: &str) {
+    pub(super) fn record_start(&mut self, namespace: &str) {
         self.change(namespace, |count| {
             count.waiting -= 1;
             count.running += 1;
@@ -50,7 +50,7 @@ impl Namespaces {
     }
 
     /// Records that a running resource has ended.
-    pub(super) fn end(&mut self, namespace: &str) {
+    pub(super) fn record_end(&mut self, namespace: &str) {
         self.change(namespace, |count| count.running -= 1);
     }
 
