@@ -121,7 +121,7 @@ impl Sessions {
             let Some(cache) = self.0.role_sessions.get(principal) else { return error.is_some() };
             let mut cache = cache.lock().await;
             let now = (self.0.clock)();
-            if is_accepted && cache.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
+            if is_accepted && cache.is_of(session) {
                 cache.last_accepted = Some(now);
             }
             return error.is_some_and(|error| cache.discard(session, now, error.is_denied_by_own_policy()));
@@ -170,11 +170,16 @@ impl Inner {
 }
 
 impl RoleSession {
+    /// Returns whether `session` is the cached one.
+    fn is_of(&self, session: &Session) -> bool {
+        self.cached.as_ref().is_some_and(|cached| cached.is_of(session))
+    }
+
     /// Discards `session`, which AWS rejected, unless another one was discarded shortly before. If the cause may concern one
     /// request only (`may_be_of_one_request`), also not if AWS accepted a session shortly before. Returns whether the next
     /// session may be a different one.
     fn discard(&mut self, session: &Session, now: SystemTime, may_be_of_one_request: bool) -> bool {
-        if !self.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
+        if !self.is_of(session) {
             return true;
         }
         let recently = |then| is_within(MIN_REPLACEMENT_INTERVAL, then, now);

@@ -247,18 +247,21 @@ async fn expired_role_session_is_replaced_once_a_minute() {
     assert_eq!(recorded.sent().len(), 4);
 }
 
+fn denied(why: &str) -> AwsError {
+    AwsError {
+        operation: DESCRIBE,
+        kind: ErrorKind::Denied,
+        code: Some("AccessDeniedException".to_owned()),
+        message: format!("User: operator is not authorized to perform: {} {why}", DESCRIBE.iam_action()),
+        request_id: None,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn revoked_role_session_is_replaced() {
     let minutes = Minutes::default();
     let (sessions, recorded) = of_all_roles(9, &minutes);
     let principal = assuming("orders");
-    let denied = |by: &str| AwsError {
-        operation: DESCRIBE,
-        kind: ErrorKind::Denied,
-        code: Some("AccessDeniedException".to_owned()),
-        message: format!("User: operator is not authorized to perform: {} {by}", DESCRIBE.iam_action()),
-        request_id: None,
-    };
     let session = async || sessions.of(DESCRIBE, &principal, Priority::Drift, SOON).await.unwrap();
     let first = session().await;
     for other in
@@ -277,16 +280,9 @@ async fn revoked_role_session_is_replaced() {
 
 #[test]
 fn revoked_session_counts_as_no_accepted_one() {
-    let denied = |message: &str| AwsError {
-        operation: DESCRIBE,
-        kind: ErrorKind::Denied,
-        code: Some("AccessDeniedException".to_owned()),
-        message: message.to_owned(),
-        request_id: None,
-    };
-    let revoked = denied("it is not authorized, with an explicit deny in an identity-based policy");
+    let revoked = denied("with an explicit deny in an identity-based policy");
     assert!(revoked.may_succeed_with_new_session() && !revoked.is_of_accepted_session());
-    let other = denied("it is not authorized, because no identity-based policy allows it");
+    let other = denied("because no identity-based policy allows it");
     assert!(!other.may_succeed_with_new_session() && other.is_of_accepted_session());
 }
 

@@ -67,11 +67,11 @@ impl<K> ScopeQueue<K> {
         self.next_lane().is_some()
     }
 
-    /// Returns whether a resource may start now, and one of a namespace that `is_meant` waits in a lane that has a place.
+    /// Returns whether a resource of a namespace that `is_meant` waits in a lane that has a place, in a scope that
+    /// [can start](Self::can_start) a resource.
     pub(super) fn can_start_one_of(&self, is_meant: impl Fn(&str) -> bool) -> bool {
         let waits = |lane: &Lane| self.waits(*lane) && self.lanes[*lane as usize].items.has_one_of(&is_meant);
-        self.can_start()
-            && Lane::ALL.iter().filter(|lane| !lane.is_check() || self.has_place_for_check()).any(waits)
+        Lane::ALL.iter().filter(|lane| !lane.is_check() || self.has_place_for_check()).any(waits)
     }
 
     pub(super) fn push(&mut self, lane: Lane, namespace: &str, item: (K, u64)) {

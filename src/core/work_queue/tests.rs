@@ -28,6 +28,14 @@ impl Table {
         }
     }
 
+    /// Makes the resources 0 to 99 of a namespace due, each in another scope, and starts as many as can run.
+    fn start_in_many_scopes(&mut self, namespace: &str) -> Vec<u32> {
+        for key in 0..100 {
+            self.due([key], format!("region-{key}").leak(), Lane::Changed, namespace);
+        }
+        self.together()
+    }
+
     fn start(&mut self, now: Duration) -> Option<u32> {
         let work = &self.work;
         self.queue.next(now, |key| work.get(key).cloned())
@@ -187,11 +195,7 @@ fn long_reconciles_of_a_namespace_keep_only_their_share() {
 fn long_reconciles_in_many_scopes_leave_others_a_share() {
     let mut table = Table::new(8);
     // A user names a hundred regions that do not exist. Each reconcile lasts for ten others.
-    let scopes: Vec<&'static str> = (0..100).map(|number| &*format!("region-{number}").leak()).collect();
-    for (key, scope) in (0..).zip(&scopes) {
-        table.due([key], scope, Lane::Changed, "slow");
-    }
-    let mut running: std::collections::VecDeque<u32> = table.together().into();
+    let mut running: std::collections::VecDeque<u32> = table.start_in_many_scopes("slow").into();
     assert_eq!(running.len(), 8, "nothing else waits");
     table.due(1000..1400, "a", Lane::Drift, "quick");
     table.due(2000..2400, "b", Lane::Changed, "other");
@@ -221,11 +225,7 @@ fn long_reconciles_in_many_scopes_leave_others_a_share() {
 #[test]
 fn change_of_another_namespace_does_not_hold_up_checks() {
     let mut table = Table::new(8);
-    let scopes: Vec<&'static str> = (0..100).map(|number| &*format!("region-{number}").leak()).collect();
-    for (key, scope) in (0..).zip(&scopes) {
-        table.due([key], scope, Lane::Changed, "slow");
-    }
-    assert_eq!(table.together().len(), 8);
+    assert_eq!(table.start_in_many_scopes("slow").len(), 8);
     // In the scope in which "quick" has checks, "slow" has a change, which precedes them.
     table.due([500], "a", Lane::Changed, "slow");
     table.due(1000..1010, "a", Lane::Drift, "quick");

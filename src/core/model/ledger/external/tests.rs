@@ -51,6 +51,11 @@ fn called(ledger: &StreamLedgerSpec, at: Timestamp) -> (StreamLedgerSpec, String
     reserve(ledger, &plan, at)
 }
 
+/// Returns the ledger after these events have arrived one after the other.
+fn recorded_in_turn(ledger: StreamLedgerSpec, events: &[CallEvent], now: Timestamp) -> StreamLedgerSpec {
+    events.iter().fold(ledger, |ledger, event| record_events(&ledger, std::slice::from_ref(event), now))
+}
+
 fn used(ledger: &StreamLedgerSpec, action: Action, now: Timestamp) -> (u32, u32, u32) {
     let service = if ledger.stream_arn.contains("firehose") { Service::Firehose } else { Service::Kinesis };
     let budget = budget(ledger, service, action, 20, now);
@@ -140,10 +145,7 @@ fn late_event_is_matched_with_the_call_before_it() {
     let (ledger, _) = called(&ledger, after(21));
     // AWS received the first call after 12 minutes: nine minutes before the second one was reserved.
     let events = [event(1, Action::Start, after(12)), event(2, Action::Start, after(33))];
-    let recorded = events
-        .iter()
-        .fold(ledger, |ledger, event| record_events(&ledger, std::slice::from_ref(event), after(34)));
-    assert_eq!(recorded.external_calls, []);
+    assert_eq!(recorded_in_turn(ledger, &events, after(34)).external_calls, []);
 }
 
 #[test]
@@ -153,10 +155,7 @@ fn events_of_two_late_calls_are_matched_in_order() {
     let (ledger, _) = called(&ledger, after(20));
     // AWS received the first call two minutes after the second one was reserved, and the second one 20 minutes late.
     let events = [event(1, Action::Start, after(22)), event(2, Action::Start, after(40))];
-    let recorded = events
-        .iter()
-        .fold(ledger, |ledger, event| record_events(&ledger, std::slice::from_ref(event), after(41)));
-    assert_eq!(recorded.external_calls, []);
+    assert_eq!(recorded_in_turn(ledger, &events, after(41)).external_calls, []);
 }
 
 #[test]
