@@ -1,22 +1,15 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! `kube_lease_manager` acquires and renews the lease. While another replica holds it, `standby.rs` waits instead of the
-//! library. The library compares the lease with the local clock, so a replica whose clock is ahead would take it from a leader
-//! that works. This module releases the lease itself, too, because the library would release one that another replica holds.
+//! The rules are those of client-go. A standby acquires the lease if nobody holds it, or if it has not changed for
+//! [`DURATION`]. A leader renews it every [`RENEW_INTERVAL`], and stops when it could not for [`DURATION`]. Both measure by
+//! their monotonic clocks, so it does not matter what time the replicas' clocks show. `kube_lease_manager` is not used, because
+//! it compares the lease with the local clock, and its writes do not name the version that was read.
 //!
-//! Leader election only saves work. Two replicas can lead at once for some seconds, in each of these cases:
-//!
-//! - Somebody deletes the Lease, and a standby creates it again.
-//! - A leader is paused, or its last reconciles outlast the lease.
-//! - A leader stops renewing without noticing it, because its clock is set back or its renewals get conflicts. It and the
-//!   standbys then find by their reads that the lease has expired. A standby reads more often than the leader, so it may
-//!   begin to lead some seconds before the old leader stops.
-//! - Two standbys find the lease free. From then on the library decides by the local clock, so one whose clock is ahead by more
-//!   than `RENEW_GRACE_PERIOD` takes the lease from the other.
-//!
-//! Then streams are described twice as often, but no replica repeats a Start or Stop of the other: each is recorded in the
-//! stream's ledger before it is sent, and the API server accepts that record from one of them only.
+//! Leader election only saves work. Two replicas can lead at once for some seconds, if somebody deletes or edits the Lease, if
+//! a leader is paused, or if its last reconciles outlast the lease. Then streams are described twice as often, but no replica
+//! repeats a Start or Stop of the other: each is recorded in the stream's ledger before it is sent, and the API server accepts
+//! that record from one of them only.
 
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -24,8 +17,7 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use kube::{Client, Config};
-use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -33,43 +25,25 @@ use tracing::{debug, info, warn};
 use crate::telemetry::{Warnings, error_chain};
 
 mod lease_client;
-mod renewals;
 mod standby;
 #[cfg(test)]
 mod test_server;
 
-use lease_client::LeaseClient;
+use lease_client::{DURATION, HeldLease, LeaseClient};
 use standby::Standby;
 
-/// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
-/// time.
-const LEASE_DURATION: u64 = 30;
-/// Time before the end of the lease at which it is renewed, in seconds.
-const RENEW_GRACE_PERIOD: u64 = 17;
-/// The time between two renewals.
-const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_DURATION - RENEW_GRACE_PERIOD);
-/// Timeouts of a request about the lease: an API server that does not respond counts as unavailable. A request fails within 6 s
-/// (to connect, then to respond). A renewal is two requests, a write and a read, so one that fails does so within 12 s.
-/// [`renew_until_lost`] depends on this being less than [`RENEW_INTERVAL`].
+/// Time between two renewals of the lease.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two attempts to acquire the lease, and before a failed renewal is repeated. A standby notices within this time
+/// that the lease was released.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// Timeouts of a request about the lease, to connect and then to respond: an API server that does not respond counts as
+/// unavailable. They are short, so that a failed renewal can be repeated before the lease expires.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long after the first failure a failed renewal is still repeated. The last repetition must end before the lease expires,
-/// [`RENEW_GRACE_PERIOD`] after the renewal was due. The worst case is 6 s (first write) + 4 s (`REPEAT_FOR`) + 1 s
-/// ([`REPEAT_AFTER`]) + 6 s (last write) = 17 s. Only writes count: before a read that fails, the write has renewed the lease.
-///
-/// Reconciles that are running then may outlast the lease; the ledger is their fence.
-const REPEAT_FOR: Duration = Duration::from_secs(4);
-/// Delay before a renewal is repeated.
-const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Delay before the next attempt to acquire the lease, after an error.
-const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Timeout of one attempt to acquire a free lease: five requests, with 3 s for each response, and a connection.
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(18);
 
 /// A candidate for the lease.
 pub struct LeaderElection {
-    client: Client,
-    namespace: String,
     lease: LeaseClient,
 }
 
@@ -77,6 +51,9 @@ impl LeaderElection {
     /// Creates a candidate for this lease in `namespace`. The replicas of one installation share a lease; another
     /// installation in the namespace needs a lease of another name. `identity` is the pod's name; without one, the replica has a
     /// random one, as long as it lives.
+    ///
+    /// # Errors
+    /// The configuration of the cluster is invalid.
     pub fn new(
         cluster: &Config,
         namespace: &str,
@@ -88,127 +65,68 @@ impl LeaderElection {
         cluster.read_timeout = Some(RESPONSE_TIMEOUT);
         cluster.write_timeout = Some(RESPONSE_TIMEOUT);
         let client = Client::try_from(cluster)?;
-        Ok(Self::with_client(client, namespace, lease, identity.unwrap_or_else(random_identity)))
-    }
-
-    fn with_client(client: Client, namespace: &str, lease: &str, identity: String) -> Self {
-        let lease = LeaseClient::new(client.clone(), namespace, lease, identity);
-        Self { client, namespace: namespace.to_owned(), lease }
+        let identity = identity.unwrap_or_else(random_identity);
+        Ok(Self { lease: LeaseClient::new(client, namespace, lease, identity) })
     }
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called after a standby has read the lease, and
-    /// just before it acquires the lease: the replica reaches the API server, so it is ready, whether it leads or not.
+    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called each time a standby has read the lease:
+    /// the replica reaches the API server, so it is ready, whether it leads or not.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
         on_lease_read: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
-        let (mut error_warnings, mut acquire_warnings) = (Warnings::default(), Warnings::default());
-        // Kept across attempts: a read that fails must not restart the wait for the lease to expire.
-        let mut standby = Standby::new(self.lease.clone(), Duration::from_secs(LEASE_DURATION));
+        let mut warnings = Warnings::default();
+        // Kept across terms and failed attempts, which must not restart the wait for the lease to expire.
+        let mut standby = Standby::new(self.lease.clone());
         while !end.is_cancelled() {
-            let acquiring = self.acquire(&mut standby, &mut acquire_warnings, &on_lease_read);
-            let acquired = tokio::select! {
-                acquired = acquiring => acquired,
-                () = end.cancelled() => break,
-            };
-            let ended = match acquired {
-                Ok(Some(manager)) => self.lead(&manager, end, &work).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
-                if error_warnings.take_due() {
-                    let error = error_chain(&error);
-                    warn!(error, lease = self.lease.name, "failed to read or write the lease");
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY_PERIOD) => {}
-                    () = end.cancelled() => {}
+            // Not interrupted by `end`: a request whose response nobody awaits could acquire the lease after its release below.
+            match standby.try_acquire(&on_lease_read).await {
+                Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &work).await,
+                Ok(_) => {}
+                Err(error) => {
+                    if warnings.take_due() {
+                        let error = error_chain(&error);
+                        warn!(error, lease = self.lease.name, "failed to read or acquire the lease");
+                    }
                 }
             }
+            tokio::select! {
+                () = sleep(RETRY_PERIOD) => {}
+                () = end.cancelled() => {}
+            }
         }
-        // Even if this replica does not lead, it may hold the lease: a request acquired or renewed the lease, but a later one
-        // failed, or this replica did not wait for the response.
+        // A replica that does not lead may hold the lease, too: the response to its last request may have been lost.
         self.release().await;
     }
 
-    /// Waits, without a limit, until nobody holds the lease. Then returns `None` if acquiring it takes longer than
-    /// [`ACQUIRE_WITHIN`], for example because another replica acquires it first.
-    async fn acquire(
-        &self,
-        standby: &mut Standby,
-        warnings: &mut Warnings,
-        on_lease_read: impl Fn(),
-    ) -> kube_lease_manager::Result<Option<LeaseManager>> {
-        standby.wait(&on_lease_read).await?;
-        let manager = self.create_manager().await?;
-        on_lease_read();
-        // `changed` returns `true` as soon as this replica holds the lease.
-        if let Ok(is_held) = tokio::time::timeout(ACQUIRE_WITHIN, manager.changed()).await {
-            return Ok(is_held?.then_some(manager));
-        }
-        // If no other replica holds the lease now, there are three possible causes: another one held it for a moment, the API
-        // server is slow, or another field manager owns fields of the Lease. In the third case, each server-side apply gets a
-        // conflict, and the library repeats it without returning an error.
-        if self.lease.no_other_holds_it().await? && warnings.take_due() {
-            warn!(
-                lease = self.lease.name,
-                "no other replica holds the lease, but it could not be acquired within {} s: another replica has just released it, the API server is slow, or fields of the Lease belong to another field manager; in the latter case, delete the Lease",
-                ACQUIRE_WITHIN.as_secs()
-            );
-        }
-        Ok(None)
-    }
-
-    /// Returns a manager of the lease. Creates the lease if it does not exist.
-    async fn create_manager(&self) -> kube_lease_manager::Result<LeaseManager> {
-        let manager = LeaseManagerBuilder::new(self.client.clone(), &self.lease.name)
-            .with_namespace(&self.namespace)
-            .with_duration(LEASE_DURATION)
-            .with_grace(RENEW_GRACE_PERIOD)
-            .with_identity(&self.lease.identity);
-        manager.build().await
-    }
-
-    /// Runs `work`. Returns when the lease is lost, when it cannot be renewed, or when `work` has ended because `end` was
-    /// cancelled. In the last case, this replica still holds the lease. A replica that cannot renew the lease does not lead:
-    /// without the API server it could not write anything either.
+    /// Runs `work` while this replica holds the lease. Returns when the lease is lost and `work` has ended, or when `work` has
+    /// ended because `end` was cancelled. In the latter case, this replica still holds the lease.
     async fn lead<F: Future<Output = ()> + Send + 'static>(
         &self,
-        manager: &LeaseManager,
+        held: HeldLease,
         end: &CancellationToken,
         work: &impl Fn(CancellationToken) -> F,
-    ) -> kube_lease_manager::Result<()> {
+    ) {
         info!(lease = self.lease.name, "became leader");
         let token = end.child_token();
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
-        let lost = tokio::select! {
-            lost = renew_until_lost(async || manager.changed().await) => lost,
-            // The library may not notice that the lease has expired, or that another replica holds it.
-            () = renewals::until_expired_or_taken(&self.lease, Duration::from_secs(LEASE_DURATION)) => Ok(()),
-            ended = &mut running => {
-                if let Err(error) = ended {
-                    resume_unwind(error.into_panic());
-                }
-                return Ok(());
+        let ended = tokio::select! {
+            cause = renew_until_lost(&self.lease, held) => {
+                // Logged now, because the reconciles may take long to end.
+                warn!(cause, lease = self.lease.name, "lost leadership");
+                token.cancel();
+                running.await
             }
+            ended = &mut running => ended,
         };
-        let cause = lost
-            .as_ref()
-            .err()
-            .map_or_else(|| "the lease has expired or was taken".to_owned(), |error| error_chain(error));
-        // Logged now, because the reconciles may take long to end.
-        warn!(cause, lease = self.lease.name, "lost leadership");
-        token.cancel();
-        if let Err(error) = running.await {
+        if let Err(error) = ended {
             resume_unwind(error.into_panic());
         }
-        lost
     }
 
     /// Releases the lease if this replica holds it.
@@ -227,117 +145,172 @@ fn random_identity() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// Renews the lease until this replica no longer holds it. `changed` renews it again and again. It returns `false` once this
-/// replica does not hold it, or the error of a renewal. A renewal that fails is repeated for [`REPEAT_FOR`]: an API
-/// server that answers a request with an error, or is unavailable for a moment, must not end a term, which costs a list of all
-/// objects and a Describe of each stream.
+/// Renews the lease until this replica has lost it. Returns the cause.
 ///
-/// # Errors
-/// Renewals have failed for [`REPEAT_FOR`].
-async fn renew_until_lost<E: std::error::Error>(
-    mut changed: impl AsyncFnMut() -> Result<bool, E>,
-) -> Result<(), E> {
-    let mut failing_since = None;
+/// A renewal that fails is repeated while the lease is valid, because a new term costs a list of all objects and a Describe of
+/// each stream. No other replica acquires the lease in this time: it waits for [`DURATION`] after it has read the last renewal.
+async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
+    let mut failure = None;
     loop {
-        let begin = Instant::now();
-        let Err(error) = changed().await else { return Ok(()) };
-        // `changed` renews again and again, and returns at the first failure. If it ran for `RENEW_INTERVAL` or longer, it has
-        // renewed the lease before it failed, because one failing renewal takes at most 12 s. So this is the first failure of a
-        // new series. There are two exceptions. In the first call of a term, no failure is recorded yet, so nothing is lost. And
-        // `changed` repeats conflicts itself, so it can run that long without a renewal; `until_expired_or_taken` then ends
-        // the term.
-        if begin.elapsed() >= RENEW_INTERVAL {
-            failing_since = None;
+        let next = (held.renewed + RENEW_INTERVAL).max(Instant::now() + RETRY_PERIOD);
+        let renewal = async {
+            sleep_until(next).await;
+            lease.renew(&held).await
+        };
+        match timeout_at(held.renewed + DURATION, renewal).await {
+            Ok(Ok(Some(renewed))) => held = renewed,
+            Ok(Ok(None)) => return "another replica has acquired the lease, or it was deleted".to_owned(),
+            Ok(Err(error)) => {
+                debug!(
+                    error = error_chain(&error),
+                    lease = lease.name,
+                    "failed to renew the lease, repeating"
+                );
+                failure = Some(error);
+            }
+            Err(_) => {
+                let failure = failure.map_or_else(|| "no response".to_owned(), |error| error_chain(&error));
+                return format!("the lease could not be renewed for {} s: {failure}", DURATION.as_secs());
+            }
         }
-        if failing_since.get_or_insert_with(Instant::now).elapsed() >= REPEAT_FOR {
-            return Err(error);
-        }
-        debug!(%error, "failed to renew the lease, repeating");
-        tokio::time::sleep(REPEAT_AFTER).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Error, ErrorKind};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::test_server::{Fault, HOLDER, Server};
+    use super::test_server::{FIRST, Reply, Server, StoredLease, held_by};
     use super::*;
 
-    /// Renews a lease for at most an hour. `server` gets the time since the start, and returns how long the renewal takes
-    /// and whether it succeeds.
-    async fn renew_with(
-        mut server: impl FnMut(Duration) -> (Duration, bool),
-    ) -> (Duration, Result<(), Error>) {
+    fn answered(_: Duration, _: &str, _: &mut StoredLease) -> Reply {
+        Reply::Answered
+    }
+
+    /// Acquires a lease, and returns after how many seconds this replica loses it; `None` after an hour.
+    async fn loses_after(
+        before: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
+    ) -> Option<u64> {
+        let server = Server::new(None, before);
         let begin = Instant::now();
-        let renewed = renew_until_lost(async || {
-            loop {
-                let (lasts, succeeds) = server(begin.elapsed());
-                tokio::time::sleep(lasts).await;
-                if !succeeds {
-                    return Err(Error::from(ErrorKind::TimedOut));
-                }
-                tokio::time::sleep(RENEW_INTERVAL).await;
-                if begin.elapsed() > Duration::from_hours(1) {
-                    return Ok(false);
-                }
-            }
-        });
-        let renewed = renewed.await;
-        (begin.elapsed(), renewed)
+        let held = server.lease(FIRST).acquire(None).await.unwrap().unwrap();
+        let lease = server.lease(FIRST);
+        let lost = tokio::time::timeout(Duration::from_hours(1), renew_until_lost(&lease, held));
+        lost.await.ok().map(|_| begin.elapsed().as_secs())
+    }
+
+    fn during(
+        seconds: std::ops::Range<u64>,
+        reply: Reply,
+    ) -> impl Fn(Duration, &str, &mut StoredLease) -> Reply {
+        move |at, _, _| if seconds.contains(&at.as_secs()) { reply } else { Reply::Answered }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn single_failed_renewals_do_not_end_a_term() {
-        let mut renewals = 0;
-        let every_second_one_fails = |_| {
-            renewals += 1;
-            (Duration::from_secs(4), renewals % 2 == 0)
+    async fn failed_renewals_do_not_end_a_term_while_it_is_valid() {
+        assert_eq!(loses_after(answered).await, None);
+        // From one renewal to just before the lease expires.
+        assert_eq!(loses_after(during(105..128, Reply::Unavailable)).await, None);
+        // A response that is lost: the lease was renewed.
+        assert_eq!(loses_after(during(105..128, Reply::Lost)).await, None);
+        // Somebody else writes the lease each time, such as its labels.
+        let labels = |at: Duration, request: &str, lease: &mut StoredLease| {
+            lease.version += u64::from(request != "GET" && at.as_secs() % 20 < 12);
+            Reply::Answered
         };
-        let (lasted, renewed) = renew_with(every_second_one_fails).await;
-        renewed.unwrap();
-        assert!(lasted > Duration::from_hours(1));
+        assert_eq!(loses_after(labels).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lasting_failures_end_the_term_before_the_lease() {
-        // The first failure takes `first` seconds. The repetition after it ends just before `REPEAT_FOR`, so that there is a last
-        // one, which takes `last` seconds. Each takes at most 6 s: the connect and the response timeout.
-        for (first, last) in (0..=6).flat_map(|first| (0..=6).map(move |last| (first, last))) {
-            let fails_from = RENEW_INTERVAL * 50;
-            let first = Duration::from_secs(first);
-            let middle = REPEAT_FOR.saturating_sub(REPEAT_AFTER + Duration::from_millis(1));
-            let mut failures = 0;
-            let server = |at: Duration| {
-                if at < fails_from {
-                    return (Duration::ZERO, true);
+    async fn lasting_failures_end_the_term_when_the_lease_expires() {
+        for reply in [Reply::Unavailable, Reply::Never] {
+            // The last renewal is at 100 s.
+            assert_eq!(loses_after(during(101..10_000, reply)).await, Some(130), "{reply:?}");
+        }
+        let conflicts = |at: Duration, request: &str, lease: &mut StoredLease| {
+            lease.version += u64::from(request != "GET" && at.as_secs() > 100);
+            Reply::Answered
+        };
+        assert_eq!(loses_after(conflicts).await, Some(130));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_that_was_taken_or_deleted_is_lost_at_the_next_renewal() {
+        for now in [None, Some(held_by("second", 0))] {
+            let taken = move |at: Duration, _: &str, lease: &mut StoredLease| {
+                if at.as_secs() > 100 {
+                    lease.spec.clone_from(&now);
                 }
-                failures += 1;
-                match failures {
-                    1 => (first, false),
-                    2 => (middle, false),
-                    _ => (Duration::from_secs(last), false),
-                }
+                Reply::Answered
             };
-            let (lasted, renewed) = renew_with(server).await;
-            assert!(renewed.is_err());
-            let after = lasted.saturating_sub(fails_from);
-            assert!(after < Duration::from_secs(RENEW_GRACE_PERIOD), "{first:?}, {last}: {after:?}");
+            assert_eq!(loses_after(taken).await, Some(110));
         }
     }
 
-    #[tokio::test]
-    async fn shutdown_while_acquiring_releases_the_lease() {
-        let server = Server::new(|_, _| {}, Fault::HangingPatch);
-        let election = LeaderElection::with_client(server.client(), "system", "operator", HOLDER.to_owned());
+    /// Runs a replica until `end` is cancelled. Its work counts how many replicas lead, and the most at once.
+    async fn replica(
+        server: Arc<Server>,
+        identity: &str,
+        end: CancellationToken,
+        leading: &'static [AtomicU32; 2],
+    ) {
+        let election = LeaderElection { lease: server.lease(identity) };
+        let work = |token: CancellationToken| async move {
+            let now = leading[0].fetch_add(1, Ordering::Relaxed) + 1;
+            leading[1].fetch_max(now, Ordering::Relaxed);
+            token.cancelled().await;
+            leading[0].fetch_sub(1, Ordering::Relaxed);
+        };
+        election.run(&end, || {}, work).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_of_three_replicas_leads_in_any_outage() {
+        static LEADING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+        // Outages of 0 to 59 s, each with some time between them.
+        let server = Server::new(None, |at, _, _| {
+            let (outage, second) = (at.as_secs() / 180, at.as_secs() % 180);
+            let fails = second < outage % 60;
+            match outage % 3 {
+                0 if fails => Reply::Unavailable,
+                1 if fails => Reply::Lost,
+                2 if fails => Reply::After(Duration::from_millis(2500)),
+                _ => Reply::Answered,
+            }
+        });
         let end = CancellationToken::new();
-        let shutdown = async {
-            server.hangs.notified().await;
-            assert!(server.is_held());
+        let of = |identity| replica(server.clone(), identity, end.clone(), &LEADING);
+        let hours = async {
+            for _ in 0..100 {
+                sleep(Duration::from_secs(179)).await;
+                assert_eq!(LEADING[0].load(Ordering::Relaxed), 1);
+            }
             end.cancel();
         };
-        let run = async { tokio::join!(election.run(&end, || {}, |_| std::future::pending()), shutdown) };
-        tokio::time::timeout(Duration::from_mins(1), run).await.unwrap();
-        assert!(!server.is_held());
+        tokio::join!(of(FIRST), of("second"), of("third"), hours);
+        assert_eq!(LEADING[1].load(Ordering::Relaxed), 1);
+        assert_eq!(server.holder(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_while_acquiring_releases_the_lease() {
+        static LEADING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+        for reply in [Reply::Lost, Reply::After(Duration::from_secs(2))] {
+            let server = Server::new(
+                None,
+                move |_, request, _| {
+                    if request == "POST" { reply } else { Reply::Answered }
+                },
+            );
+            let end = CancellationToken::new();
+            let shutdown = async {
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(server.holder().as_deref(), Some(FIRST));
+                end.cancel();
+            };
+            tokio::join!(replica(server.clone(), FIRST, end.clone(), &LEADING), shutdown);
+            assert_eq!(server.holder(), None, "{reply:?}");
+        }
     }
 }

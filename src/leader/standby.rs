@@ -1,170 +1,136 @@
-//! What a replica does while another one leads: it reads the lease until nobody holds it.
+//! What a replica does while it does not lead: it reads the lease, and acquires it once no other replica holds it.
 //!
-//! A holder is removed only if its lease has expired, if it is this replica, or if it has no name.
+//! As in client-go, a lease has expired if this replica has read the same content for its duration, by its monotonic clock.
+//! The times in the lease are not compared with a clock, because the clocks of nodes can differ by more than the lease lasts.
 
-use std::time::Duration;
-
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use tokio::time::Instant;
 use tracing::info;
 
-use super::lease_client::{LeaseClient, holder_of};
-use super::renewals::Renewals;
-
-/// Time between two reads of the lease. A standby notices within this time that a lease was released. A replica that has just
-/// lost a race for the lease still waits inside the library: it notices the release when its attempt ends, after at most
-/// `ACQUIRE_WITHIN`.
-const READ_INTERVAL: Duration = Duration::from_secs(2);
+use super::lease_client::{DURATION, HeldLease, LeaseClient};
 
 /// A replica that does not lead.
 pub(super) struct Standby {
     lease: LeaseClient,
-    renewals: Renewals,
-}
-
-/// Who holds a lease.
-#[derive(Debug, PartialEq, Eq)]
-enum Holder {
-    Nobody,
-    /// An empty name, which somebody has written: the library takes it for another replica.
-    Unnamed,
-    /// This replica, in an earlier term or before its container was restarted.
-    ThisReplica,
-    /// Another replica. The lease has changed within its duration.
-    Another,
-    /// Another replica. The lease has not changed for its duration.
-    Expired,
+    /// The content of the lease when it was last read.
+    content: Option<LeaseSpec>,
+    /// When this replica first read this content.
+    since: Instant,
 }
 
 impl Standby {
-    /// Creates a standby for this lease, which expires if it is not renewed for `duration`.
-    pub(super) fn new(lease: LeaseClient, duration: Duration) -> Self {
-        Self { lease, renewals: Renewals::new(duration) }
+    /// Creates a standby for this lease.
+    pub(super) fn new(lease: LeaseClient) -> Self {
+        Self { lease, content: None, since: Instant::now() }
     }
 
-    /// Returns once nobody holds the lease, or the lease does not exist. `on_read` is called after each read that
-    /// finds the lease.
+    /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or has
+    /// acquired it just before. `on_read` is called after the lease has been read.
     ///
     /// # Errors
-    /// The API server does not respond, or refuses the request.
-    pub(super) async fn wait(&mut self, on_read: impl Fn()) -> kube::Result<()> {
-        loop {
-            let Some(lease) = self.lease.read().await? else { return Ok(()) };
-            on_read();
-            let holder = self.holder(&lease);
-            if holder == Holder::Nobody {
-                return Ok(());
-            }
-            // This replica is removed, too. Otherwise the library would report the lease as held without writing it: a replica
-            // that cannot write would become leader again and again, and one whose container was restarted could lead on a
-            // lease that is about to expire.
-            let is_removable = matches!(holder, Holder::Unnamed | Holder::ThisReplica | Holder::Expired);
-            if is_removable && self.lease.remove_holder(&lease).await? {
-                let identity = lease.spec.as_ref().and_then(holder_of);
-                let expired = holder == Holder::Expired;
-                info!(lease = self.lease.name, holder = identity, expired, "removed the holder of the lease");
-                return Ok(());
-            }
-            tokio::time::sleep(READ_INTERVAL).await;
+    /// The API server does not respond, or refuses a request.
+    pub(super) async fn try_acquire(&mut self, on_read: impl Fn()) -> kube::Result<Option<HeldLease>> {
+        let found = self.lease.read().await?;
+        on_read();
+        let other = found.as_ref().and_then(|lease| self.lease.other_holder(lease));
+        if let Some(found) = &found
+            && other.is_some()
+            && !self.has_expired(found)
+        {
+            return Ok(None);
         }
+        let acquired = self.lease.acquire(found.as_ref()).await?;
+        if let (Some(_), Some(holder)) = (&acquired, other) {
+            info!(lease = self.lease.name, holder, "replaced a holder that did not renew the lease");
+        }
+        Ok(acquired)
     }
 
-    fn holder(&mut self, lease: &Lease) -> Holder {
-        let spec = lease.spec.clone().unwrap_or_default();
-        if spec.holder_identity.is_none() {
-            return Holder::Nobody;
+    /// Records the lease that was read. Returns whether its content has not changed for its duration.
+    fn has_expired(&mut self, found: &Lease) -> bool {
+        if self.content != found.spec {
+            (self.content, self.since) = (found.spec.clone(), Instant::now());
         }
-        if holder_of(&spec).is_none() {
-            return Holder::Unnamed;
-        }
-        if self.lease.is_own(&spec) {
-            return Holder::ThisReplica;
-        }
-        self.renewals.record(spec);
-        if self.renewals.has_expired() { Holder::Expired } else { Holder::Another }
+        self.since.elapsed() >= DURATION
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-    use tokio::time::Instant;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::super::test_server::{Fault, HOLDER, Server, spec_after_renewals};
+    use serde_json::json;
+
+    use super::super::RETRY_PERIOD;
+    use super::super::test_server::{FIRST, Reply, Server, held_by};
     use super::*;
 
-    const DURATION: Duration = Duration::from_secs(30);
-
-    /// Returns the time after which the standby stops waiting, and whether the lease has a holder then. `None` after an hour.
-    async fn waits(
-        at_read: fn(Duration, &mut Value),
-        fault: Fault,
-        identity: &str,
-    ) -> (Option<Duration>, bool) {
+    /// Returns after how many seconds a standby acquires the lease; `None` after an hour.
+    async fn acquires_after(server: &Arc<Server>, identity: &str) -> Option<u64> {
         let begin = Instant::now();
-        let server = Server::new(at_read, fault);
-        let lease = LeaseClient::new(server.client(), "system", "operator", identity.to_owned());
-        let mut standby = Standby::new(lease, DURATION);
-        // As the caller does, after a request that failed.
-        let waiting = async {
-            while standby.wait(|| {}).await.is_err() {
-                tokio::time::sleep(READ_INTERVAL).await;
+        let mut standby = Standby::new(server.lease(identity));
+        while begin.elapsed() < Duration::from_hours(1) {
+            if let Ok(Some(_)) = standby.try_acquire(|| {}).await {
+                return Some(begin.elapsed().as_secs());
             }
-        };
-        let waited = tokio::time::timeout(Duration::from_hours(1), waiting).await;
-        (waited.is_ok().then(|| begin.elapsed()), server.is_held())
+            tokio::time::sleep(RETRY_PERIOD).await;
+        }
+        None
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_that_is_renewed_is_never_ended() {
-        let renew = |at: Duration, spec: &mut Value| *spec = spec_after_renewals(at.as_secs() / 28);
-        assert_eq!(waits(renew, Fault::None, "second").await, (None, true));
+    async fn lease_that_is_renewed_is_never_acquired() {
+        let server = Server::new(None, |at, _, lease| {
+            lease.spec = Some(held_by(FIRST, at.as_secs() / 28));
+            Reply::Answered
+        });
+        assert_eq!(acquires_after(&server, "second").await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_without_renewal_is_ended_after_its_duration() {
-        let die = |at: Duration, spec: &mut Value| *spec = spec_after_renewals(at.as_secs().min(100) / 20);
+    async fn lease_without_renewal_is_acquired_after_its_duration() {
         // A read that fails does not begin the duration anew.
-        for fault in [Fault::None, Fault::EveryFifthReadFails] {
-            let (Some(waited), false) = waits(die, fault, "second").await else {
-                panic!("the lease was not ended")
-            };
-            let since_renewal = waited.saturating_sub(Duration::from_secs(100));
-            assert!(since_renewal >= DURATION && since_renewal <= DURATION + READ_INTERVAL * 3, "{waited:?}");
+        for reads_fail in [false, true] {
+            let server = Server::new(Some(held_by(FIRST, 0)), move |at, request, lease| {
+                if at.as_secs() == 100 {
+                    lease.spec = Some(held_by(FIRST, 1));
+                } else if at.as_secs() < 100 {
+                    lease.spec = Some(held_by(FIRST, at.as_secs() / 20));
+                }
+                let fails = reads_fail && request == "GET" && at.as_secs() % 10 == 6;
+                if fails { Reply::Unavailable } else { Reply::Answered }
+            });
+            assert_eq!(acquires_after(&server, "second").await, Some(130), "{reads_fail}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn released_lease_is_noticed_within_seconds() {
-        let release = |at: Duration, spec: &mut Value| {
-            if at.as_secs() >= 5 {
-                *spec = json!({});
+    async fn released_lease_is_acquired_within_two_seconds() {
+        let server = Server::new(Some(held_by(FIRST, 0)), |at, _, lease| {
+            if at.as_secs() == 6 {
+                lease.spec = Some(json!({}));
             }
-        };
-        let (waited, _) = waits(release, Fault::None, "second").await;
-        assert!(waited.is_some_and(|waited| waited <= Duration::from_secs(7)), "{waited:?}");
+            Reply::Answered
+        });
+        assert_eq!(acquires_after(&server, "second").await, Some(6));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn own_lease_is_not_waited_for() {
-        assert_eq!(waits(|_, _| {}, Fault::None, HOLDER).await, (Some(Duration::ZERO), false));
-        // A replica that cannot write does not lead.
-        assert_eq!(waits(|_, _| {}, Fault::Contention, HOLDER).await, (None, true));
+    async fn lease_of_no_other_replica_is_acquired_at_once() {
+        for spec in [None, Some(json!({})), Some(held_by("", 0)), Some(held_by(FIRST, 0))] {
+            let server = Server::new(spec.clone(), |_, _, _| Reply::Answered);
+            assert_eq!(acquires_after(&server, FIRST).await, Some(0), "{spec:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_with_an_empty_holder_is_freed() {
-        let clear = |_: Duration, spec: &mut Value| {
-            *spec = spec_after_renewals(1);
-            spec["holderIdentity"] = json!("");
-        };
-        let server = Server::new(clear, Fault::None);
-        let lease = LeaseClient::new(server.client(), "system", "operator", "second".to_owned());
-        Standby::new(lease, DURATION).wait(|| {}).await.unwrap();
-        assert!(!server.is_held());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lease_that_changes_after_the_read_is_not_ended() {
-        assert_eq!(waits(|_, _| {}, Fault::Contention, "second").await, (None, true));
+    async fn replica_that_cannot_write_does_not_acquire() {
+        let server = Server::new(Some(held_by(FIRST, 0)), |_, request, _| {
+            if request == "GET" { Reply::Answered } else { Reply::Unavailable }
+        });
+        for identity in [FIRST, "second"] {
+            assert_eq!(acquires_after(&server, identity).await, None);
+        }
     }
 }

@@ -5,62 +5,58 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The replica that holds the lease at the start.
-pub(super) const HOLDER: &str = "first";
+use super::lease_client::LeaseClient;
 
-/// What goes wrong.
+/// The identity of a replica.
+pub(super) const FIRST: &str = "first";
+
+/// How the server answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Nothing.
-    None,
-    /// Another replica writes the lease just before each patch.
-    Contention,
-    /// A renewal that was under way arrives just before the first patch.
-    LateRenewal,
-    /// Each fifth read fails.
-    EveryFifthReadFails,
-    /// Each read fails.
-    EveryReadFails,
-    /// The patch after the one that acquires the lease never gets a response.
-    HangingPatch,
+pub(super) enum Reply {
+    /// It carries out the request, and answers.
+    Answered,
+    /// It answers 503, and does nothing.
+    Unavailable,
+    /// It carries out the request, and answers 503.
+    Lost,
+    /// It does nothing, and never answers.
+    Never,
+    /// It carries out the request, and answers after this time.
+    After(Duration),
 }
 
-/// An API server with one lease. It calls `at_read` before each read with the time since the start and the lease, which
-/// `at_read` may change.
+/// The lease, as the server stores it.
+#[derive(Default)]
+pub(super) struct StoredLease {
+    /// `None` if the lease does not exist.
+    pub(super) spec: Option<Value>,
+    pub(super) version: u64,
+}
+
+/// What happens just before a request. It gets the time since the start and the request's method, and may write the lease.
+type Before = dyn Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync;
+
+/// An API server with one lease.
 pub(super) struct Server {
     lease: Mutex<StoredLease>,
-    at_read: fn(Duration, &mut Value),
-    fault: Fault,
+    before: Box<Before>,
     begin: Instant,
-    /// Notified when a patch hangs.
-    pub(super) hangs: Notify,
-}
-
-struct StoredLease {
-    spec: Value,
-    version: u64,
-    reads: u32,
 }
 
 impl Server {
-    /// Creates a server whose lease [`HOLDER`] holds.
-    pub(super) fn new(at_read: fn(Duration, &mut Value), fault: Fault) -> Arc<Self> {
-        let lease = StoredLease { spec: spec_after_renewals(0), version: 0, reads: 0 };
-        Arc::new(Self {
-            lease: Mutex::new(lease),
-            at_read,
-            fault,
-            begin: Instant::now(),
-            hangs: Notify::new(),
-        })
+    /// Creates a server with this lease, if any. It calls `before` just before each request.
+    pub(super) fn new(
+        spec: Option<Value>,
+        before: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let lease = Mutex::new(StoredLease { spec, version: 1 });
+        Arc::new(Self { lease, before: Box::new(before), begin: Instant::now() })
     }
 
     /// Returns a client of this server.
@@ -70,77 +66,70 @@ impl Server {
         Client::new(Router::new().fallback(answer), "default")
     }
 
-    /// Replaces the spec of the lease.
-    pub(super) fn set_spec(&self, spec: Value) {
-        self.lease.lock().unwrap().spec = spec;
+    /// Returns a client of this server's lease.
+    pub(super) fn lease(self: &Arc<Self>, identity: &str) -> LeaseClient {
+        LeaseClient::new(self.client(), "system", "operator", identity.to_owned())
     }
 
-    /// Returns whether the lease has a holder.
-    pub(super) fn is_held(&self) -> bool {
-        self.lease.lock().unwrap().spec["holderIdentity"].is_string()
+    /// Replaces the lease. `None` deletes it.
+    pub(super) fn set(&self, spec: Option<Value>) {
+        self.lease.lock().unwrap().write(spec);
+    }
+
+    /// Returns who holds the lease.
+    pub(super) fn holder(&self) -> Option<String> {
+        let lease = self.lease.lock().unwrap();
+        lease.spec.as_ref()?["holderIdentity"].as_str().map(str::to_owned)
     }
 
     async fn answer(&self, request: Request) -> Response {
-        let is_patch = request.method() == Method::PATCH;
-        let format = request.headers().get(CONTENT_TYPE).map(|format| format.to_str().unwrap().to_owned());
+        let method = request.method().as_str().to_owned();
         let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-        if !is_patch {
-            return self.read();
-        }
-        let patch: Value = serde_json::from_slice(&body).unwrap();
-        // `LeaseClient` removes the holder by a merge patch. The library acquires the lease by a server-side apply, and then
-        // counts the transition, and later renews, by strategic merge patches.
-        match format.as_deref() {
-            Some("application/merge-patch+json") => self.merge(&patch),
-            Some("application/strategic-merge-patch+json") if self.fault == Fault::HangingPatch => {
-                self.hangs.notify_one();
-                std::future::pending().await
-            }
-            _ => self.write(patch["spec"].clone()),
-        }
-    }
-
-    fn read(&self) -> Response {
-        let mut lease = self.lease.lock().unwrap();
-        lease.reads += 1;
-        let is_fifth = lease.reads.is_multiple_of(5);
-        if self.fault == Fault::EveryReadFails || (self.fault == Fault::EveryFifthReadFails && is_fifth) {
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
-        }
-        let before = lease.spec.clone();
-        (self.at_read)(self.begin.elapsed(), &mut lease.spec);
-        lease.version += u64::from(before != lease.spec);
-        lease.response()
-    }
-
-    /// Removes the fields of the spec, unless the lease has another version than the patch.
-    fn merge(&self, patch: &Value) -> Response {
-        {
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let (reply, response) = {
             let mut lease = self.lease.lock().unwrap();
-            let is_first = lease.version == 0;
-            if self.fault == Fault::Contention || (self.fault == Fault::LateRenewal && is_first) {
-                lease.version += 1;
+            let before = lease.spec.clone();
+            let reply = (self.before)(self.begin.elapsed(), &method, &mut lease);
+            lease.version += u64::from(lease.spec != before);
+            let is_carried_out = !matches!(reply, Reply::Unavailable | Reply::Never);
+            (reply, is_carried_out.then(|| lease.carry_out(&method, &body)))
+        };
+        match (reply, response) {
+            (Reply::Never, _) => std::future::pending().await,
+            (Reply::Answered, Some(response)) => response,
+            (Reply::After(time), Some(response)) => {
+                tokio::time::sleep(time).await;
+                response
             }
+            _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         }
-        let version = self.lease.lock().unwrap().version.to_string();
-        if patch["metadata"]["resourceVersion"] != version {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "reason": "Conflict", "message": "it has changed", "code": 409});
-            return (StatusCode::CONFLICT, status.to_string()).into_response();
-        }
-        self.write(json!({}))
-    }
-
-    fn write(&self, spec: Value) -> Response {
-        let mut lease = self.lease.lock().unwrap();
-        lease.spec = spec;
-        lease.version += 1;
-        lease.response()
     }
 }
 
 impl StoredLease {
-    fn response(&self) -> Response {
+    fn write(&mut self, spec: Option<Value>) {
+        self.spec = spec;
+        self.version += 1;
+    }
+
+    fn carry_out(&mut self, method: &str, body: &Value) -> Response {
+        match (method, self.spec.take()) {
+            ("POST", None) => self.write(Some(body["spec"].clone())),
+            ("GET" | "PATCH", None) => return failure(404, "NotFound"),
+            ("GET", spec) => self.spec = spec,
+            ("PATCH", Some(mut spec)) if body["metadata"]["resourceVersion"] == self.version.to_string() => {
+                // As a merge patch.
+                for (field, value) in body["spec"].as_object().unwrap() {
+                    spec[field] = value.clone();
+                }
+                spec.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+                self.write(Some(spec));
+            }
+            (method, spec) => {
+                self.spec = spec;
+                return failure(409, if method == "POST" { "AlreadyExists" } else { "Conflict" });
+            }
+        }
         let metadata = json!({"name": "operator", "resourceVersion": self.version.to_string()});
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": self.spec})
             .to_string()
@@ -148,9 +137,15 @@ impl StoredLease {
     }
 }
 
-/// Returns the spec of a lease that [`HOLDER`] holds and has renewed so many times.
-pub(super) fn spec_after_renewals(times: u64) -> Value {
+fn failure(code: u16, reason: &str) -> Response {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": reason, "message": reason, "code": code});
+    (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
+}
+
+/// Returns the spec of a lease that this replica holds and has renewed so many times.
+pub(super) fn held_by(identity: &str, renewals: u64) -> Value {
     // Far ahead of every clock: only a change counts.
-    json!({"holderIdentity": HOLDER, "leaseDurationSeconds": 30,
-        "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", times / 60, times % 60)})
+    json!({"holderIdentity": identity, "leaseDurationSeconds": 30,
+        "renewTime": format!("2036-01-01T{:02}:{:02}:00.000000Z", renewals / 60, renewals % 60)})
 }
