@@ -102,13 +102,14 @@ fn parse_metadata(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
         arn,
         state: match metadata.key_state().filter(|_| unknown.is_none()) {
             None => KeyState::Unrecognized,
-            Some(SdkKeyState::Enabled) => KeyState::Enabled,
+            // Updating: the primary Region of a multi-Region key is changed. The key works meanwhile.
+            Some(SdkKeyState::Enabled | SdkKeyState::Updating) => KeyState::Enabled,
             Some(SdkKeyState::Disabled) => KeyState::Disabled,
             Some(SdkKeyState::PendingDeletion | SdkKeyState::PendingReplicaDeletion) => {
                 KeyState::PendingDeletion
             }
             Some(SdkKeyState::PendingImport) => KeyState::PendingImport,
-            // Creating, Updating, Unavailable: not usable now, but perhaps later.
+            // Creating, Unavailable: not usable now, but perhaps later.
             Some(_) => KeyState::Unavailable,
         },
         // AWS always reports `KeySpec` and `KeyUsage`; if a server leaves one out, the default of CreateKey
@@ -175,7 +176,7 @@ mod tests {
             ("PendingReplicaDeletion", KeyState::PendingDeletion),
             ("PendingImport", KeyState::PendingImport),
             ("Creating", KeyState::Unavailable),
-            ("Updating", KeyState::Unavailable),
+            ("Updating", KeyState::Enabled),
             ("Unavailable", KeyState::Unavailable),
             ("Somewhere", KeyState::Unrecognized),
         ] {

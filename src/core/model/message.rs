@@ -89,7 +89,7 @@ pub fn key_usable(input: &DecisionInput<'_>) -> String {
                 "{key} is enabled and of the right kind. Its key policy is not verified: {others} on this key."
             )
         }
-        (None, _) => message_for(input, Reason::KeyEnabled),
+        (None, _) => message_for(input, Reason::KeyEnabled) + words(input).aws_key_limit,
     }
 }
 

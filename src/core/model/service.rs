@@ -184,6 +184,8 @@ pub enum CountedCalls {
 pub struct Words {
     /// The key of `AWS_OWNED_CMK`.
     pub aws_key: &'static str,
+    /// Who cannot use that key, as a sentence; empty if everyone can.
+    pub aws_key_limit: &'static str,
     /// The permissions on a customer managed key that a test record needs.
     pub put_record_on_key: &'static str,
     /// The request for the permissions on a key that the operator itself needs.
@@ -226,6 +228,7 @@ const FIREHOSE: ServiceProfile = ServiceProfile {
     longest_retention: SignedDuration::from_hours(24),
     words: Words {
         aws_key: "the AWS-owned key",
+        aws_key_limit: "",
         put_record_on_key: "kms:GenerateDataKey and kms:Decrypt",
         allow_key: "Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role",
         others_on_key: "producers need kms:GenerateDataKey and kms:Decrypt",
@@ -253,6 +256,9 @@ const KINESIS: ServiceProfile = ServiceProfile {
     longest_retention: SignedDuration::from_hours(365 * 24),
     words: Words {
         aws_key: "the AWS managed key alias/aws/kinesis",
+        // The key policy of an AWS managed key cannot be changed.
+        // https://docs.aws.amazon.com/streams/latest/dev/creating-using-sse-master-keys.html
+        aws_key_limit: " Producers and consumers in other accounts cannot use this key.",
         put_record_on_key: "kms:GenerateDataKey",
         allow_key: "Allow kms:DescribeKey in its key policy and in the operator's role. In the role, also allow kinesis:StartStreamEncryption with the ARN of the key as a resource, in addition to that of the stream",
         others_on_key: "producers need kms:GenerateDataKey and consumers need kms:Decrypt",
