@@ -1,6 +1,7 @@
 //! User-visible state on the API server: the status and the finalizer. The spec, labels and annotations are
 //! never written.
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, GetParams, PartialObjectMeta, Patch, PatchParams, Request};
 use kube::{Client, Resource};
@@ -14,14 +15,26 @@ use tokio::sync::Semaphore;
 use super::request::{none_if_missing, send_then_acquire};
 use super::trimmed::Trimmed;
 
-/// Reads a resource, live, without the metadata that the operator does not use.
+/// Reads a resource, live, without the metadata that the operator does not use. Returns `None` also if its namespace does not
+/// exist.
 pub(super) async fn read(
     client: &Client,
     namespace: &str,
     name: &str,
 ) -> Result<Option<StreamEncryption>, KubeError> {
     let api: Api<Trimmed<StreamEncryption>> = Api::namespaced(client.clone(), namespace);
-    Ok(none_if_missing(api.get(name)).await?.map(|read| read.0))
+    match none_if_missing(api.get(name)).await {
+        // The API server checks permissions first. If the operator has permissions in some namespaces only, they are deleted
+        // with the namespace, and the API server then answers 403 for an object there.
+        Err(KubeError::Rejected(_)) if is_missing_namespace(client, namespace).await => Ok(None),
+        found => Ok(found?.map(|read| read.0)),
+    }
+}
+
+/// Returns whether the API server reports that a namespace does not exist. An error is no such report.
+async fn is_missing_namespace(client: &Client, namespace: &str) -> bool {
+    let api: Api<Namespace> = Api::all(client.clone());
+    matches!(none_if_missing(api.get_metadata(namespace)).await, Ok(None))
 }
 
 /// Replaces the whole status, if the resource is still the version that was read. A status that was computed for an
@@ -123,7 +136,7 @@ mod tests {
     use std::pin::pin;
 
     use axum::Router;
-    use axum::http::Method;
+    use axum::http::{Method, StatusCode, Uri};
     use futures_util::poll;
 
     use super::*;
@@ -162,6 +175,26 @@ mod tests {
         ] {
             let changed = set_finalizer(&client(before, after), &Semaphore::new(1), &read(), present).await;
             assert_eq!(matches!(changed, Err(KubeError::Rejected(_))), is_refused, "{changed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forbidden_resource_of_a_deleted_namespace_is_missing() {
+        let forbidden = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no"});
+        let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no",
+            "details": {"name": "data"}});
+        let exists = json!({"metadata": {"name": "data"}});
+        for (namespace, is_gone) in [(&gone, true), (&forbidden, false), (&exists, false)] {
+            let (namespace, resource) = (namespace.clone(), forbidden.clone());
+            let answer = async move |uri: Uri| {
+                let answer = if uri.path() == "/api/v1/namespaces/data" { namespace } else { resource };
+                let code = answer["code"].as_u64().map_or(200, |code| code as u16);
+                (StatusCode::from_u16(code).unwrap(), answer.to_string())
+            };
+            let client = Client::new(Router::new().fallback(answer), "default");
+            let answer = super::read(&client, "data", "orders").await;
+            assert_eq!(matches!(answer, Ok(None)), is_gone, "{answer:?}");
+            assert!(is_gone || matches!(answer, Err(KubeError::Rejected(_))), "{answer:?}");
         }
     }
 
