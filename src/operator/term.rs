@@ -154,8 +154,12 @@ async fn housekeeping(
     repeat_housekeeping(&shared.context, &store).await;
 }
 
-/// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
+/// Evicts the memory of deleted resources, now and every hour, and deletes expired ledgers every hour. It does not touch the
 /// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
+///
+/// The first cleanup of the ledgers waits for an hour, too. After a move to another cluster or a restore, the resources have
+/// new uids: the ledgers' owners seem to be gone until the first reconciles have taken the ledgers over. A deleted ledger
+/// would be created again, but without what it knew of the stream's key and since when the stream is encrypted.
 async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     store: &Store<MaybeInvalidResource>,
@@ -163,11 +167,12 @@ async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(
     let mut ledgers = LedgerGc::default();
     loop {
         evict_deleted(&context.memory, store);
+        // The pause follows even a cleanup that has taken hours.
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
+        evict_deleted(&context.memory, store);
         if let Err(error) = ledgers.collect_expired(context).await {
             warn!(%error, "failed to clean up ledgers");
         }
-        // The pause follows even a cleanup that has taken hours.
-        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }
 

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::{Action, Owner};
-use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
 use super::kube_api::{KubeApi, ReconcileEvent};
 use super::memory::Memory;
 use crate::model::arn::{Region, StreamArn};
 use crate::model::aws_error::ErrorKind;
-use crate::model::aws_event::EventScope;
 use crate::model::decision::{Decision, DecisionInput};
 
 /// The context of a reconcile.
@@ -61,12 +60,15 @@ pub struct NoMetrics;
 impl ReconcileMetrics for NoMetrics {}
 
 impl<A, R> Context<A, R> {
-    /// Returns the interval between two checks of a stream for drift: longer while AWS's events arrive.
-    pub(super) fn drift_interval(&self, stream: &StreamArn) -> SignedDuration {
-        if self.memory.events.are_arriving(&EventScope::of(stream), self.clock.monotonic()) {
+    /// Returns the interval between two checks of a resource's stream for drift: longer while AWS's events arrive. After an
+    /// event, the short interval applies for two checks, because KMS may report a change of a key some minutes late.
+    pub(super) fn drift_interval(&self, resource: &StreamEncryption, stream: &StreamArn) -> SignedDuration {
+        let short = self.config.drift_interval;
+        let events = &self.memory.events;
+        if events.suffice(resource, stream, self.clock.monotonic(), short.unsigned_abs() * 2) {
             self.config.longest_drift_interval()
         } else {
-            self.config.drift_interval
+            short
         }
     }
 }

@@ -62,6 +62,10 @@ struct Registered {
     /// The hashes of its stream, and of the keys and the alias that it depends on.
     subjects: BTreeSet<u64>,
     scope: Option<EventScope>,
+    /// The accounts and regions of its keys, except for `scope`.
+    key_scopes: Vec<EventScope>,
+    /// When the last event that requires a Describe arrived, or such events were found missing, on the monotonic clock.
+    changed: Option<Duration>,
     /// The number of the last event that concerns it and that no reconcile has finished with. `None`: there is nothing to
     /// do. Unequal to `taken`: a reconcile is due, and has not begun. Equal to `taken`: its reconcile runs, has failed, or
     /// could not enter the calls in the ledger.
@@ -70,6 +74,18 @@ struct Registered {
     taken: Option<u64>,
     /// Whether one of these events requires a Describe in any case.
     must_describe: bool,
+}
+
+impl Registered {
+    /// Returns the accounts and regions of the resource's stream and keys.
+    fn scopes(&self) -> impl Iterator<Item = &EventScope> {
+        self.scope.iter().chain(&self.key_scopes)
+    }
+
+    /// Returns whether the resource's stream or one of its keys is in this account and region.
+    fn is_in(&self, scope: &EventScope) -> bool {
+        self.scopes().any(|one| one == scope)
+    }
 }
 
 /// What a reconcile has to take into account.
@@ -136,12 +152,15 @@ impl EventInbox {
         let (mut state, name) = (self.lock(), name_of(resource));
         let mut subjects = subjects_of(stream, keys);
         subjects.extend(state.resources.get(&name).iter().flat_map(|registered| &registered.subjects));
-        state.register(&name, subjects, EventScope::of(stream));
+        let mut scopes = key_scopes(stream, keys);
+        scopes.extend(state.resources.get(&name).iter().flat_map(|registered| registered.key_scopes.clone()));
+        state.register(&name, subjects, EventScope::of(stream), scopes);
     }
 
     /// Records what a resource depends on, instead of what was recorded before.
     pub fn replace_dependencies(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
-        self.lock().register(&name_of(resource), subjects_of(stream, keys), EventScope::of(stream));
+        let scopes = key_scopes(stream, keys);
+        self.lock().register(&name_of(resource), subjects_of(stream, keys), EventScope::of(stream), scopes);
     }
 
     /// Evicts a resource that is gone, and the calls that no other resource waits for.
@@ -185,7 +204,7 @@ impl EventInbox {
             }
             insert_bounded(calls, call.clone(), |call| (call.time, call.code.as_deref()));
         }
-        state.record(resources, call.is_none())
+        state.record(resources, call.is_none().then_some(now))
     }
 
     /// Records that AWS has accepted an encryption call of the operator, which was sent at this time on the monotonic clock.
@@ -209,28 +228,43 @@ impl EventInbox {
         }
         silent.sort_unstable_by(|one, other| one.scope.cmp(&other.scope));
         for SilentScope { scope, resources, .. } in &mut silent {
-            let is_there = |registered: &Registered| registered.scope.as_ref() == Some(scope);
-            let there = state.resources.iter().filter(|(_, registered)| is_there(registered));
+            let there = state.resources.iter().filter(|(_, registered)| registered.is_in(scope));
             let mut there: Vec<ResourceName> = there.map(|(name, _)| name.clone()).collect();
             there.sort_unstable();
-            *resources = state.record(there, true);
+            *resources = state.record(there, Some(now));
         }
         silent
     }
 
-    /// Returns whether events of an account and region arrive.
+    /// Returns whether events report what happens to a resource's stream and keys: those of their accounts and regions arrive,
+    /// and the last one that required a Describe arrived at least `settling` ago. Before that, the Describe may have failed, or
+    /// AWS may have reported an old state.
     #[must_use]
-    pub fn are_arriving(&self, scope: &EventScope, now: Duration) -> bool {
-        self.lock().arrivals.get(scope).is_some_and(|arrivals| arrivals.silence(now).is_none())
+    pub fn suffice(
+        &self,
+        resource: &StreamEncryption,
+        stream: &StreamArn,
+        now: Duration,
+        settling: Duration,
+    ) -> bool {
+        let state = self.lock();
+        let arrive = |scope: &EventScope| {
+            state.arrivals.get(scope).is_some_and(|arrivals| arrivals.silence(now).is_none())
+        };
+        // Without events nothing has arrived, and no name has to be built.
+        arrive(&EventScope::of(stream))
+            && state.resources.get(&name_of(resource)).is_none_or(|registered| {
+                registered.key_scopes.iter().all(arrive)
+                    && registered.changed.is_none_or(|changed| now.saturating_sub(changed) >= settling)
+            })
     }
 
-    /// Returns how long ago the last event of each account and region arrived that has a resource; `None` once its
-    /// events count as lost.
+    /// Returns how long ago the last event of each account and region arrived in which a resource has its stream or a key;
+    /// `None` once its events count as lost.
     #[must_use]
     pub fn ages(&self, now: Duration) -> Vec<(EventScope, Option<Duration>)> {
         let state = self.lock();
-        let used: HashSet<&EventScope> =
-            state.resources.values().filter_map(|registered| registered.scope.as_ref()).collect();
+        let used: HashSet<&EventScope> = state.resources.values().flat_map(Registered::scopes).collect();
         let arrivals = state.arrivals.iter().filter(|(scope, _)| used.contains(scope));
         arrivals.map(|(scope, arrivals)| (scope.clone(), arrivals.age(now))).collect()
     }
@@ -315,15 +349,21 @@ impl EventInbox {
 
 impl State {
     /// Records a new event of these resources. Returns the resources that become due by it. A resource that an earlier event
-    /// has made due, and whose reconcile has not begun since, is left out.
-    fn record(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
+    /// has made due, and whose reconcile has not begun since, is left out. `must_describe_since` is the time of the event, if it
+    /// requires a Describe in any case.
+    fn record(
+        &mut self,
+        resources: Vec<ResourceName>,
+        must_describe_since: Option<Duration>,
+    ) -> Vec<ResourceName> {
         self.counter += 1;
         let mut due = Vec::new();
         for name in resources {
             let registered = self.resources.entry(name.clone()).or_default();
             let is_waiting = registered.noticed.is_some() && registered.taken != registered.noticed;
             registered.noticed = Some(self.counter);
-            registered.must_describe |= must_describe;
+            registered.must_describe |= must_describe_since.is_some();
+            registered.changed = must_describe_since.or(registered.changed);
             if !is_waiting {
                 due.push(name);
             }
@@ -331,20 +371,27 @@ impl State {
         due
     }
 
-    /// Records that an event of an account and region has arrived, if a resource names a stream there: whoever can write
+    /// Records that an event of an account and region has arrived, if a resource names a stream or a key there: whoever can write
     /// to the queue can make up any number of accounts.
     fn arrived(&mut self, scope: &EventScope, now: Duration) {
         if let Some(arrivals) = self.arrivals.get_mut(scope) {
             arrivals.record(now);
-        } else if self.resources.values().any(|registered| registered.scope.as_ref() == Some(scope)) {
+        } else if self.resources.values().any(|registered| registered.is_in(scope)) {
             self.arrivals.insert(scope.clone(), Arrivals::begin(now));
         }
     }
 
     /// Sets the subjects of a resource. What was noticed, and the calls of a subject that remains, are kept.
-    fn register(&mut self, name: &ResourceName, subjects: BTreeSet<u64>, scope: EventScope) {
+    fn register(
+        &mut self,
+        name: &ResourceName,
+        subjects: BTreeSet<u64>,
+        scope: EventScope,
+        key_scopes: BTreeSet<EventScope>,
+    ) {
         let registered = self.resources.entry(name.clone()).or_default();
         registered.scope = Some(scope);
+        registered.key_scopes = key_scopes.into_iter().collect();
         if registered.subjects == subjects {
             return;
         }
@@ -378,6 +425,16 @@ fn subjects_of(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<u64> {
         KmsKeyId::Alias(alias) => hash_of(&(&scope, alias)),
     });
     keys.chain([hash_of(stream)]).collect()
+}
+
+/// Returns the accounts and regions of these keys, except for that of the stream.
+fn key_scopes(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<EventScope> {
+    let scopes = keys.iter().filter_map(|key| match key {
+        KmsKeyId::Arn(arn) => Some(EventScope { account: arn.account.clone(), region: arn.region.clone() }),
+        // An alias is in the account and region of the stream.
+        KmsKeyId::Alias(_) => None,
+    });
+    scopes.filter(|scope| *scope != EventScope::of(stream)).collect()
 }
 
 fn name_of(resource: &StreamEncryption) -> ResourceName {

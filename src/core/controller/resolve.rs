@@ -170,7 +170,10 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         permission,
         described_key: None,
         key_error: None,
-        drift_interval: schedule::jittered(context.drift_interval(&stream), resource.metadata.uid.as_deref()),
+        drift_interval: schedule::jittered(
+            context.drift_interval(resource, &stream),
+            resource.metadata.uid.as_deref(),
+        ),
         resolve_started,
         stream,
     };
