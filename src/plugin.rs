@@ -78,7 +78,7 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// The command line is valid for clap, and its flags do not belong together: exit code 2.
+/// The command line is valid for clap, but a value is invalid, or its flags do not belong together: exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(String);
@@ -102,6 +102,54 @@ pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Out
             completion::write_script(&arguments, program, &mut script);
             std::io::stdout().write_all(&script)?;
             Ok(Outcome::Done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+    use crate::settings::PluginArguments;
+
+    /// It would end up in policies that match no namespace, or in the URL of a request.
+    #[tokio::test]
+    async fn invalid_namespace_is_refused_by_every_verb() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("orders.yaml");
+        let orders =
+            "apiVersion: streamencryption.dev/v1alpha1\nkind: StreamEncryption\nmetadata: {name: orders}\n";
+        fs::write(&file, orders).unwrap();
+        let file = file.display().to_string();
+        for verb in [
+            &["status"][..],
+            &["explain", "orders"],
+            &["plan", "-f", &file],
+            &["report"],
+            &["doctor"],
+            &["adopt", "--region", "eu-west-1"],
+        ] {
+            let words = [&["kubectl-streamencryption"][..], verb, &["-n", "Data_Team"]].concat();
+            let command = PluginArguments::try_parse_from(words).unwrap().command;
+            let error = Box::pin(run(command, PluginArguments::command())).await.unwrap_err();
+            let is_named = error.to_string().starts_with("-n (--namespace) is \"Data_Team\", but must be");
+            assert!(error.is::<UsageError>() && is_named, "{verb:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn namespace_of_the_operator_is_checked_too() {
+        for name in ["", "a/b"] {
+            let words = ["kubectl-streamencryption", "status", "--operator-namespace", name];
+            let command = PluginArguments::try_parse_from(words).unwrap().command;
+            let error = Box::pin(run(command, PluginArguments::command())).await.unwrap_err();
+            assert!(
+                error.is::<UsageError>() && error.to_string().starts_with("--operator-namespace"),
+                "{error}"
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::plugin;
 
 pub(crate) mod default_policy;
 pub mod iam;
-mod names;
+pub(crate) mod names;
 mod request_limits;
 mod selector;
 

@@ -21,7 +21,7 @@ use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
 use super::Outcome;
 use super::bars::Bars;
-use super::cluster::{ClusterArguments, Found, Refusal, Scope};
+use super::cluster::{ClusterArguments, DEFAULT_NAMESPACE, Found, Refusal, Scope};
 use super::fleet::Entry;
 use super::output::Format;
 use super::places::PlaceArguments;
@@ -41,6 +41,7 @@ use crate::telemetry::error_chain;
 
 /// The flags of `adopt`.
 #[derive(Args, Debug)]
+#[command(mut_arg("namespace", |flag| flag.help("The namespace that the manifests and the policies are for. Default: that of the context, otherwise default.")))]
 pub struct Arguments {
     #[command(flatten)]
     places: PlaceArguments,
@@ -118,13 +119,14 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             "--key {key} has no effect: each region uses the first key that is an ARN of the region, or an alias"
         )));
     }
+    let given = arguments.cluster.namespace()?;
     let aws = arguments.places.connect().await?;
     let own = aws.identity().await;
     if let (Err(error), []) = (&own, arguments.places.roles()) {
         bail!("your AWS account is not known: {}", described(error));
     }
     let places = arguments.places.places(own.as_ref().ok())?;
-    let (managed, not_searched, namespace, mut notes) = cluster(arguments, own.as_ref().ok()).await?;
+    let (managed, not_searched, namespace, mut notes) = cluster(arguments, given, own.as_ref().ok()).await?;
     // Before the survey, which takes long: a folder that cannot be read ends the run.
     let existing = arguments.write.as_deref().map(Folder::read).transpose()?;
     if let Some(folder) = &existing {
@@ -171,15 +173,16 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
-/// about resources that may not manage the streams that they name, and about policies that cannot be listed.
+/// about resources that may not manage the streams that they name, and about policies that cannot be listed. `given` is the
+/// namespace of the flag.
 ///
 /// Whoever may list only those of the namespace gets at least these: their names must not be used again. Only a run that
 /// writes a policy lists the names of the policies.
 async fn cluster(
     arguments: &Arguments,
+    given: Option<&str>,
     own: Option<&AwsAccount>,
 ) -> anyhow::Result<(Managed, Option<NotSearched>, String, Vec<String>)> {
-    let given = arguments.cluster.namespace.clone();
     let mut managed = Managed::default();
     let cluster = match arguments.cluster.connect().await {
         Ok(cluster) => cluster,
@@ -187,7 +190,7 @@ async fn cluster(
         Err(error) if arguments.cluster.names_a_cluster() || !error.is::<NoCluster>() => return Err(error),
         Err(error) => {
             let search = NotSearched { why: error_chain(error.as_ref()), searched_namespace: false };
-            return Ok((managed, Some(search), given.unwrap_or_else(|| "default".to_owned()), Vec::new()));
+            return Ok((managed, Some(search), given.unwrap_or(DEFAULT_NAMESPACE).to_owned(), Vec::new()));
         }
     };
     let namespace = cluster.namespace.clone();

@@ -18,8 +18,11 @@ use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::kubernetes::{connection, is_missing_object};
+use crate::settings::names;
 use crate::telemetry::error_chain;
 
+/// The namespace of a person who names none, neither by a flag nor in the context.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
 /// The objects of one page of a list.
 const PAGE: u32 = 500;
 
@@ -32,12 +35,12 @@ pub(super) struct ClusterArguments {
     /// The context of the kubeconfig. Default: the current one.
     #[arg(long)]
     context: Option<String>,
-    /// The namespace. Default: that of the context.
+    /// The namespace. Default: that of the context, otherwise default.
     #[arg(short, long)]
-    pub(super) namespace: Option<String>,
+    namespace: Option<String>,
     /// The namespace of the operator, which holds the ledgers.
     #[arg(long, default_value = "stream-encryption-system", value_name = "NAMESPACE")]
-    pub(super) operator_namespace: String,
+    operator_namespace: String,
 }
 
 /// The flags of every verb that may read from all namespaces.
@@ -100,10 +103,33 @@ impl ClusterArguments {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 
+    /// Returns the namespace of the flag, if it names one. As for kubectl, an empty name is none: it is what a script passes
+    /// if its variable is not set.
+    pub(super) fn namespace(&self) -> anyhow::Result<Option<&str>> {
+        let given = self.namespace.as_deref().filter(|name| !name.is_empty());
+        given.map_or(Ok(()), |name| check("-n (--namespace)", name))?;
+        Ok(given)
+    }
+
+    /// Returns the namespace of the flag, otherwise that of the context, otherwise that of kubectl.
+    fn namespace_or(&self, of_context: &str) -> anyhow::Result<String> {
+        if let Some(given) = self.namespace()? {
+            return Ok(given.to_owned());
+        }
+        if of_context.is_empty() {
+            return Ok(DEFAULT_NAMESPACE.to_owned());
+        }
+        names::namespace("the namespace of the kubeconfig's context", of_context)?;
+        Ok(of_context.to_owned())
+    }
+
     /// Connects to the cluster; sends no request yet.
     pub(super) async fn connect(&self) -> anyhow::Result<Cluster> {
+        // Invalid flags are the first error, whatever the kubeconfig is.
+        self.namespace()?;
+        check("--operator-namespace", &self.operator_namespace)?;
         let config = connection::of_context(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
         let flags = self.flags();
@@ -237,6 +263,11 @@ impl Found {
     }
 }
 
+/// Checks the name of a namespace that is given as `flag`.
+fn check(flag: &str, name: &str) -> anyhow::Result<()> {
+    names::namespace(flag, name).map_err(|error| super::usage(&error.to_string()))
+}
+
 /// Returns `None` for an object that does not exist. If its definition does not exist, that is an error.
 fn none_if_missing<K>(answer: kube::Result<K>) -> kube::Result<Option<K>> {
     match answer {
@@ -325,6 +356,26 @@ mod tests {
             context: context.map(str::to_owned),
             namespace: None,
             operator_namespace: String::new(),
+        }
+    }
+
+    #[test]
+    fn empty_namespace_is_that_of_the_context_or_default() {
+        let namespace = |flag: Option<&str>, of_context: &str| {
+            let namespace = flag.map(str::to_owned);
+            let given = ClusterArguments { namespace, ..arguments(None, None) };
+            // `doctor` checks all namespaces without one, and `adopt` uses `default` without a cluster.
+            assert_eq!(given.namespace().unwrap(), flag.filter(|name| !name.is_empty()));
+            given.namespace_or(of_context).map_err(|error| error.to_string())
+        };
+        for none in [None, Some("")] {
+            assert_eq!(namespace(none, "team"), Ok("team".to_owned()));
+            assert_eq!(namespace(none, ""), Ok(DEFAULT_NAMESPACE.to_owned()));
+            let error = namespace(none, "Data_Team").unwrap_err();
+            assert!(error.starts_with("the namespace of the kubeconfig's context is"), "{error}");
+        }
+        for of_context in ["", "team", "Data_Team"] {
+            assert_eq!(namespace(Some("data"), of_context), Ok("data".to_owned()));
         }
     }
 

@@ -96,7 +96,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         checks.extend(kubernetes::definitions(&cluster).await);
         checks.extend(operator::all(&cluster, &deployments).await);
         checks.extend(kubernetes::permissions(&cluster).await);
-        let scope = Scope { namespace: arguments.cluster.namespace.clone(), selector: None };
+        let namespace = arguments.cluster.namespace()?.map(str::to_owned);
+        let scope = Scope { namespace, selector: None };
         let of_operator = settings.as_ref().and_then(|settings| settings.drift_interval);
         let drift_interval = of_operator.unwrap_or(match queue {
             Some(_) => SignedDuration::from_secs(DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS.into()),

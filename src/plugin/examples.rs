@@ -130,10 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn help_of_doctor_states_its_own_namespace() {
-        let help_of = |name: &str| helps().into_iter().find(|(verb, _)| verb == name).expect("the verb").1;
+    fn help_of_a_verb_states_its_own_namespace() {
+        let help_of = |name: &str| {
+            let help = helps().into_iter().find(|(verb, _)| verb == name).expect("the verb").1;
+            help.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
         assert!(help_of("doctor").contains("Default: of all namespaces"));
-        assert!(help_of("explain").contains("Default: that of the context"));
+        assert!(help_of("adopt").contains("that the manifests and the policies are for"));
+        assert!(help_of("explain").contains("Default: that of the context, otherwise default"));
     }
 
     /// The flag means the same as for the operator, and a command that surveys AWS says how much of it is used.

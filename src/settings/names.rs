@@ -9,7 +9,7 @@ const LONGEST_LABEL: usize = 63;
 const LONGEST_IDENTITY: usize = 109;
 
 /// Checks the name of one namespace that is given as `flag`.
-pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
+pub(crate) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
     anyhow::ensure!(!name.contains(','), "{flag} is {name:?}, but must be one namespace, not a list");
     anyhow::ensure!(
         name.len() <= LONGEST_LABEL && !name.contains('.') && is_dns_subdomain(name),

@@ -229,6 +229,7 @@ async fn exit_codes(shell: &Shell) {
         ("kubectl streamencryption explain nothing -n data", 1),
         ("kubectl streamencryption report -n data --fail-on-failed-controls", 3),
         ("kubectl streamencryption report -n data --aws", 2),
+        ("kubectl streamencryption status -n Data_Team", 2),
         ("kubectl streamencryption plan -f config/samples/04-re-key-to-a-denied-key.yaml --fail-on calls", 3),
         ("kubectl streamencryption plan -f config/namespace", 1),
         ("kubectl streamencryption adopt", 2),
@@ -239,6 +240,9 @@ async fn exit_codes(shell: &Shell) {
         let (got, output, errors) = shell.run(line).await;
         assert_eq!(got, code, "{line}: {output}{errors}");
     }
+    // As for kubectl, this is a variable that is not set.
+    let (_, _, errors) = shell.run("kubectl streamencryption status -n \"$NOT_SET\"").await;
+    assert!(errors.contains("in namespace default;"), "{errors}");
     // A pager that is left early is no error, and hides nothing that was found.
     for (verb, code) in [
         ("report -A -o json", 0),
