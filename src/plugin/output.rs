@@ -234,6 +234,18 @@ pub(super) fn write_rows<T: Columns>(
     Ok(true)
 }
 
+/// Writes one row of a list that has no end, after others: a line of JSON, a document of YAML, or a line of CSV. Returns
+/// `false` for the formats that are tables.
+pub(super) fn write_next<T: Columns>(out: &mut impl Write, format: Format, row: &T) -> anyhow::Result<bool> {
+    match format {
+        Format::Table | Format::Wide => return Ok(false),
+        Format::Json => writeln!(out, "{}", serde_json::to_string(row)?)?,
+        Format::Yaml => write!(out, "---\n{}", serde_saphyr::to_string(row)?)?,
+        Format::Csv => write_csv_row(out, row)?,
+    }
+    Ok(true)
+}
+
 /// Writes one value in a machine-readable format. Returns `false` for text.
 pub(super) fn write_value<T: Serialize>(
     out: &mut impl Write,
@@ -264,7 +276,7 @@ fn write_csv<T: Columns>(out: &mut impl Write, rows: &[T]) -> anyhow::Result<()>
 }
 
 /// Writes a row of CSV after others, without the headings.
-pub(super) fn write_csv_row<T: Columns>(out: &mut impl Write, row: &T) -> anyhow::Result<()> {
+fn write_csv_row<T: Columns>(out: &mut impl Write, row: &T) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
     write_record(&mut writer, row)?;
     writer.flush()?;

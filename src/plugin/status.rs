@@ -17,8 +17,7 @@ use super::age::{relative, short};
 use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{
-    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_csv_row, write_row,
-    write_rows,
+    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_next, write_row, write_rows,
 };
 use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::telemetry::error_chain;
@@ -122,7 +121,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else if let Some(group) = arguments.by {
         print_counts(&counts(&entries, group), group, arguments.output)?;
     } else {
-        print_entries(&entries, &scope, arguments, now)?;
+        print_entries(&entries, &scope, arguments, now, &mut stdout())?;
     }
     if arguments.watch {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -143,16 +142,23 @@ fn print_entries(
     scope: &Scope,
     arguments: &Arguments,
     now: Timestamp,
+    out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut out = stdout();
-    if write_rows(&mut out, arguments.output, entries)? {
+    if arguments.watch && matches!(arguments.output, Format::Json | Format::Yaml) {
+        // The changes follow, and nothing can follow a list.
+        for entry in entries {
+            write_next(out, arguments.output, entry)?;
+        }
+        return Ok(());
+    }
+    if write_rows(out, arguments.output, entries)? {
         return Ok(());
     }
     if entries.is_empty() {
         print_nothing(scope, arguments);
         return Ok(());
     }
-    table(entries, scope, arguments.output, now).write(&mut out)?;
+    table(entries, scope, arguments.output, now).write(out)?;
     Ok(())
 }
 
@@ -371,14 +377,8 @@ async fn print_changes(
         if shown.insert(id(&entry), state.clone()).as_ref() == Some(&state) {
             continue;
         }
-        match arguments.output {
-            Format::Table | Format::Wide => {
-                write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
-            }
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&entry)?)?,
-            Format::Yaml => drop(write_rows(out, arguments.output, &[entry])?),
-            // The first rows have the headings.
-            Format::Csv => write_csv_row(out, &entry)?,
+        if !write_next(out, arguments.output, &entry)? {
+            write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
         }
         out.flush()?;
     }
@@ -396,7 +396,7 @@ fn visible(entry: &Entry) -> impl PartialEq + Clone + use<> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -414,6 +414,37 @@ mod tests {
             "spec": {"stream": {"service": "Kinesis", "name": "Orders"}},
             "status": {"conditions": [condition]}});
         serde_json::from_value(resource).unwrap()
+    }
+
+    /// Returns what a watch prints that begins with these resources.
+    async fn watched(format: &str, first: &[DynamicObject]) -> String {
+        let arguments = Program::parse_from(["status", "--watch", "-o", format]).arguments;
+        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
+        let entries: Vec<Entry> = first.iter().map(|object| Entry::of(&Found::of(object.clone()))).collect();
+        let mut out = Vec::new();
+        print_entries(&entries, &scope, &arguments, Timestamp::UNIX_EPOCH, &mut out).unwrap();
+        let changes = futures_util::stream::iter([Ok(changed("Enabling")), Ok(changed("EnablingFailed"))]);
+        print_changes(changes, &scope, &entries, &arguments, &mut out, &mut Vec::new()).await.unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[tokio::test]
+    async fn watch_prints_single_objects_from_the_beginning() {
+        for (first, expected) in [
+            (&[][..], &["Enabling", "EnablingFailed"][..]),
+            (&[changed("Encrypted")], &["Encrypted", "Enabling", "EnablingFailed"]),
+        ] {
+            let json = watched("json", first).await;
+            let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let yaml = watched("yaml", first).await;
+            let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+            for objects in [lines, documents] {
+                let reasons: Vec<&str> = objects.iter().filter_map(|one| one["reason"].as_str()).collect();
+                assert_eq!(reasons, expected, "{json}{yaml}");
+            }
+            let csv = watched("csv", first).await;
+            assert_eq!(csv.lines().count(), 1 + expected.len(), "{csv}");
+        }
     }
 
     #[tokio::test]
