@@ -208,9 +208,7 @@ async fn settings(cluster: &Cluster, arguments: &Arguments) -> OperatorSettings 
             return OperatorSettings::default();
         }
         Err(error) => {
-            notice(format_args!(
-                "The operator's settings are not known, so the plan has no default policy: {error}."
-            ));
+            notice(unread_settings(&error, arguments.default_policy.is_some()));
             return OperatorSettings::default();
         }
     };
@@ -230,9 +228,36 @@ fn names_no_region(resource: &DynamicObject) -> bool {
     stream["arn"].is_null() && stream["region"].is_null()
 }
 
+/// Returns the message about settings that cannot be read, for example by a team, which may not list Deployments.
+fn unread_settings(error: &anyhow::Error, has_default_policy: bool) -> String {
+    let (policy, remedy) = if has_default_policy {
+        ("", "")
+    } else {
+        ("has no default policy and ", " If the operator has a default policy, use --default-policy.")
+    };
+    format!(
+        "The operator's settings are not known, so the plan {policy}assumes that the operator watches all StreamEncryptions: {error}.{remedy}"
+    )
+}
+
 /// Returns the message about a namespace with no Deployment of the operator, or with those of several shards.
 fn unknown_settings(namespace: &str) -> String {
     format!(
         "Namespace {namespace} has no Deployment of the operator, or several (shards), so no default policy is known. If the Deployment is in another namespace, use --operator-namespace; otherwise, use --default-policy if the operator has a default policy."
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_default_policy_is_not_said_to_be_missing() {
+        let error = anyhow::anyhow!("the API server refused the request");
+        for is_given in [false, true] {
+            let text = unread_settings(&error, is_given);
+            assert_eq!(text.contains("the plan has no default policy"), !is_given, "{text}");
+            assert!(text.contains("watches all StreamEncryptions: the API server refused"), "{text}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use simulated_aws::{Clock, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
 use crate::harness::own_cluster;
-use crate::process::{OperatorProcess, eventually};
+use crate::process::{OperatorProcess, eventually, own_account};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -319,6 +319,14 @@ async fn permissions_of_plan(cluster: &TestCluster, shell: &Shell) {
     cluster.kubectl_with_input(&["apply", "-f", "-"], role).await.expect("the ClusterRole");
     let bind = "kubectl create clusterrolebinding team --clusterrole=stream-encryption-plan";
     shell.output(&format!("{bind} --serviceaccount=data:team")).await;
+    // The team may not list Deployments, so it gives the default policy itself.
+    let given = format!("{plan} --default-policy '{}'", own_account());
+    for (line, is_missing) in [(&plan, true), (&given, false)] {
+        let (code, output, errors) = shell.run(line).await;
+        assert_eq!(code, 0, "{output}{errors}");
+        assert!(errors.contains("The operator's settings are not known"), "{errors}");
+        assert_eq!(errors.contains("the plan has no default policy"), is_missing, "{errors}");
+    }
     let plan = shell.json(&plan).await;
     assert_eq!((&plan[0]["refused"], &plan[0]["change"]), (&json!(false), &json!("Unchanged")), "{plan}");
 }
