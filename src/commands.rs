@@ -25,14 +25,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let definitions =
                 crd::definitions().into_iter().map(|(_, definition)| definition_yaml(&definition));
             let documents = definitions.collect::<anyhow::Result<Vec<String>>>()?;
-            print!("{}", documents.join("---\n"));
+            print(&documents.join("---\n"))?;
         }
         Command::Iam { document } => {
             let policy = document.policy()?;
             if let Some(advice) = document.advice(&policy) {
                 let _ = writeln!(io::stderr(), "{advice}");
             }
-            println!("{}", serde_json::to_string_pretty(&policy)?);
+            print(&format!("{}\n", serde_json::to_string_pretty(&policy)?))?;
         }
         Command::Check { url } => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))?;
@@ -67,12 +67,11 @@ fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints the candidates for the last of the words, for kubectl.
-pub fn complete_plugin(words: &[String]) {
+pub fn complete_plugin(words: &[String]) -> anyhow::Result<()> {
     let mut command = PluginArguments::command();
     command.build();
-    for line in plugin::completion::candidates(&command, words) {
-        println!("{line}");
-    }
+    let lines = plugin::completion::candidates(&command, words);
+    print(&format!("{}\n", lines.join("\n")))
 }
 
 /// Runs the kubectl plugin with the arguments of the process, and returns its exit code.
@@ -92,6 +91,16 @@ fn plugin_exit_code(command: plugin::Command) -> ExitCode {
             print_error(&error);
             if error.is::<plugin::UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Prints what a command was run for. As for the verbs of the plugin, a reader that has left, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match printed.context("failed to write to the standard output") {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        printed => printed,
     }
 }
 
@@ -133,8 +142,7 @@ async fn check(url: &str) -> anyhow::Result<()> {
         .with_context(|| format!("no response from {url} within {} s", PATIENCE.as_secs()))?
         .with_context(|| format!("failed to request {url}"))?;
     anyhow::ensure!(status.is_success(), "{url} returned {status}: {words}");
-    println!("{url} returned {status}: {words}");
-    Ok(())
+    print(&format!("{url} returned {status}: {words}\n"))
 }
 
 /// Returns a definition as its file in `crds/` contains it.

@@ -16,6 +16,9 @@
 //! | [`plugin`] | the kubectl plugin: commands for people, which only read |
 //! | [`commands`] | the commands of the program |
 
+// `println!` panics if the standard output is full or closed: write to it, and return the error.
+#![warn(clippy::print_stdout)]
+
 pub mod admin;
 pub mod adopt;
 pub mod aws;

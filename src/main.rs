@@ -13,8 +13,8 @@ fn main() -> ExitCode {
     let ended = match Path::new(&program).file_stem().and_then(|name| name.to_str()) {
         Some(plugin::FILE_NAME) => return commands::plugin_main(),
         Some(plugin::completion::FILE_NAME) => {
-            commands::complete_plugin(&std::env::args().skip(1).collect::<Vec<_>>());
-            return ExitCode::SUCCESS;
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            commands::complete_plugin(&words).map(|()| ExitCode::SUCCESS)
         }
         _ => commands::run(Arguments::parse()),
     };

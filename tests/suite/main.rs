@@ -41,6 +41,7 @@ mod schema;
 mod shards;
 mod simulated_kubernetes;
 mod simulated_requests;
+mod standard_output;
 mod startup;
 mod status_writes;
 mod without_aws;
