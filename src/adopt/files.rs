@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{Account, AwsAccount, KeyArn, StreamArn};
 
-use super::folder::{ExistingManifest, Folder};
+use super::folder::{ExistingManifest, ExistingPolicy, Folder};
 use super::found::FoundEncryption;
 use super::managed::Managed;
 use super::manifests::{self, Options};
@@ -131,7 +131,7 @@ pub fn layout(
     of_namespace.sort_by(|one, other| one.stream.cmp(&other.stream));
     let in_cluster = managed.policies().cloned().unwrap_or_default();
     let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace, &in_cluster)?;
-    layout.files.insert("policy.yaml".to_owned(), policies.join("---\n"));
+    layout.files.insert("policy.yaml".to_owned(), separated(&folder.policies, &policies));
     of_folder.extend(of_namespace);
     of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));
     add_iam(&mut layout, folder, &of_folder, surveyed)?;
@@ -152,6 +152,21 @@ pub fn layout(
         }
     }
     Ok(layout)
+}
+
+/// Returns the documents of a file. The first ones are those that exist, and keep their separators: a formatter that adds
+/// one before the first document would add it again after each run.
+fn separated(existing: &[ExistingPolicy], documents: &[String]) -> String {
+    let mut text = String::new();
+    for (at, document) in documents.iter().enumerate() {
+        text.push_str(match existing.get(at) {
+            Some(policy) => &policy.separator,
+            None if at > 0 => "---\n",
+            None => "",
+        });
+        text.push_str(document);
+    }
+    text
 }
 
 fn is_of(stream: &StreamArn, place: &Place) -> bool {

@@ -55,7 +55,10 @@ pub struct ExistingPolicy {
     pub name: String,
     /// The policy; `None` if the document is none.
     pub spec: Option<StreamEncryptionPolicySpec>,
-    /// The document as it is.
+    /// The line that separates it from what is before it; empty if there is none. The first document of a file may have one:
+    /// formatters add it.
+    pub separator: String,
+    /// The document as it is, without this line.
     pub text: String,
 }
 
@@ -181,20 +184,27 @@ fn is_separator(line: &str) -> bool {
     })
 }
 
-/// Returns the documents of a YAML file, each with its text.
-fn documents(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
+/// A document of a YAML file.
+#[derive(Default)]
+struct Document {
+    separator: String,
+    text: String,
+}
+
+/// Returns the documents of a YAML file.
+fn documents(text: &str) -> Vec<Document> {
+    let mut documents = vec![Document::default()];
     for line in text.split_inclusive('\n') {
         if is_separator(line) {
-            documents.push(String::new());
+            documents.push(Document { separator: line.to_owned(), text: String::new() });
         } else if let Some(document) = documents.last_mut() {
-            document.push_str(line);
+            document.text.push_str(line);
         }
     }
-    documents.retain(|document| !document.trim().is_empty());
-    for document in &mut documents {
-        if !document.ends_with('\n') {
-            document.push('\n');
+    documents.retain(|document| !document.text.trim().is_empty());
+    for Document { text, .. } in &mut documents {
+        if !text.ends_with('\n') {
+            text.push('\n');
         }
     }
     documents
@@ -209,7 +219,7 @@ fn unreadable(file: &Path) -> String {
 
 /// Returns the streams and the content of the manifests of a file; none if it has none of a stream.
 fn manifests_of(file: &Path, text: &str) -> anyhow::Result<Vec<(StreamArn, ExistingManifest)>> {
-    let read = |document: &String| serde_saphyr::from_str(document);
+    let read = |document: &Document| serde_saphyr::from_str(&document.text);
     let objects: Vec<Value> =
         documents(text).iter().map(read).collect::<Result<_, _>>().with_context(|| unreadable(file))?;
     Ok(objects.iter().filter_map(manifest).collect())
@@ -231,13 +241,13 @@ fn manifest(object: &Value) -> Option<(StreamArn, ExistingManifest)> {
     Some((stream, ExistingManifest { path: String::new(), name, namespace, key, mode, resolved: None }))
 }
 
-fn policy(text: String) -> Result<ExistingPolicy, serde_saphyr::Error> {
+fn policy(Document { separator, text }: Document) -> Result<ExistingPolicy, serde_saphyr::Error> {
     let object: Value = serde_saphyr::from_str(&text)?;
     let is_policy = object["kind"] == "StreamEncryptionPolicy";
     let name = object["metadata"]["name"].as_str().filter(|_| is_policy).unwrap_or_default().to_owned();
     let spec = object.get("spec").filter(|_| is_policy).cloned();
     let spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
-    Ok(ExistingPolicy { name, spec, text })
+    Ok(ExistingPolicy { name, spec, separator, text })
 }
 
 #[cfg(test)]
@@ -282,7 +292,8 @@ mod tests {
             ["", "# a note", "kind: StreamEncryption", "kind: Kustomization\nspec: {stream: {arn: x}}", "- a"]
         {
             assert_eq!(manifest_in(other), None, "{other}");
-            assert_eq!(policy(other.to_owned()).unwrap().spec, None, "{other}");
+            let document = Document { text: other.to_owned(), ..Document::default() };
+            assert_eq!(policy(document).unwrap().spec, None, "{other}");
         }
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Folder::read(&folder.path().join("none")).unwrap(), Folder::default());
@@ -353,5 +364,7 @@ mod tests {
         assert_eq!(found, [("a", true), ("b", false), ("", false), ("", false), ("", false)]);
         assert_eq!(read[1].spec, Some(spec));
         assert_eq!(read[2].text, other);
+        let kept: Vec<&str> = read.iter().map(|one| one.separator.as_str()).collect();
+        assert_eq!(kept, [&[""][..], &separators].concat());
     }
 }

@@ -108,6 +108,25 @@ fn file_that_differs_is_overwritten_only_on_request() {
     assert_eq!(written(&folder, &both, &Managed::default(), true)["policy.yaml"], Written::Unchanged);
 }
 
+#[test]
+fn separators_of_a_formatted_policy_file_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks(), orders()], &Managed::default(), false);
+    let path = folder.path().join("policy.yaml");
+    let plain = fs::read_to_string(&path).unwrap();
+    let formatted = format!("---\n{}", plain.replace("---\n", "--- # team A\n"));
+    assert_eq!(formatted.matches("---").count(), 2, "{formatted}");
+    fs::write(&path, &formatted).unwrap();
+    let both = [clicks(), orders()];
+    assert_eq!(written(&folder, &both, &Managed::default(), false)["policy.yaml"], Written::Unchanged);
+    let audit =
+        planned("arn:aws:firehose:us-east-1:111122223333:deliverystream/audit", Ok(ManifestKey::AwsOwned));
+    written(&folder, &[clicks(), orders(), audit], &Managed::default(), true);
+    let extended = fs::read_to_string(&path).unwrap();
+    assert!(extended.starts_with(&formatted), "{extended}");
+    assert_eq!(read(&folder, "policy.yaml").len(), 3, "{extended}");
+}
+
 /// The cluster may be out of reach, so that the stream of an applied and edited manifest counts as unmanaged.
 #[test]
 fn edited_manifest_stays_if_the_cluster_is_unknown() {

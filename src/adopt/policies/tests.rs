@@ -24,7 +24,8 @@ fn folder(documents: &[String]) -> Vec<ExistingPolicy> {
     let policy = |text: &String| {
         let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        ExistingPolicy { name, spec: serde_json::from_value(object["spec"].clone()).ok(), text: text.clone() }
+        let spec = serde_json::from_value(object["spec"].clone()).ok();
+        ExistingPolicy { name, spec, separator: String::new(), text: text.clone() }
     };
     documents.iter().map(policy).collect()
 }
