@@ -1,6 +1,6 @@
 //! The survey: lists the streams of accounts and regions, and describes each of them with its tags.
 //!
-//! All places are surveyed at the same time, each within its own limits of AWS: the rate limiter of [`Aws`] paces every
+//! Many places are surveyed at the same time, each within its own limits of AWS: the rate limiter of [`Aws`] paces every
 //! request. A place that refuses does not affect the others; its problems are part of the result. Every request only
 //! reads.
 
@@ -22,6 +22,9 @@ use super::owners::{Owner, owners};
 use super::progress_file::ProgressFile;
 use crate::aws::Aws;
 
+/// Number of places to survey at the same time. Each has connections of its own, and Linux lets a process open 1,024 files by
+/// default.
+const PLACES: usize = 64;
 /// Number of streams of one service to describe at the same time in a place. More than the requests that the rate limiter
 /// permits in the time of an answer.
 const CONCURRENCY: usize = 16;
@@ -76,7 +79,8 @@ impl Place {
     }
 }
 
-/// Surveys these places. A stream that `progress` knows is not described again, and every other one is added to it.
+/// Surveys these places, and returns them in their order. A stream that `progress` knows is not described again, and every
+/// other one is added to it.
 pub async fn survey(
     aws: &Aws,
     places: &[Place],
@@ -84,20 +88,15 @@ pub async fn survey(
     progress: &ProgressFile,
     observer: &impl Observer,
 ) -> Vec<PlaceSurvey> {
-    let survey = Survey { aws, progress, observer };
-    let of_place = async |place: &Place| {
-        let parts = join_all(services.iter().map(|service| survey.service(place, *service))).await;
-        let mut whole =
-            PlaceSurvey { place: place.clone(), streams: Vec::new(), reused: 0, problems: Vec::new() };
-        for part in parts {
-            whole.streams.extend(part.streams);
-            whole.reused += part.reused;
-            whole.problems.extend(part.problems);
-        }
-        whole.streams.sort_by(|one, other| one.arn.cmp(&other.arn));
-        whole
-    };
-    join_all(places.iter().map(of_place)).await
+    let survey = &Survey { aws, progress, observer };
+    let numbered = places.iter().enumerate();
+    let surveys =
+        numbered.map(|(number, place)| async move { (number, survey.place(place, services).await) });
+    // In any order: a place with many streams must not keep others waiting.
+    let mut surveys: Vec<(usize, PlaceSurvey)> =
+        stream::iter(surveys).buffer_unordered(PLACES).collect().await;
+    surveys.sort_by_key(|(number, _)| *number);
+    surveys.into_iter().map(|(_, survey)| survey).collect()
 }
 
 struct Survey<'a, O> {
@@ -159,6 +158,19 @@ enum Outcome {
 }
 
 impl<O: Observer> Survey<'_, O> {
+    async fn place(&self, place: &Place, services: &[Service]) -> PlaceSurvey {
+        let parts = join_all(services.iter().map(|service| self.service(place, *service))).await;
+        let mut whole =
+            PlaceSurvey { place: place.clone(), streams: Vec::new(), reused: 0, problems: Vec::new() };
+        for part in parts {
+            whole.streams.extend(part.streams);
+            whole.reused += part.reused;
+            whole.problems.extend(part.problems);
+        }
+        whole.streams.sort_by(|one, other| one.arn.cmp(&other.arn));
+        whole
+    }
+
     async fn service(&self, place: &Place, service: Service) -> Part {
         let mut part = Part::default();
         let listed = self.aws.list_streams(service, &place.account, &place.region, &place.principal()).await;

@@ -1,6 +1,6 @@
 //! The survey in virtual time: its duration, AWS's limits, an interruption, and refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -35,6 +35,13 @@ fn describes(aws: &VirtualAws) -> BTreeMap<(SimulatedService, String, String), u
     counts
 }
 
+/// Returns the regions whose Firehose streams were listed.
+fn listed(aws: &VirtualAws) -> BTreeSet<String> {
+    let world = aws.world();
+    let lists = world.calls().iter().filter(|call| call.operation == "ListDeliveryStreams");
+    lists.map(|call| call.region.clone()).collect()
+}
+
 fn is_none_throttled(aws: &VirtualAws) -> bool {
     aws.world().calls().iter().all(|call| call.outcome == "OK")
 }
@@ -67,6 +74,27 @@ async fn regions_are_surveyed_at_the_same_time() {
     assert!(surveys.iter().all(|survey| survey.streams.len() == 50 && survey.problems.is_empty()));
     assert!(is_none_throttled(&aws));
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+/// With ten regions of 60 accounts, the connections of all at once would be more than the files that a process may open.
+#[tokio::test(start_paused = true)]
+async fn many_places_are_surveyed_64_at_a_time_in_their_order() {
+    let aws = VirtualAws::start();
+    let regions: Vec<String> = (1..=80).map(|number| format!("eu-test-{number}")).collect();
+    // The first places take the longest, and none is done at once.
+    let streams: Vec<usize> = (0..80).map(|number| 6 - number / 20).collect();
+    for (region, count) in regions.iter().zip(&streams) {
+        aws.plant(SimulatedService::Firehose, region, *count);
+    }
+    let names: Vec<&str> = regions.iter().map(String::as_str).collect();
+    let begun = timeout(Duration::from_millis(1), survey_of(&aws, &names)).await;
+    assert!(begun.is_err(), "a place takes longer than 1 ms");
+    assert_eq!(listed(&aws).len(), 64);
+    let surveys = survey_of(&aws, &names).await;
+    let surveyed: Vec<String> = surveys.iter().map(|survey| survey.place.region.to_string()).collect();
+    assert_eq!(surveyed, regions);
+    assert_eq!(surveys.iter().map(|survey| survey.streams.len()).collect::<Vec<_>>(), streams);
+    assert_eq!(listed(&aws).len(), 80);
 }
 
 #[tokio::test(start_paused = true)]
