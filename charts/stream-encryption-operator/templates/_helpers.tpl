@@ -147,7 +147,7 @@ app.kubernetes.io/name: {{ printf "%s-test" (include "stream-encryption-operator
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* The end of an alert's description: at most ten resources, by a query in quotes, if kube-state-metrics exports them. */}}
+{{/* The end of an alert's description: at most ten resources, by a query, if kube-state-metrics exports them. In the query, %[1]q is the cluster of the alert, and %[2]q its reason; without the label, an empty text. */}}
 {{- define "stream-encryption-operator.named" -}}
-{{- printf `{{ with query %s }} Resources (at most 10): {{ range $index, $one := . }}{{ if $index }}, {{ end }}{{ $one.Labels.namespace }}/{{ $one.Labels.name }}{{ end }}.{{ end }}` . }}
+{{- printf `{{ with query (printf %q (index $labels "cluster") (index $labels "reason")) }} Resources (at most 10): {{ range $index, $one := . }}{{ if $index }}, {{ end }}{{ $one.Labels.namespace }}/{{ $one.Labels.name }}{{ end }}.{{ end }}` . }}
 {{- end }}

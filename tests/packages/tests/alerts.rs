@@ -70,12 +70,22 @@ async fn alerts_of_a_release_are_about_its_own_service() {
     run_promtool(&["check", "rules", "rules.yaml"], folder_with(&file).path()).await.expect("good rules");
 }
 
+/// Returns a file of promtool's tests.
+fn alert_tests(file: &str) -> String {
+    text(&format!("tests/packages/rules/{file}.test.yaml")).replace("RUNBOOKS", RUNBOOKS)
+}
+
+/// Runs these tests on a rule file.
+async fn tested(rules: &Value, tests: &str) -> anyhow::Result<String> {
+    let folder = folder_with(rules);
+    fs::write(folder.path().join("test.yaml"), tests).expect("it is written");
+    run_promtool(&["test", "rules", "test.yaml"], folder.path()).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_only_when_due() {
-    let folder = folder_with(&rule_file(json!({})).await);
-    let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
-    fs::write(folder.path().join("test.yaml"), &tests).expect("it is written");
-    run_promtool(&["test", "rules", "test.yaml"], folder.path()).await.expect("the tests pass");
+    let tests = alert_tests("alerts");
+    tested(&rule_file(json!({})).await, &tests).await.expect("the tests pass");
     for alert in alerts().await {
         let name = word(&alert["alert"]);
         assert!(tests.contains(&format!("{RUNBOOKS}/{name}.md")), "no test lets {name} fire");
@@ -83,12 +93,26 @@ async fn alerts_fire_only_when_due() {
     }
 }
 
+/// One Prometheus or ruler may have the metrics of several clusters.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_of_two_clusters_do_not_affect_each_other() {
+    let file = rule_file(json!({})).await;
+    tested(&file, &alert_tests("clusters")).await.expect("the tests pass");
+    for rule in file["groups"][0]["rules"].as_array().expect("rules") {
+        let whole = rule.to_string();
+        for part in ["by (", "on ("] {
+            let all = whole.matches(part).count();
+            let split = whole.matches(&format!("{part}cluster, namespace")).count();
+            assert_eq!(all, split, "each {part:?} has the cluster: {rule}");
+        }
+        assert!(word(&rule["expr"]).contains("by (cluster, namespace"), "{rule}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alert_tests_fail_on_modified_rules() {
-    let folder = folder_with(&rule_file(json!({"prometheusRule": {"plaintextSeconds": 7200}})).await);
-    let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
-    fs::write(folder.path().join("test.yaml"), tests).expect("it is written");
-    let error = run_promtool(&["test", "rules", "test.yaml"], folder.path()).await.expect_err("they fail");
+    let file = rule_file(json!({"prometheusRule": {"plaintextSeconds": 7200}})).await;
+    let error = tested(&file, &alert_tests("alerts")).await.expect_err("they fail");
     assert!(format!("{error:#}").contains("StreamEncryptionPlaintext"), "{error:#}");
 }
 

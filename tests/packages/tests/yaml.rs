@@ -11,7 +11,7 @@ use crate::stage::would_take;
 /// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests,
 /// of promtool and of kube-state-metrics. Another test passes each of them to its program, except for that of Artifact Hub.
 /// `events.rs` reads the templates of `CloudFormation`, whose program is AWS.
-const INPUTS: [&str; 11] = [
+const INPUTS: [&str; 12] = [
     "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
@@ -20,6 +20,7 @@ const INPUTS: [&str; 11] = [
     "health_test.yaml",
     "action_test.yaml",
     "alerts.test.yaml",
+    "clusters.test.yaml",
     "kube-state-metrics.yaml",
     "cloudformation.yaml",
     "cloudformation-spoke.yaml",
