@@ -91,6 +91,30 @@ async fn queries_select_chosen_cluster_and_namespace() {
     }
 }
 
+/// The leader of each shard exports its own counts, so a maximum would hide all but one.
+#[tokio::test(flavor = "multi_thread")]
+async fn panels_add_the_counts_of_all_shards() {
+    let queries = queries(&dashboard().await);
+    for count in [
+        "plaintext_streams",
+        "unusable_keys",
+        "aws_event_regions",
+        "resources",
+        "streams",
+        "rate_limiter_waiting",
+    ] {
+        let metric = format!("{}{count}", PREFIXES[0]);
+        let mut shown = 0;
+        for (title, query) in &queries {
+            if promql::names(query).contains(&metric) {
+                assert!(query.starts_with("sum by ("), "{title}: {query}");
+                shown += 1;
+            }
+        }
+        assert!(shown > 0, "no panel shows {metric}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn links_lead_to_existing_pages_and_alert_list() {
     const REPOSITORY: &str =
