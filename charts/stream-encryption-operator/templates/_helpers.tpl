@@ -1,5 +1,18 @@
 {{/* Names, labels and rules that more than one template uses. */}}
 
+{{/* Helm deletes the defaults of a section that is left empty, as by `aws:` alone. A template that reads one of them would fail without a useful message. */}}
+{{- define "stream-encryption-operator.checkSections" -}}
+{{- range list "global" "image" "aws" "aws.credentials" "leaderElection" "defaultPolicy" "admissionPolicy" "events" "log" "crds" "serviceAccount" "rbac" "podDisruptionBudget" "metrics" "metrics.listen" "metrics.service" "serviceMonitor" "prometheusRule" "grafanaDashboard" "kubeStateMetrics" "kubeStateMetrics.configMap" "networkPolicy" }}
+{{- $section := $.Values }}
+{{- range splitList "." . }}
+{{- $section = get $section . }}
+{{- end }}
+{{- if not (kindIs "map" $section) }}
+{{- fail (printf "%s is empty: set a value below it, or remove it, so that its defaults apply" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "stream-encryption-operator.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
@@ -87,7 +100,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* The chart's own pull secrets and those of the parent chart, each once. A parent chart may give names alone. */}}
 {{- define "stream-encryption-operator.imagePullSecrets" -}}
 {{- $names := list }}
-{{- range concat .Values.imagePullSecrets (.Values.global.imagePullSecrets | default list) }}
+{{- range concat (.Values.imagePullSecrets | default list) (.Values.global.imagePullSecrets | default list) }}
 {{- if kindIs "string" . }}
 {{- $names = append $names . }}
 {{- else }}

@@ -184,6 +184,8 @@ async fn dns_and_host_network_follow_values() {
     let host = pod(json!({"hostNetwork": true})).await;
     assert_eq!((&host["hostNetwork"], &host["dnsPolicy"]), (&json!(true), &json!("ClusterFirstWithHostNet")));
     assert_eq!(pod(json!({"hostNetwork": true, "dnsPolicy": "Default"})).await["dnsPolicy"], "Default");
+    // Helm deletes the default of a value that is left empty.
+    assert_eq!(pod(json!({"hostNetwork": null})).await["hostNetwork"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

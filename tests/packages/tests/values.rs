@@ -1,8 +1,11 @@
 //! Tests the chart's values: mistakes are rejected, and every accepted value is documented.
 
-use packages::objects::render;
+use packages::objects::{of_kind, render, rendered};
 use packages::{CHART, kept, text, values};
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
+
+use crate::conventions::everything;
 
 /// A value that a parent chart passes down; this chart neither uses nor documents it.
 const OF_A_PARENT: &str = "enabled";
@@ -216,6 +219,58 @@ async fn contradicting_values_are_rejected() {
         let error = format!("{:#}", render(&values).await.expect_err("it is refused"));
         assert!(error.contains(words), "{values}: {error}");
     }
+}
+
+/// Collects the path of every map and of every list in `values.yaml`.
+fn maps_and_lists(path: &[String], value: &Value, found: &mut Vec<Vec<String>>) {
+    if !path.is_empty() && (value.is_object() || value.is_array()) {
+        found.push(path.to_vec());
+    }
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        maps_and_lists(&[path, std::slice::from_ref(key)].concat(), inner, found);
+    }
+}
+
+/// Helm deletes the default of a value that is left empty, before the schema could refuse it.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_left_empty_render_or_are_refused_by_the_chart() {
+    let mut places = Vec::new();
+    maps_and_lists(&[], &defaults(), &mut places);
+    assert!(places.len() > 60, "{places:?}");
+    // Helm needs most of this time to start, so some run at a time.
+    for some in places.chunks(4) {
+        let mut runs = JoinSet::new();
+        for place in some {
+            let mut values = everything();
+            *place.iter().fold(&mut values, |inner, key| &mut inner[key]) = Value::Null;
+            let place = place.join(".");
+            runs.spawn(async move { (place, render(&values).await) });
+        }
+        for (place, outcome) in runs.join_all().await {
+            if let Err(error) = outcome {
+                let error = format!("{error:#}");
+                // Helm begins the message of a template's `fail` with these words.
+                let is_message = error.contains("execution error at (") && error.contains(&place);
+                assert!(is_message, "{place}: {error}");
+            }
+        }
+    }
+}
+
+/// A rule without ports allows every port, and a CEL expression cannot count the elements of null.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_left_empty_do_not_weaken_network_or_admission_policy() {
+    let values = json!({"networkPolicy": {"enabled": true, "egressPorts": null}});
+    let error = format!("{:#}", rendered(&values).await.expect_err("it is refused"));
+    assert!(error.contains("networkPolicy.egressPorts must not be empty"), "{error}");
+    rendered(&json!({"networkPolicy": {"egressPorts": null}})).await.expect("there is no policy");
+
+    let values = json!({"admissionPolicy": {"enabled": true, "accounts": null}});
+    let objects = rendered(&values).await.expect("it renders");
+    let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
+    let variables = policies.flat_map(|policy| policy["spec"]["variables"].as_array().expect("variables"));
+    let accounts: Vec<_> = variables.filter(|variable| variable["name"] == "accounts").collect();
+    assert_eq!(accounts, [&json!({"name": "accounts", "expression": "[]"})]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
