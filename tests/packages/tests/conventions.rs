@@ -291,6 +291,19 @@ async fn service_monitor_follows_values() {
     assert_eq!(before["metadata"]["namespace"], NAMESPACE);
 }
 
+/// The Prometheus Operator ignores a `ServiceMonitor` whose timeout is longer than its interval.
+#[tokio::test(flavor = "multi_thread")]
+async fn service_monitor_has_a_scrape_timeout_only_if_set() {
+    let endpoint = async |mut values: Value| {
+        values["enabled"] = json!(true);
+        let objects = chart(json!({"serviceMonitor": values})).await;
+        only(&objects, "ServiceMonitor")["spec"]["endpoints"][0].clone()
+    };
+    let short = endpoint(json!({"interval": "5s"})).await;
+    assert_eq!((&short["interval"], &short["scrapeTimeout"]), (&json!("5s"), &Value::Null));
+    assert_eq!(endpoint(json!({"scrapeTimeout": "4s"})).await["scrapeTimeout"], "4s");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_has_given_labels_and_namespace() {
     let values = json!({"enabled": true, "namespace": "monitoring", "extraLabels": {"folder": "aws"}});

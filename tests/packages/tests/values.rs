@@ -116,6 +116,7 @@ async fn invalid_values_are_rejected() {
         ("metrics.service.port", json!(65536)),
         ("podDisruptionBudget.minAvailable", json!("half")),
         ("serviceMonitor.interval", json!("half a minute")),
+        ("serviceMonitor.scrapeTimeout", json!("10")),
         ("prometheusRule.callsLeft", json!(26)),
         ("prometheusRule.runbookBaseUrl", json!("runbooks/")),
         ("grafanaDashboard.docsBaseUrl", json!("docs/")),
