@@ -242,6 +242,25 @@ async fn namespaces_are_texts_whatever_their_names() {
     assert_eq!(names.map(|rule| rule["resourceNames"].clone()).collect::<Vec<_>>(), [json!(watched)]);
 }
 
+/// YAML reads such names as numbers, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_other_objects_are_texts_if_they_are_numbers() {
+    let values = json!({
+        "aws": {"credentials": {"secretName": "123", "secretKey": "1e3"}}, "priorityClassName": "0",
+        "imagePullSecrets": [{"name": "111122223333"}], "global": {"imagePullSecrets": ["0123"]},
+        "serviceAccount": {"create": false, "name": "1e3"},
+    });
+    let objects = chart(values).await;
+    let pod = &only(&objects, "Deployment")["spec"]["template"]["spec"];
+    let secret = json!({"secretName": "123", "items": [{"key": "1e3", "path": "1e3"}]});
+    assert_eq!(pod["volumes"][0]["secret"], secret);
+    assert_eq!(pod["priorityClassName"], "0");
+    for pod in [pod, &only(&objects, "Pod")["spec"]] {
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "111122223333"}, {"name": "0123"}]));
+        assert_eq!(pod["serviceAccountName"], "1e3");
+    }
+}
+
 /// A Service cannot have such a name, or YAML reads it as another value.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_no_names_are_refused() {
