@@ -1,5 +1,7 @@
 //! Tests the pods: their permissions on the node, and the environment of the operator.
 
+use std::net::SocketAddr;
+
 use packages::objects::{NAMESPACE, only, word};
 use serde_json::{Value, json};
 
@@ -72,6 +74,15 @@ async fn environment_has_pod_listen_address_and_leader_election() {
     let elsewhere = json!({"metrics": {"listen": {"address": "[::]", "port": 9090}}, "leaderElection": {"enabled": false}});
     let told = environment(elsewhere).await;
     assert_eq!((told["LISTEN"].as_str(), told["LEADER_ELECTION"].as_str()), ("[::]:9090", "false"));
+}
+
+/// The operator parses the variable as a socket address, and exits if it is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_listen_addresses_are_socket_addresses() {
+    for address in ["0.0.0.0", "127.0.0.1", "[::]", "[2001:db8::1]", "[::ffff:10.0.0.1]"] {
+        let told = environment(json!({"metrics": {"listen": {"address": address}}})).await;
+        assert!(told["LISTEN"].parse::<SocketAddr>().is_ok(), "{}", told["LISTEN"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
