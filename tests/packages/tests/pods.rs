@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use packages::objects::{NAMESPACE, only, word};
+use packages::objects::{NAMESPACE, only, rendered, word};
+use packages::text;
 use serde_json::{Value, json};
 
 use crate::stage::{chart, cluster};
@@ -113,20 +114,44 @@ async fn event_queue_is_set_only_on_request() {
     assert_eq!(names.map(|name| told[name].as_str()), [QUEUE, "3600"]);
 }
 
+/// Returns values with which the chart sets every variable.
+fn every_variable() -> Value {
+    json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"},
+                   "requestLimits": [{"operation": "kms:DescribeKey", "requestsPerSecond": 50}]},
+           "events": {"queueUrl": QUEUE}, "installScope": "namespace", "watchLabelSelector": "shard=a"})
+}
+
 /// The operator rejects an invalid value of a variable that it knows, so only an unknown name could go
 /// unnoticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variable_is_read_by_operator() {
-    let settings = packages::text("src/settings.rs");
+    let settings = text("src/settings.rs");
     // These are read by the AWS SDK.
     let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
-    let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
-                        "events": {"queueUrl": QUEUE}, "installScope": "namespace", "watchLabelSelector": "shard=a"});
-    let told = environment(values).await;
+    let told = environment(every_variable()).await;
     assert!(told.len() > 12, "{told:?}");
     for name in told.keys().filter(|name| !elsewhere.contains(&name.as_str())) {
         assert!(settings.contains(&format!("env = \"{name}\"")), "src/settings.rs reads no {name}");
     }
+}
+
+/// A server-side apply refuses a container that has a variable twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn extra_variables_that_the_chart_sets_are_refused() {
+    let mut values = every_variable();
+    let told = environment(values.clone()).await;
+    values["extraEnv"] = told.keys().map(|name| json!({"name": name, "value": "a"})).collect();
+    let error = format!("{:#}", rendered(&values).await.expect_err("they are refused"));
+    let page = text("docs/settings.md");
+    for name in told.keys() {
+        let row = page.lines().find(|line| line.contains(&format!(" | `{name}` | "))).expect(name);
+        // The first cell names the value of the chart, if there is one.
+        let value = row.split('|').nth(1).and_then(|cell| cell.split('`').nth(1));
+        let expected = value.map_or_else(|| name.clone(), |value| format!("{name} (set {value}"));
+        assert!(error.contains(&expected), "{expected}: {error}");
+    }
+    let region = json!([{"name": "AWS_REGION", "value": "eu-west-1"}]);
+    assert_eq!(environment(json!({"extraEnv": region})).await["AWS_REGION"], "eu-west-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,6 +200,10 @@ async fn contradicting_values_are_rejected() {
             "must not use the name a twice",
         ),
         (
+            json!({"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}),
+            "extraEnv must not contain A twice",
+        ),
+        (
             json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}),
             "networkPolicy.enabled has no effect with hostNetwork",
         ),
