@@ -129,6 +129,7 @@ async fn invalid_values_are_rejected() {
         ("tolerations", json!({})),
         ("networkPolicy.egressPorts", json!([])),
         ("fullnameOverride", json!("Capitals")),
+        ("fullnameOverride", json!("a".repeat(53))),
         ("namespaceOverride", json!("Capitals")),
         ("global.imageRegistry", json!("https://registry.test")),
         ("global.imageRegistry", json!("registry.test/")),
