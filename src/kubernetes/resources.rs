@@ -188,7 +188,7 @@ mod tests {
             let (namespace, resource) = (namespace.clone(), forbidden.clone());
             let answer = async move |uri: Uri| {
                 let answer = if uri.path() == "/api/v1/namespaces/data" { namespace } else { resource };
-                let code = answer["code"].as_u64().map_or(200, |code| code as u16);
+                let code = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
                 (StatusCode::from_u16(code).unwrap(), answer.to_string())
             };
             let client = Client::new(Router::new().fallback(answer), "default");

@@ -117,7 +117,7 @@ impl StoredLease {
             ("POST", None) => self.write(Some(body["spec"].clone())),
             ("GET" | "PATCH", None) => return failure(404, "NotFound"),
             ("GET", spec) => self.spec = spec,
-            ("PATCH", Some(mut spec)) if body["metadata"]["resourceVersion"] == self.version.to_string() => {
+            ("PATCH", Some(mut spec)) if body["metadata"]["resourceVersion"] == *self.version.to_string() => {
                 // As a merge patch.
                 for (field, value) in body["spec"].as_object().unwrap() {
                     spec[field] = value.clone();
