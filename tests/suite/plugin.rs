@@ -118,12 +118,14 @@ async fn samples_installed(cluster: &TestCluster, account: &Path) -> (SimulatedA
     (aws, operator)
 }
 
-/// Replaces what differs in each run: times, ages, ports; and the widths of columns, which depend on them.
+/// Replaces what differs in each run or on each machine: times, ages, ports and the patch version of Kubernetes; and the widths
+/// of columns, which depend on them.
 fn comparable(output: &str) -> String {
     let patterns = [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
         (r"\b(in )?(\d+[dhms]){1,2}( ago)?\b", "AGE"),
         (r"127\.0\.0\.1:\d+", "HOST"),
+        (r"\bv1\.\d+\.\d+\S*", "VERSION"),
         (r" +", " "),
     ];
     patterns.iter().fold(output.to_owned(), |text, (pattern, word)| {
