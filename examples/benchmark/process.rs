@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use simulated_aws::MACHINE_VARIABLES;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 
@@ -45,11 +46,12 @@ impl Operator {
         let log = stage.account.with_extension("log");
         let program = scenario.operator.clone().map_or_else(std::env::current_exe, Ok)?;
         let drift_interval = scenario.drift_interval().as_secs().to_string();
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        for name in MACHINE_VARIABLES {
+            command.env_remove(name);
+        }
+        let process = command
             .arg("run")
-            // The machine may have its own.
-            .env_remove("AWS_CA_BUNDLE")
-            .env_remove("AWS_PROFILE")
             .env("KUBECONFIG", &stage.account)
             .env("AWS_ENDPOINT_URL", stage.aws.url())
             .env("AWS_REGION", "eu-west-1")

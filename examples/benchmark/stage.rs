@@ -72,7 +72,10 @@ impl Stage {
         cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await?;
         let account = cluster.service_account_kubeconfig(OPERATOR.0, OPERATOR.1).await?;
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // kube would use the machine's proxy, although the API server is on this machine.
+        config.proxy_url = None;
         let client = Client::try_from(config)?;
         Ok(Self { cluster, aws, client, account, change: change.unsigned_abs(), queue, streams })
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use simulated_aws::{Clock, SimulatedAws, samples};
+use simulated_aws::{Clock, MACHINE_VARIABLES, SimulatedAws, samples};
 use stream_encryption_operator::plugin;
 use test_cluster::TestCluster;
 
@@ -53,7 +53,10 @@ impl Stage {
             .await?;
         let operator = Operator::start(&account, &aws.url())?;
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // kube would use the machine's proxy, although the API server is on this machine.
+        config.proxy_url = None;
         Ok(Self { client: Client::try_from(config)?, cluster, aws, operator })
     }
 
@@ -115,7 +118,11 @@ impl Operator {
     /// Starts this program again, configured by a KUBECONFIG and AWS's standard environment variables.
     fn start(kubeconfig: &Path, aws: &str) -> anyhow::Result<Self> {
         let log = kubeconfig.with_extension("log");
-        let process = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        for name in MACHINE_VARIABLES {
+            command.env_remove(name);
+        }
+        let process = command
             .arg("run")
             .env("KUBECONFIG", kubeconfig)
             .env("AWS_ENDPOINT_URL", aws)

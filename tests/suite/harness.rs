@@ -76,11 +76,7 @@ pub(crate) type Word = (Option<EncryptionStatus>, String);
 pub(crate) async fn cluster() -> &'static TestCluster {
     static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     let cluster = test_cluster::shared().await.expect("a test cluster");
-    INSTALLED
-        .get_or_init(async || {
-            install(cluster).await;
-        })
-        .await;
+    INSTALLED.get_or_init(|| install(cluster)).await;
     cluster
 }
 
@@ -113,10 +109,13 @@ pub(crate) async fn client(kubeconfig: &std::path::Path) -> Client {
     Client::try_from(config(kubeconfig).await).expect("a client")
 }
 
-async fn config(kubeconfig: &std::path::Path) -> kube::Config {
+pub(crate) async fn config(kubeconfig: &std::path::Path) -> kube::Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    config.expect("a configuration")
+    let mut config = config.expect("a configuration");
+    // kube would use the machine's proxy, although the API server is on this machine.
+    config.proxy_url = None;
+    config
 }
 
 /// The user who may edit a namespace that [`fresh_namespace`] created. The user is not an administrator and
@@ -170,13 +169,15 @@ pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
     namespace
 }
 
-/// The SDK configuration for an endpoint, with arbitrary credentials, dated by the machine's clock.
+/// The SDK configuration for an endpoint without TLS, with arbitrary credentials, dated by the machine's clock, and without the
+/// machine's proxy.
 pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
     let credentials = Credentials::new(access_key, "not-a-secret", None, None, "harness");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(aws_config::Region::new(REGION))
         .endpoint_url(url)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .retry_config(aws_config::retry::RetryConfig::disabled())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use simulated_aws::world::{PlantedStream, Service};
-use simulated_aws::{Clock, SimulatedAws, samples};
+use simulated_aws::{Clock, MACHINE_VARIABLES, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
 use crate::harness::own_cluster;
@@ -48,6 +48,9 @@ impl Shell {
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{}:{path}", self.folder.display(), self.kubectl.display());
         let mut command = tokio::process::Command::new("sh");
+        for name in MACHINE_VARIABLES {
+            command.env_remove(name);
+        }
         command
             .args(["-c", line])
             .current_dir(&self.folder)

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use jsonpath_rust::JsonPath as _;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Settings, World};
-use simulated_aws::{Clock, SimulatedAws};
+use simulated_aws::{Clock, MACHINE_VARIABLES, SimulatedAws};
 use stream_encryption_api::FINALIZER;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
@@ -38,10 +38,12 @@ impl OperatorProcess {
         namespace: &str,
         environment: &[(&str, &str)],
     ) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"));
+        for name in MACHINE_VARIABLES {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("run")
-            // The machine may have its own.
-            .env_remove("AWS_CA_BUNDLE")
             .env("KUBECONFIG", kubeconfig)
             .env("WATCH_NAMESPACE", namespace)
             .env("POD_NAMESPACE", namespace)

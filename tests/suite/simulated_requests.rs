@@ -386,12 +386,13 @@ async fn over_http(aws: &Aws, now: Timestamp, ask: &Ask) -> Told {
     }
 }
 
-/// Returns the SDKs' configuration. All adapters share its HTTP client.
+/// Returns the SDKs' configuration. All adapters share its HTTP client, which does not use the machine's proxy.
 async fn sdk(url: &str) -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, "not-a-secret", None, None, "real-adapters");
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(aws_config::Region::new(REGION))
         .endpoint_url(url)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .retry_config(aws_config::retry::RetryConfig::disabled())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()

@@ -23,3 +23,18 @@ pub mod world;
 
 pub use http::{Clock, SimulatedAws};
 pub use world::{Caller, Fault, PlantedKey, PlantedStream, Request, Rule, Service, Settings, World};
+
+/// Variables that a machine may have for programs of its own, such as those of a proxy, which cannot reach this server. They
+/// are removed from the environment of each program that is to use it.
+pub const MACHINE_VARIABLES: [&str; 10] = [
+    "AWS_CA_BUNDLE",
+    "AWS_PROFILE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+];

@@ -81,10 +81,11 @@ fn documented_commands_print_documented_output() {
                 assert!(up, "the program listens");
             }
             "sh" => {
-                let output = Command::new("sh")
-                    .args(["-e", "-c", &here(content)])
-                    .output()
-                    .expect("a shell with curl");
+                let mut shell = Command::new("sh");
+                for name in simulated_aws::MACHINE_VARIABLES {
+                    shell.env_remove(name);
+                }
+                let output = shell.args(["-e", "-c", &here(content)]).output().expect("a shell with curl");
                 printed = String::from_utf8_lossy(&output.stdout).into_owned();
                 let complaint = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{content}\n{printed}\n{complaint}");

@@ -12,7 +12,6 @@ use hyper::Method;
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use test_cluster::TestCluster;
 use tokio::net::TcpListener;
@@ -218,9 +217,7 @@ impl Drop for Proxy {
 /// Returns a client that does not retry: kube's own retries would hide responses from the operator.
 pub(crate) async fn unhurried_client(kubeconfig: &Path) -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let mut config = config.expect("a configuration");
+    let mut config = crate::harness::config(kubeconfig).await;
     config.default_retry = false;
     Client::try_from(config).expect("a client")
 }
