@@ -2,8 +2,8 @@
 //! with UPDATING).
 //!
 //! This module installs each emulator once from its package registry into a cache, starts it on loopback, and
-//! ends it with its owner, even if the owner panics or is killed. If Python or node is missing, it prints one
-//! line and returns `None`. An emulator must never listen on any other address than 127.0.0.1.
+//! ends it with its owner, even if the owner panics or is killed. If Python or node is missing, or if the installation
+//! fails, it prints why and returns `None`. An emulator must never listen on any other address than 127.0.0.1.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -28,13 +28,13 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Installs moto on first use, and starts it; `None` if there is no python3.
+    /// Installs moto on first use, and starts it; `None` if there is no python3, or if moto cannot be installed.
     pub async fn start() -> anyhow::Result<Option<Moto>> {
         if !exists("python3") {
             println!("no python3: moto is not started, tests against it are skipped");
             return Ok(None);
         }
-        let venv = tokio::task::spawn_blocking(install_moto).await??;
+        let Some(venv) = installed("moto", install_moto).await? else { return Ok(None) };
         let process = Process::start("/moto-api/", |ports| {
             let mut command = watched(&venv.join("bin/python"));
             command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &ports[0].to_string()]);
@@ -57,14 +57,14 @@ pub struct KinesisLocal {
 }
 
 impl KinesisLocal {
-    /// Installs kinesis-local on first use, and starts it; `None` if there is no node or npm. `update` is the duration
-    /// of UPDATING after Start and Stop, and of CREATING after Create.
+    /// Installs kinesis-local on first use, and starts it; `None` if there is no node or npm, or if kinesis-local cannot be
+    /// installed. `update` is the duration of UPDATING after Start and Stop, and of CREATING after Create.
     pub async fn start(update: Duration) -> anyhow::Result<Option<KinesisLocal>> {
         if let Some(missing) = ["node", "npm"].into_iter().find(|program| !exists(program)) {
             println!("no {missing}: kinesis-local is not started, tests against it are skipped");
             return Ok(None);
         }
-        let folder = tokio::task::spawn_blocking(install_kinesis_local).await??;
+        let Some(folder) = installed("kinesis-local", install_kinesis_local).await? else { return Ok(None) };
         let process = Process::start("/healthcheck", |ports| {
             let package = folder.join("node_modules/kinesis-local");
             let update = format!("{}ms", update.as_millis());
@@ -177,6 +177,18 @@ fn cache() -> anyhow::Result<PathBuf> {
         .context("no place for the emulators: set STREAM_ENCRYPTION_CACHE to a folder")?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
+}
+
+/// Returns the folder of an emulator. `None` if it cannot be installed: neither a Python without venv nor a package registry
+/// that cannot be reached is a defect of the operator.
+async fn installed(name: &str, install: fn() -> anyhow::Result<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    Ok(match tokio::task::spawn_blocking(install).await? {
+        Ok(folder) => Some(folder),
+        Err(error) => {
+            println!("{name} is not installed, tests against it are skipped: {error:#}");
+            None
+        }
+    })
 }
 
 fn install_moto() -> anyhow::Result<PathBuf> {
