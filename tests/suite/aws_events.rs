@@ -1,6 +1,8 @@
 //! AWS's events, with the operator's process, the real API server, and the queue of the simulated AWS: what others did
 //! is found without a check for drift, the calls of others count, and forged messages do no harm.
 
+use std::time::Instant;
+
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::SimulatedAws;
@@ -146,6 +148,7 @@ async fn forged_messages_cost_no_call_and_delay_no_change() {
     place.ask_for_encryption().await;
     place.until_it_is_encrypted().await;
     let (starts, describes) = (with_events.requests(START), with_events.requests(DESCRIBE));
+    let begin = Instant::now();
     operator.kill();
     {
         let now = place.aws.now();
@@ -162,9 +165,13 @@ async fn forged_messages_cost_no_call_and_delay_no_change() {
     assert_eq!(with_events.requests(START), starts + 1, "the Start of the new stream alone");
     let ready = field(place.cluster, &place.namespace, "orders", "{.status.calls.limit}").await;
     assert_eq!(ready, "20", "calls that AWS cannot have accepted do not count");
-    // The restart describes each stream once; the forged events of one stream share their Describes.
+    // The restart describes each stream once, and the new stream is described around its Start. The forged events of one
+    // stream share their Describes, which are checks for drift: at most two per second, half of AWS's limit. So there are
+    // the more of them the longer a busy machine takes for the queue.
     let more = with_events.requests(DESCRIBE) - describes;
-    assert!(more < 100, "{more} Describes");
+    let took = begin.elapsed();
+    let most = 2 * usize::try_from(took.as_secs()).expect("a number of seconds") + 10;
+    assert!(more <= most, "{more} Describes in {took:?}");
 }
 
 /// A message as a forger would send it: of a managed stream, of another one, or invalid.

@@ -1,7 +1,7 @@
 //! Tests installation by Helm and by kubectl, upgrade, rollback, uninstallation and reinstallation: streams
 //! are encrypted, and no state is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use node::commands::{apply, eventually, helm, kubectl, this_helm, try_kubectl};
 use node::stage::{OPERATOR, Stage, name_services, streams};
@@ -18,7 +18,6 @@ async fn helm_install_runs_restricted_pods_and_encrypts_samples() {
     let took = begin.elapsed();
     assert_eq!(ready_pods().await, "2");
     println!("two pods are ready {:.1} s after `helm install`", took.as_secs_f64());
-    assert!(took < Duration::from_secs(15), "{took:?}");
     stage.samples().await;
     name_services().await;
     let tested = helm(&format!("test {RELEASE} -n {NAMESPACE} --timeout 30s"), &json!({})).await;
