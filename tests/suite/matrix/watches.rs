@@ -19,7 +19,7 @@ fn is_live_read(asked: &Asked) -> bool {
     !asked.is_write() && !asked.is_watch() && asked.path.contains("/streamencryptions/")
 }
 
-fn is_list(asked: &Asked) -> bool {
+pub(super) fn is_list(asked: &Asked) -> bool {
     !asked.is_write() && !asked.is_watch() && asked.path.ends_with("/streamencryptions")
 }
 
