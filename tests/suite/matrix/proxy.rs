@@ -197,7 +197,7 @@ impl Proxy {
         *self.shared.gone.borrow()
     }
 
-    /// Drops one watch event, after `after` others.
+    /// Drops one event of the watch of resources, after `after` others.
     pub(crate) fn lose_line(&self, after: usize) {
         *lock(&self.shared.lose_after) = Some(after);
     }
