@@ -112,8 +112,10 @@ async fn leader_without_api_server_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_without_lease_permission_is_not_ready() {
     // The namespace lacks the operator's role, and with it access to the lease.
-    let place = Place { namespace: "without-a-lease".to_owned(), ..Place::new().await };
+    let mut place = Place { namespace: "without-a-lease".to_owned(), ..Place::new().await };
     place.cluster.kubectl(&["create", "namespace", &place.namespace]).await.expect("a namespace");
+    let proxy = Proxy::of_kubernetes(place.cluster, &place.account).await;
+    place.account = proxy.kubeconfig().to_owned();
     let replica = Replica::start(&place, "only");
     eventually("the replica answers", async || replica.asked("/healthz").await.is_some()).await;
     place.ask_for_encryption().await;
@@ -122,8 +124,13 @@ async fn replica_without_lease_permission_is_not_ready() {
         (status, words.as_str()),
         (503, "not ready: the resources have not been listed, and no leader is known\n")
     );
+    // Three further attempts take seconds, in which a replica that leads writes a status.
+    let refused = || proxy.answered(|asked| asked.path.contains("/leases/"), 403);
+    let attempts = refused();
+    eventually("the lease is refused again", async || refused() >= attempts + 3).await;
     assert!(!replica.leads().await);
     assert_eq!(place.field(REASON).await, "");
+    assert_eq!(replica.asked("/readyz").await, Some((status, words)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
