@@ -169,14 +169,21 @@ mod tests {
 
     use super::*;
 
-    async fn pass(seconds: u64) {
+    /// Lets this time pass in steps of so many seconds. In the meantime, no real time passes.
+    async fn pass_in_steps(steps: u64, seconds: u64) {
         tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(seconds)).await;
-        // Whoever waits for this time continues before anything else happens.
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
+        for _ in 0..steps {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            // Whoever waits for this time continues before anything else happens.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
         }
         tokio::time::resume();
+    }
+
+    async fn pass(seconds: u64) {
+        pass_in_steps(1, seconds).await;
     }
 
     /// Watches failed on quiet clusters, because connections that had been idle were used for them.
@@ -222,16 +229,10 @@ mod tests {
         (Client::try_from(with_timeouts(Config::new(url.parse().unwrap()))).unwrap(), begun)
     }
 
-    async fn pass_one_by_one(seconds: u64) {
-        for _ in 0..seconds {
-            pass(1).await;
-        }
-    }
-
     /// Watches failed on quiet clusters, because the API server sends no bookmark if there is no newer version.
     #[tokio::test]
     async fn silent_watch_that_ends_three_seconds_late_is_resumed() {
-        let (client, mut begun) = silent_server(|seconds| pass_one_by_one(seconds + 3)).await;
+        let (client, mut begun) = silent_server(|seconds| pass_in_steps(seconds + 3, 1)).await;
         let namespaces: Api<Namespace> = Api::all(client);
         let mut events = std::pin::pin!(watcher(namespaces, super::super::watches::config()));
         let mut watches = 0;
@@ -247,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn silent_watch_without_regular_end_fails() {
         let (client, mut begun) =
-            silent_server(|seconds| pass_one_by_one(seconds + 30).then(|()| std::future::pending())).await;
+            silent_server(|seconds| pass_in_steps(seconds + 30, 1).then(|()| std::future::pending())).await;
         let namespaces: Api<Namespace> = Api::all(client);
         let mut events = std::pin::pin!(watcher(namespaces, super::super::watches::config()));
         let mut watches = 0;
