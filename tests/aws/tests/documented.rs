@@ -1,13 +1,16 @@
 //! Runs the commands of docs/simulated-aws.md as written against the real program, and compares their output
 //! with the page.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../docs/simulated-aws.md");
+
+/// Time after which the test gives up on a program that neither listens nor ends. It is no promise.
+const GIVE_UP: Duration = Duration::from_mins(5);
 
 /// The program; it is killed when the test ends.
 struct Running(Child);
@@ -73,12 +76,14 @@ fn documented_commands_print_documented_output() {
                     .stdout(Stdio::null())
                     .spawn()
                     .expect("started");
-                running = Some(Running(program));
-                let up = (0..200).any(|_| {
+                let program = running.insert(Running(program));
+                let end = Instant::now() + GIVE_UP;
+                while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                    let ended = program.0.try_wait().expect("its state can be read");
+                    assert!(ended.is_none(), "the program has ended: {ended:?}");
+                    assert!(Instant::now() < end, "the program does not listen");
                     std::thread::sleep(Duration::from_millis(25));
-                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-                });
-                assert!(up, "the program listens");
+                }
             }
             "sh" => {
                 let mut shell = Command::new("sh");
