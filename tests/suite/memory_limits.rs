@@ -150,8 +150,9 @@ async fn half_open_connections_do_not_exhaust_memory() {
     let address = free_address();
     let place = Place::new().await;
     let operator = place.start(&[("LISTEN", &address.to_string())]);
-    let healthz = format!("http://{address}/healthz");
-    eventually("it is healthy", async || asked(&healthz).await.is_some()).await;
+    let [healthz, ready] = ["healthz", "readyz"].map(|path| format!("http://{address}/{path}"));
+    // The lists take memory, too.
+    eventually("it is ready", async || asked(&ready).await.is_some_and(|(status, _)| status == 200)).await;
     let before = peak(operator.id());
     let mut held = std::collections::VecDeque::new();
     for _ in 0..3000 {
