@@ -1,10 +1,11 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! The rules are those of client-go. A standby acquires the lease if nobody holds it, or if it has not changed for
-//! [`DURATION`]. A leader renews it every [`RENEW_INTERVAL`], and stops when it could not for [`DURATION`]. Both measure by
-//! their monotonic clocks, so it does not matter what time the replicas' clocks show. `kube_lease_manager` is not used, because
-//! it compares the lease with the local clock, and its writes do not name the version that was read.
+//! As in client-go, a standby acquires the lease if nobody holds it, or if it has not changed for [`LEASE_DURATION`]. A leader
+//! renews it every [`RENEW_INTERVAL`], and stops when it could not for [`LEASE_DURATION`]. Both measure by their monotonic clocks, so
+//! it does not matter what time the replicas' clocks show. The leader measures from before its last renewal, a standby from after
+//! it has read that renewal, so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the
+//! local clock, and its writes do not name the version that was read.
 //!
 //! Leader election only saves work. Two replicas can lead at once for some seconds, if somebody deletes or edits the Lease, if
 //! a leader is paused, or if its last reconciles outlast the lease. Then streams are described twice as often, but no replica
@@ -29,7 +30,7 @@ mod standby;
 #[cfg(test)]
 mod test_server;
 
-use lease_client::{DURATION, HeldLease, LeaseClient};
+use lease_client::{HeldLease, LEASE_DURATION, LeaseClient};
 use standby::Standby;
 
 /// Time between two renewals of the lease.
@@ -83,7 +84,8 @@ impl LeaderElection {
         // Kept across terms and failed attempts, which must not restart the wait for the lease to expire.
         let mut standby = Standby::new(self.lease.clone());
         while !end.is_cancelled() {
-            // Not interrupted by `end`: a request whose response nobody awaits could acquire the lease after its release below.
+            // Not interrupted by `end`: a request whose response nobody awaits could acquire the lease after its release below. One
+            // that has timed out still could. Then the lease stays held until it expires.
             match standby.try_acquire(&on_lease_read).await {
                 Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &work).await,
                 Ok(_) => {}
@@ -148,29 +150,31 @@ fn random_identity() -> String {
 /// Renews the lease until this replica has lost it. Returns the cause.
 ///
 /// A renewal that fails is repeated while the lease is valid, because a new term costs a list of all objects and a Describe of
-/// each stream. No other replica acquires the lease in this time: it waits for [`DURATION`] after it has read the last renewal.
+/// each stream. No other replica acquires the lease in this time.
 async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
     let mut failure = None;
     loop {
-        let next = (held.renewed + RENEW_INTERVAL).max(Instant::now() + RETRY_PERIOD);
+        let next = (held.renewed_at + RENEW_INTERVAL).max(Instant::now() + RETRY_PERIOD);
         let renewal = async {
             sleep_until(next).await;
             lease.renew(&held).await
         };
-        match timeout_at(held.renewed + DURATION, renewal).await {
-            Ok(Ok(Some(renewed))) => held = renewed,
-            Ok(Ok(None)) => return "another replica has acquired the lease, or it was deleted".to_owned(),
+        match timeout_at(held.renewed_at + LEASE_DURATION, renewal).await {
+            Ok(Ok(Some(still_held))) => (held, failure) = (still_held, None),
+            Ok(Ok(None)) => return "this replica no longer holds the lease".to_owned(),
             Ok(Err(error)) => {
                 debug!(
                     error = error_chain(&error),
                     lease = lease.name,
                     "failed to renew the lease, repeating"
                 );
-                failure = Some(error);
+                failure = Some(error_chain(&error));
             }
             Err(_) => {
-                let failure = failure.map_or_else(|| "no response".to_owned(), |error| error_chain(&error));
-                return format!("the lease could not be renewed for {} s: {failure}", DURATION.as_secs());
+                let cause = failure
+                    .as_deref()
+                    .unwrap_or("this process was paused, or something else writes the lease");
+                return format!("the lease was not renewed for {} s: {cause}", LEASE_DURATION.as_secs());
             }
         }
     }
@@ -190,9 +194,9 @@ mod tests {
 
     /// Acquires a lease, and returns after how many seconds this replica loses it; `None` after an hour.
     async fn loses_after(
-        before: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
+        script: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
     ) -> Option<u64> {
-        let server = Server::new(None, before);
+        let server = Server::new(None, script);
         let begin = Instant::now();
         let held = server.lease(FIRST).acquire(None).await.unwrap().unwrap();
         let lease = server.lease(FIRST);
@@ -210,10 +214,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_renewals_do_not_end_a_term_while_it_is_valid() {
         assert_eq!(loses_after(answered).await, None);
-        // From one renewal to just before the lease expires.
-        assert_eq!(loses_after(during(105..128, Reply::Unavailable)).await, None);
-        // A response that is lost: the lease was renewed.
-        assert_eq!(loses_after(during(105..128, Reply::Lost)).await, None);
+        // The renewals at 110 s and after it fail, except for the last one before 130 s.
+        for reply in [Reply::Unavailable, Reply::UnavailableOnceDone, Reply::UnknownPath] {
+            assert_eq!(loses_after(during(105..128, reply)).await, None, "{reply:?}");
+        }
         // Somebody else writes the lease each time, such as its labels.
         let labels = |at: Duration, request: &str, lease: &mut StoredLease| {
             lease.version += u64::from(request != "GET" && at.as_secs() % 20 < 12);
@@ -274,7 +278,7 @@ mod tests {
             let fails = second < outage % 60;
             match outage % 3 {
                 0 if fails => Reply::Unavailable,
-                1 if fails => Reply::Lost,
+                1 if fails => Reply::UnavailableOnceDone,
                 2 if fails => Reply::After(Duration::from_millis(2500)),
                 _ => Reply::Answered,
             }
@@ -296,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shutdown_while_acquiring_releases_the_lease() {
         static LEADING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-        for reply in [Reply::Lost, Reply::After(Duration::from_secs(2))] {
+        for reply in [Reply::UnavailableOnceDone, Reply::After(Duration::from_secs(2))] {
             let server = Server::new(
                 None,
                 move |_, request, _| {

@@ -172,7 +172,7 @@ reasons! {
     KeyReferenceNotReady => Progressing, Warning, Change, Shown, Person;
     /// The kind that key.objectRef names is not installed in the cluster.
     KeyReferenceCRDMissing => Progressing, Warning, Change, Shown, Person;
-    /// The desired key is not symmetric.
+    /// The desired key is not a symmetric encryption key.
     KeyNotSymmetric => Stalled, Warning, Change, Shown, Person;
     /// The usage of the desired key is not encryption.
     KeyUsageWrong => Stalled, Warning, Change, Shown, Person;

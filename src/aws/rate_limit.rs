@@ -119,7 +119,8 @@ impl RateLimiter {
     }
 
     /// Returns how many streams of a service may be described per second in an account and region while AWS does not
-    /// throttle, rounded down. `None` stands for the operator's own account.
+    /// throttle, rounded down. `None` stands for the operator's own account while it is not known: a limit that was set for
+    /// one account does not apply to it.
     #[must_use]
     pub fn describes_per_second(
         &self,

@@ -1,8 +1,8 @@
 //! The requests about one Lease.
 //!
 //! Each write names the version that was read, so the API server accepts it only if nobody has written the Lease since then.
-//! Two replicas that write at the same time cannot both acquire it, and a request that arrives late changes nothing. The
-//! times that this client writes are for people and other tools: no replica compares them with its clock.
+//! Two replicas that write at the same time cannot both acquire it. The times that this client writes are for people and other
+//! tools: no replica compares them with its clock.
 
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::kubernetes::is_missing_object;
+
 /// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this time.
-const SECONDS: u16 = 30;
+const LEASE_SECONDS: u16 = 30;
 /// Validity of the lease after its last renewal.
-pub(super) const DURATION: Duration = Duration::from_secs(SECONDS as u64);
+pub(super) const LEASE_DURATION: Duration = Duration::from_secs(LEASE_SECONDS as u64);
 
 /// Attempts to renew or release the lease. One fails if somebody has written the lease since it was read.
 const ATTEMPTS: u32 = 3;
@@ -34,7 +36,7 @@ pub(super) struct LeaseClient {
 pub(super) struct HeldLease {
     lease: Lease,
     /// When this replica began the request that last renewed the lease. No other replica can have read this renewal earlier.
-    pub(super) renewed: Instant,
+    pub(super) renewed_at: Instant,
 }
 
 impl LeaseClient {
@@ -48,7 +50,10 @@ impl LeaseClient {
     /// # Errors
     /// The API server does not respond, or refuses the request.
     pub(super) async fn read(&self) -> kube::Result<Option<Lease>> {
-        self.api.get_opt(&self.name).await
+        match self.api.get(&self.name).await {
+            Err(kube::Error::Api(status)) if is_missing_object(&status) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// Returns the replica that holds a lease, if it is another one. An empty name is no holder.
@@ -66,14 +71,14 @@ impl LeaseClient {
     /// # Errors
     /// As [`read`](Self::read).
     pub(super) async fn acquire(&self, found: Option<&Lease>) -> kube::Result<Option<HeldLease>> {
-        let renewed = Instant::now();
+        let renewed_at = Instant::now();
         let now = MicroTime(Timestamp::now());
         let transitions = found.and_then(|lease| lease.spec.as_ref()?.lease_transitions);
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
-            lease_duration_seconds: Some(SECONDS.into()),
+            lease_duration_seconds: Some(LEASE_SECONDS.into()),
             lease_transitions: Some(transitions.map_or(0, |transitions| transitions.saturating_add(1))),
             ..LeaseSpec::default()
         };
@@ -81,7 +86,7 @@ impl LeaseClient {
             Some(found) => self.patch(found, &json!(spec)).await?,
             None => self.create(spec).await?,
         };
-        Ok(acquired.map(|lease| HeldLease { lease, renewed }))
+        Ok(acquired.map(|lease| HeldLease { lease, renewed_at }))
     }
 
     /// Renews the lease that this replica holds. Returns `None` if this replica does not hold it any more. If somebody else wrote
@@ -92,16 +97,16 @@ impl LeaseClient {
     pub(super) async fn renew(&self, held: &HeldLease) -> kube::Result<Option<HeldLease>> {
         let mut last_read = held.lease.clone();
         for _ in 0..ATTEMPTS {
-            let renewed = Instant::now();
+            let renewed_at = Instant::now();
             let now = MicroTime(Timestamp::now());
-            let spec = json!({"renewTime": now, "leaseDurationSeconds": SECONDS});
+            let spec = json!({"renewTime": now, "leaseDurationSeconds": LEASE_SECONDS});
             if let Some(lease) = self.patch(&last_read, &spec).await? {
-                return Ok(Some(HeldLease { lease, renewed }));
+                return Ok(Some(HeldLease { lease, renewed_at }));
             }
             let Some(found) = self.read().await?.filter(|lease| self.is_own(lease)) else { return Ok(None) };
             last_read = found;
         }
-        Ok(Some(HeldLease { lease: last_read, renewed: held.renewed }))
+        Ok(Some(HeldLease { lease: last_read, renewed_at: held.renewed_at }))
     }
 
     /// Removes this replica as the holder, if it holds the lease, so that the next leader does not have to wait until the
@@ -137,7 +142,7 @@ impl LeaseClient {
     async fn patch(&self, read: &Lease, spec: &Value) -> kube::Result<Option<Lease>> {
         let patch = json!({"metadata": {"resourceVersion": read.resource_version()}, "spec": spec});
         match self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(None),
+            Err(kube::Error::Api(status)) if status.is_conflict() || is_missing_object(&status) => Ok(None),
             patched => patched.map(Some),
         }
     }
@@ -190,9 +195,9 @@ mod tests {
         assert!(second.acquire(Some(&read(&second).await)).await.unwrap().is_none());
         // This replica holds it, and learns the new version.
         let first = server.lease(FIRST);
-        let renewed = Instant::now();
-        let held = HeldLease { lease: read(&first).await, renewed };
-        assert_eq!(first.renew(&held).await.unwrap().map(|held| held.renewed), Some(renewed));
+        let renewed_at = Instant::now();
+        let held = HeldLease { lease: read(&first).await, renewed_at };
+        assert_eq!(first.renew(&held).await.unwrap().map(|held| held.renewed_at), Some(renewed_at));
         assert!(!first.release().await.unwrap());
         assert_eq!(server.holder().as_deref(), Some(FIRST));
     }
@@ -209,7 +214,7 @@ mod tests {
         for now in [Some(held_by("second", 0)), None] {
             let server = Server::new(Some(held_by(FIRST, 0)), |_, _, _| Reply::Answered);
             let first = server.lease(FIRST);
-            let held = HeldLease { lease: read(&first).await, renewed: Instant::now() };
+            let held = HeldLease { lease: read(&first).await, renewed_at: Instant::now() };
             server.set(now.clone());
             assert!(first.renew(&held).await.unwrap().is_none(), "{now:?}");
         }

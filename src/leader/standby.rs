@@ -1,13 +1,15 @@
 //! What a replica does while it does not lead: it reads the lease, and acquires it once no other replica holds it.
 //!
-//! As in client-go, a lease has expired if this replica has read the same content for its duration, by its monotonic clock.
-//! The times in the lease are not compared with a clock, because the clocks of nodes can differ by more than the lease lasts.
+//! As in client-go, a lease has expired if this replica has read the same content for as long as the lease is valid, by its
+//! monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than that.
+
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::lease_client::{DURATION, HeldLease, LeaseClient};
+use super::lease_client::{HeldLease, LEASE_DURATION, LeaseClient};
 
 /// A replica that does not lead.
 pub(super) struct Standby {
@@ -32,11 +34,9 @@ impl Standby {
     pub(super) async fn try_acquire(&mut self, on_read: impl Fn()) -> kube::Result<Option<HeldLease>> {
         let found = self.lease.read().await?;
         on_read();
+        self.record(found.as_ref());
         let other = found.as_ref().and_then(|lease| self.lease.other_holder(lease));
-        if let Some(found) = &found
-            && other.is_some()
-            && !self.has_expired(found)
-        {
+        if other.is_some() && !self.has_expired() {
             return Ok(None);
         }
         let acquired = self.lease.acquire(found.as_ref()).await?;
@@ -46,19 +46,26 @@ impl Standby {
         Ok(acquired)
     }
 
-    /// Records the lease that was read. Returns whether its content has not changed for its duration.
-    fn has_expired(&mut self, found: &Lease) -> bool {
-        if self.content != found.spec {
-            (self.content, self.since) = (found.spec.clone(), Instant::now());
+    /// Records the content of the lease that was read.
+    fn record(&mut self, found: Option<&Lease>) {
+        let content = found.and_then(|lease| lease.spec.as_ref());
+        if self.content.as_ref() != content {
+            (self.content, self.since) = (content.cloned(), Instant::now());
         }
-        self.since.elapsed() >= DURATION
+    }
+
+    /// Returns whether the lease has not been renewed for as long as it is valid. A later version of the operator may write a
+    /// longer validity into the lease.
+    fn has_expired(&self) -> bool {
+        let written = self.content.as_ref().and_then(|content| content.lease_duration_seconds);
+        let written = written.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+        self.since.elapsed() >= written.map_or(LEASE_DURATION, |written| written.max(LEASE_DURATION))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use serde_json::json;
 
@@ -103,6 +110,14 @@ mod tests {
             });
             assert_eq!(acquires_after(&server, "second").await, Some(130), "{reads_fail}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn longer_validity_that_the_holder_wrote_is_respected() {
+        let mut spec = held_by(FIRST, 0);
+        spec["leaseDurationSeconds"] = json!(60);
+        let server = Server::new(Some(spec), |_, _, _| Reply::Answered);
+        assert_eq!(acquires_after(&server, "second").await, Some(60));
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,9 @@ pub(super) enum Reply {
     /// It answers 503, and does nothing.
     Unavailable,
     /// It carries out the request, and answers 503.
-    Lost,
+    UnavailableOnceDone,
+    /// It does nothing, and answers 404 without naming an object, as a proxy that does not know the path.
+    UnknownPath,
     /// It does nothing, and never answers.
     Never,
     /// It carries out the request, and answers after this time.
@@ -39,24 +41,25 @@ pub(super) struct StoredLease {
     pub(super) version: u64,
 }
 
-/// What happens just before a request. It gets the time since the start and the request's method, and may write the lease.
-type Before = dyn Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync;
+/// Decides how the server replies to a request, given the time since the start and the request's method. It may write the lease
+/// before.
+type Script = dyn Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync;
 
 /// An API server with one lease.
 pub(super) struct Server {
     lease: Mutex<StoredLease>,
-    before: Box<Before>,
+    script: Box<Script>,
     begin: Instant,
 }
 
 impl Server {
-    /// Creates a server with this lease, if any. It calls `before` just before each request.
+    /// Creates a server with this lease, if any. It calls `script` for each request.
     pub(super) fn new(
         spec: Option<Value>,
-        before: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
+        script: impl Fn(Duration, &str, &mut StoredLease) -> Reply + Send + Sync + 'static,
     ) -> Arc<Self> {
         let lease = Mutex::new(StoredLease { spec, version: 1 });
-        Arc::new(Self { lease, before: Box::new(before), begin: Instant::now() })
+        Arc::new(Self { lease, script: Box::new(script), begin: Instant::now() })
     }
 
     /// Returns a client of this server.
@@ -89,14 +92,15 @@ impl Server {
         let (reply, response) = {
             let mut lease = self.lease.lock().unwrap();
             let before = lease.spec.clone();
-            let reply = (self.before)(self.begin.elapsed(), &method, &mut lease);
+            let reply = (self.script)(self.begin.elapsed(), &method, &mut lease);
             lease.version += u64::from(lease.spec != before);
-            let is_carried_out = !matches!(reply, Reply::Unavailable | Reply::Never);
+            let is_carried_out = !matches!(reply, Reply::Unavailable | Reply::UnknownPath | Reply::Never);
             (reply, is_carried_out.then(|| lease.carry_out(&method, &body)))
         };
         match (reply, response) {
             (Reply::Never, _) => std::future::pending().await,
             (Reply::Answered, Some(response)) => response,
+            (Reply::UnknownPath, _) => (StatusCode::NOT_FOUND, "404 page not found").into_response(),
             (Reply::After(time), Some(response)) => {
                 tokio::time::sleep(time).await;
                 response
@@ -139,7 +143,7 @@ impl StoredLease {
 
 fn failure(code: u16, reason: &str) -> Response {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "reason": reason, "message": reason, "code": code});
+        "reason": reason, "message": reason, "code": code, "details": {"name": "operator"}});
     (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. At rates of up to 90 per second, the tokens are spaced over the second:
-//! otherwise the network could deliver two bursts together. A request that only detects drift also needs a token of a second
+//! otherwise the network could deliver the requests of two seconds in one. A request that only detects drift also needs a token of a second
 //! bucket, which has half the rounded rate. So half of the rate is always left for other requests. Pure: the time is an argument.
 
 use std::collections::VecDeque;
@@ -176,8 +176,8 @@ fn token_lifetime(rate: u32) -> Duration {
     SECOND.max(SECOND * 1000 / rate.max(1))
 }
 
-/// Returns the pause between two tokens: nine tenths of one interval of the rate, so that a late timer does not lower the
-/// rate. The return of the tokens is what limits the rate.
+/// Returns the pause between two tokens. It only spaces them: the rate is limited by when tokens return. With a pause of a whole
+/// interval of the rate, each timer that is late would lower the rate. So the pause is nine tenths of it.
 fn pause(rate: u32) -> Duration {
     let spacing = SECOND * 900 / rate.max(1);
     if spacing < SHORTEST_PAUSE { Duration::ZERO } else { spacing }

@@ -25,7 +25,7 @@ pub struct QueueKey {
 }
 
 impl QueueKey {
-    /// Returns the queue key of a principal's request.
+    /// Returns the queue key of a request. `principal` names the role of the request, and the resource that it is for.
     #[must_use]
     pub fn of(principal: &Principal, priority: Priority) -> Self {
         Self { priority, namespace: principal.namespace.clone() }

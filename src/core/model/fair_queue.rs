@@ -1,8 +1,8 @@
 //! Queue that is fair among namespaces.
 //!
-//! The next item belongs to the namespace that holds the fewest permits, as the caller counts them; among
-//! equals, namespaces take turns. Within a namespace, items keep their order of arrival. A namespace with
-//! thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
+//! Namespaces take turns. The caller may prefer those that use the least of something, such as the fewest permits: then
+//! namespaces that use as much as each other take turns. Within a namespace, items keep their order of arrival. A namespace
+//! with thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
 
 use std::collections::{HashMap, VecDeque};
 

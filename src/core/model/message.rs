@@ -225,7 +225,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyReferenceCRDMissing => {
             "The kind of key.objectRef is not installed in the cluster. Install the KMS controller of ACK or Crossplane, or set key.arn or key.alias instead.".to_owned()
         }
-        Reason::KeyNotSymmetric => format!("{key} is not symmetric. Set a symmetric encryption key in spec.key."),
+        Reason::KeyNotSymmetric => format!("{key} is not a symmetric encryption key. Set one in spec.key."),
         Reason::KeyUsageWrong => format!("{key} is not for encryption. Set a key in spec.key whose usage is ENCRYPT_DECRYPT."),
         Reason::KeyManagedByAws => format!("{key} is an AWS managed key. Set type: AWS_OWNED_CMK, or set a customer managed key."),
         Reason::KeyInOtherRegion => format!("{key} is not in {}. Set a key in the stream's region in spec.key.", stream.region),

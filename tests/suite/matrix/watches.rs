@@ -72,7 +72,7 @@ async fn change_is_found_if_its_watch_event_is_lost() {
             if number == 0 {
                 eventually("the event is dropped", async || site.kubernetes.has_lost_it()).await;
                 // The operator cannot know of a resource whose first event was lost until its watch ends,
-                // after at most 75 s, and resumes from the last event that it received.
+                // after at most 75 s, and resumes from the last version that it received. No bookmark has arrived yet.
                 site.kubernetes.cut_watches();
             }
             site.until_it_says("Encrypted").await;
