@@ -18,7 +18,7 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use kube::{Client, Config};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -42,6 +42,8 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// unavailable. They are short, so that a failed renewal can be repeated before the lease expires.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a replica that ends tries to release the lease.
+const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A candidate for the lease.
 pub struct LeaderElection {
@@ -131,13 +133,22 @@ impl LeaderElection {
         }
     }
 
-    /// Releases the lease if this replica holds it.
+    /// Releases the lease if this replica holds it. Repeats what fails, but not for long: the pod is about to be killed.
     async fn release(&self) {
         let lease = &self.lease.name;
-        match self.lease.release().await {
-            Ok(true) => {}
-            Ok(false) => warn!(lease, "failed to release the lease, because something else writes it"),
-            Err(error) => warn!(error = error_chain(&error), lease, "failed to release the lease"),
+        let mut cause = "no response".to_owned();
+        let released = async {
+            loop {
+                cause = match self.lease.release().await {
+                    Ok(true) => return,
+                    Ok(false) => "something else writes it".to_owned(),
+                    Err(error) => error_chain(&error),
+                };
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if timeout(RELEASE_WITHIN, released).await.is_err() {
+            warn!(cause, lease, "failed to release the lease: another replica acquires it when it expires");
         }
     }
 }
@@ -295,6 +306,17 @@ mod tests {
         tokio::join!(of(FIRST), of("second"), of("third"), hours);
         assert_eq!(LEADING[1].load(Ordering::Relaxed), 1);
         assert_eq!(server.holder(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn release_is_repeated_for_ten_seconds() {
+        for (until, is_held) in [(5, false), (3600, true)] {
+            let begin = Instant::now();
+            let server = Server::new(Some(held_by(FIRST, 0)), during(0..until, Reply::Unavailable));
+            LeaderElection { lease: server.lease(FIRST) }.release().await;
+            assert_eq!(server.holder().is_some(), is_held);
+            assert!(begin.elapsed() <= RELEASE_WITHIN);
+        }
     }
 
     #[tokio::test(start_paused = true)]

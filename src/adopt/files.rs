@@ -131,7 +131,7 @@ pub fn layout(
     of_namespace.sort_by(|one, other| one.stream.cmp(&other.stream));
     let in_cluster = managed.policies().cloned().unwrap_or_default();
     let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace, &in_cluster)?;
-    layout.files.insert("policy.yaml".to_owned(), separated(&folder.policies, &policies));
+    layout.files.insert("policy.yaml".to_owned(), joined(&folder.policies, &policies));
     of_folder.extend(of_namespace);
     of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));
     add_iam(&mut layout, folder, &of_folder, surveyed)?;
@@ -156,7 +156,7 @@ pub fn layout(
 
 /// Returns the documents of a file. The first ones are those that exist, and keep their separators: a formatter that adds
 /// one before the first document would add it again after each run.
-fn separated(existing: &[ExistingPolicy], documents: &[String]) -> String {
+fn joined(existing: &[ExistingPolicy], documents: &[String]) -> String {
     let mut text = String::new();
     for (at, document) in documents.iter().enumerate() {
         text.push_str(match existing.get(at) {

@@ -27,19 +27,23 @@ impl Standby {
     }
 
     /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or has
-    /// acquired it just before. `on_read` is called after the lease has been read.
+    /// acquired it just before. `on_read` is called after a lease was read, and after one was created: a replica that may not
+    /// create it is not ready.
     ///
     /// # Errors
     /// The API server does not respond, or refuses a request.
     pub(super) async fn try_acquire(&mut self, on_read: impl Fn()) -> kube::Result<Option<HeldLease>> {
         let found = self.lease.read().await?;
-        on_read();
+        if found.is_some() {
+            on_read();
+        }
         self.record(found.as_ref());
         let other = found.as_ref().and_then(|lease| self.lease.other_holder(lease));
         if other.is_some() && !self.has_expired() {
             return Ok(None);
         }
         let acquired = self.lease.acquire(found.as_ref()).await?;
+        on_read();
         if let (Some(_), Some(holder)) = (&acquired, other) {
             info!(lease = self.lease.name, holder, "replaced a holder that did not renew the lease");
         }
@@ -65,6 +69,7 @@ impl Standby {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::Arc;
 
     use serde_json::json;
@@ -136,6 +141,26 @@ mod tests {
         for spec in [None, Some(json!({})), Some(held_by("", 0)), Some(held_by(FIRST, 0))] {
             let server = Server::new(spec.clone(), |_, _, _| Reply::Answered);
             assert_eq!(acquires_after(&server, FIRST).await, Some(0), "{spec:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replica_that_cannot_create_the_lease_is_not_ready() {
+        for (stored, reply, is_ready) in [
+            (None, Reply::Unavailable, false),
+            (None, Reply::UnknownPath, false),
+            (None, Reply::Answered, true),
+            (Some(held_by(FIRST, 0)), Reply::Unavailable, true),
+        ] {
+            let server = Server::new(
+                stored.clone(),
+                move |_, request, _| {
+                    if request == "GET" { Reply::Answered } else { reply }
+                },
+            );
+            let ready = Cell::new(false);
+            let _ = Standby::new(server.lease("second")).try_acquire(|| ready.set(true)).await;
+            assert_eq!(ready.get(), is_ready, "{stored:?}, {reply:?}");
         }
     }
 

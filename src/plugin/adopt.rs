@@ -193,7 +193,7 @@ async fn cluster(
             return Ok((managed, Some(search), given.unwrap_or(DEFAULT_NAMESPACE).to_owned(), Vec::new()));
         }
     };
-    let namespace = cluster.namespace.clone();
+    let namespace = cluster.checked_namespace()?.to_owned();
     let list = async |namespace| cluster.resources(&Scope { namespace, selector: None }).await;
     let resources = "StreamEncryptions";
     let (found, not_searched) = match if_allowed(resources, list(None).await)? {

@@ -62,7 +62,7 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     /// The URL of the API server.
     pub(super) server: String,
-    /// The namespace of the flags or of the context.
+    /// The namespace of the flags or of the context. Not checked if it is that of the context.
     pub(super) namespace: String,
     /// The namespace of the operator.
     pub(super) operator_namespace: String,
@@ -113,14 +113,8 @@ impl ClusterArguments {
 
     /// Returns the namespace of the flag, otherwise that of the context, otherwise that of kubectl.
     fn namespace_or(&self, of_context: &str) -> anyhow::Result<String> {
-        if let Some(given) = self.namespace()? {
-            return Ok(given.to_owned());
-        }
-        if of_context.is_empty() {
-            return Ok(DEFAULT_NAMESPACE.to_owned());
-        }
-        names::namespace("the namespace of the kubeconfig's context", of_context)?;
-        Ok(of_context.to_owned())
+        let given = self.namespace()?;
+        Ok(given.unwrap_or(if of_context.is_empty() { DEFAULT_NAMESPACE } else { of_context }).to_owned())
     }
 
     /// Connects to the cluster; sends no request yet.
@@ -148,11 +142,10 @@ impl ClusterArguments {
 
 impl ScopeArguments {
     /// Returns the resources to read.
-    pub(super) fn scope(&self, cluster: &Cluster) -> Scope {
-        Scope {
-            namespace: (!self.all_namespaces).then(|| cluster.namespace.clone()),
-            selector: self.selector.clone(),
-        }
+    pub(super) fn scope(&self, cluster: &Cluster) -> anyhow::Result<Scope> {
+        let namespace =
+            if self.all_namespaces { None } else { Some(cluster.checked_namespace()?.to_owned()) };
+        Ok(Scope { namespace, selector: self.selector.clone() })
     }
 }
 
@@ -207,16 +200,21 @@ impl Cluster {
         Ok(listed.iter().map(kube::ResourceExt::name_any).collect())
     }
 
+    /// Returns the namespace of the flags or of the context, checked. An invalid one of the context must not keep a person from
+    /// what does not need it.
+    pub(super) fn checked_namespace(&self) -> anyhow::Result<&str> {
+        names::namespace("the namespace of the kubeconfig's context", &self.namespace)?;
+        Ok(&self.namespace)
+    }
+
     /// Returns one `StreamEncryption` of the namespace.
     pub(super) async fn resource(&self, name: &str) -> anyhow::Result<Found> {
-        let api = self.api(&Scope { namespace: Some(self.namespace.clone()), selector: None });
-        let wanted = || format!("failed to read StreamEncryption {name} in namespace {}", self.namespace);
+        let namespace = self.checked_namespace()?;
+        let api = self.api(&Scope { namespace: Some(namespace.to_owned()), selector: None });
+        let wanted = || format!("failed to read StreamEncryption {name} in namespace {namespace}");
         let found = none_if_missing(api.get(name).await).map_err(readable).with_context(wanted)?;
         let found = found.with_context(|| {
-            format!(
-                "StreamEncryption {name} does not exist in namespace {}; use -n NAMESPACE",
-                self.namespace
-            )
+            format!("StreamEncryption {name} does not exist in namespace {namespace}; use -n NAMESPACE")
         })?;
         Ok(Found::of(found))
     }
@@ -371,12 +369,29 @@ mod tests {
         for none in [None, Some("")] {
             assert_eq!(namespace(none, "team"), Ok("team".to_owned()));
             assert_eq!(namespace(none, ""), Ok(DEFAULT_NAMESPACE.to_owned()));
-            let error = namespace(none, "Data_Team").unwrap_err();
-            assert!(error.starts_with("the namespace of the kubeconfig's context is"), "{error}");
         }
         for of_context in ["", "team", "Data_Team"] {
             assert_eq!(namespace(Some("data"), of_context), Ok("data".to_owned()));
         }
+    }
+
+    /// A context may have the namespace of a template that was not filled in.
+    #[tokio::test]
+    async fn invalid_namespace_of_the_context_matters_only_if_used() {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let cluster = Cluster {
+            client,
+            server: String::new(),
+            namespace: "${NS}".to_owned(),
+            operator_namespace: String::new(),
+            flags: String::new(),
+        };
+        let scope = |all_namespaces| {
+            ScopeArguments { cluster: arguments(None, None), all_namespaces, selector: None }.scope(&cluster)
+        };
+        assert!(scope(true).unwrap().namespace.is_none());
+        let error = scope(false).unwrap_err().to_string();
+        assert!(error.starts_with("the namespace of the kubeconfig's context is"), "{error}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ));
     }
     let cluster = arguments.scope.cluster.connect().await?;
-    let scope = arguments.scope.scope(&cluster);
+    let scope = arguments.scope.scope(&cluster)?;
     let found = cluster.resources(&scope).await?;
     let mut report = read(&cluster, &scope, &found).await?;
     if arguments.aws {

@@ -107,7 +107,7 @@ impl output::Columns for Count {
 /// Prints the fleet.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.scope.cluster.connect().await?;
-    let scope = arguments.scope.scope(&cluster);
+    let scope = arguments.scope.scope(&cluster)?;
     let found = cluster.resources(&scope).await?;
     let all: Vec<Entry> = found.iter().map(Entry::of).collect();
     let fails = all.iter().any(|entry| has_any(entry, &arguments.fail_on));

@@ -10,7 +10,7 @@ use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
 use super::kube_api::{KubeApi, ReconcileEvent};
 use super::memory::Memory;
-use crate::model::arn::{Region, StreamArn};
+use crate::model::arn::{KmsKeyId, Region, StreamArn};
 use crate::model::aws_error::ErrorKind;
 use crate::model::decision::{Decision, DecisionInput};
 
@@ -53,6 +53,10 @@ pub trait ReconcileMetrics: Send + Sync {
     fn event_lost(&self) {}
 }
 
+/// The time within which AWS reports a change to every request. KMS documents "in some cases, several minutes".
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/accessing-kms.html#programming-eventual-consistency>
+const SETTLING: Duration = Duration::from_mins(20);
+
 /// Counts nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoMetrics;
@@ -61,11 +65,16 @@ impl ReconcileMetrics for NoMetrics {}
 
 impl<A, R> Context<A, R> {
     /// Returns the interval between two checks of a resource's stream for drift: longer while AWS's events arrive. After an
-    /// event, the short interval applies for two checks, because KMS may report a change of a key some minutes late.
-    pub(super) fn drift_interval(&self, resource: &StreamEncryption, stream: &StreamArn) -> SignedDuration {
+    /// event, the short interval applies for at least two checks and [`SETTLING`]. `key` is the key that the resource names.
+    pub(super) fn drift_interval(
+        &self,
+        resource: &StreamEncryption,
+        stream: &StreamArn,
+        key: Option<&KmsKeyId>,
+    ) -> SignedDuration {
         let short = self.config.drift_interval;
-        let events = &self.memory.events;
-        if events.suffice(resource, stream, self.clock.monotonic(), short.unsigned_abs() * 2) {
+        let (events, now) = (&self.memory.events, self.clock.monotonic());
+        if events.suffice_for(resource, stream, key, now, SETTLING.max(short.unsigned_abs() * 2)) {
             self.config.longest_drift_interval()
         } else {
             short

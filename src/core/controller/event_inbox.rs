@@ -65,7 +65,7 @@ struct Registered {
     /// The accounts and regions of its keys, except for `scope`.
     key_scopes: Vec<EventScope>,
     /// When the last event that requires a Describe arrived, or such events were found missing, on the monotonic clock.
-    changed: Option<Duration>,
+    describe_required_at: Option<Duration>,
     /// The number of the last event that concerns it and that no reconcile has finished with. `None`: there is nothing to
     /// do. Unequal to `taken`: a reconcile is due, and has not begun. Equal to `taken`: its reconcile runs, has failed, or
     /// could not enter the calls in the ledger.
@@ -238,12 +238,13 @@ impl EventInbox {
 
     /// Returns whether events report what happens to a resource's stream and keys: those of their accounts and regions arrive,
     /// and the last one that required a Describe arrived at least `settling` ago. Before that, the Describe may have failed, or
-    /// AWS may have reported an old state.
+    /// AWS may have reported an old state. `key` is the key that the resource names, which may not be registered yet.
     #[must_use]
-    pub fn suffice(
+    pub fn suffice_for(
         &self,
         resource: &StreamEncryption,
         stream: &StreamArn,
+        key: Option<&KmsKeyId>,
         now: Duration,
         settling: Duration,
     ) -> bool {
@@ -253,9 +254,10 @@ impl EventInbox {
         };
         // Without events nothing has arrived, and no name has to be built.
         arrive(&EventScope::of(stream))
+            && key_scopes(stream, key).iter().all(arrive)
             && state.resources.get(&name_of(resource)).is_none_or(|registered| {
                 registered.key_scopes.iter().all(arrive)
-                    && registered.changed.is_none_or(|changed| now.saturating_sub(changed) >= settling)
+                    && registered.describe_required_at.is_none_or(|at| now.saturating_sub(at) >= settling)
             })
     }
 
@@ -349,12 +351,12 @@ impl EventInbox {
 
 impl State {
     /// Records a new event of these resources. Returns the resources that become due by it. A resource that an earlier event
-    /// has made due, and whose reconcile has not begun since, is left out. `must_describe_since` is the time of the event, if it
+    /// has made due, and whose reconcile has not begun since, is left out. `describe_required_at` is the time of the event, if it
     /// requires a Describe in any case.
     fn record(
         &mut self,
         resources: Vec<ResourceName>,
-        must_describe_since: Option<Duration>,
+        describe_required_at: Option<Duration>,
     ) -> Vec<ResourceName> {
         self.counter += 1;
         let mut due = Vec::new();
@@ -362,8 +364,8 @@ impl State {
             let registered = self.resources.entry(name.clone()).or_default();
             let is_waiting = registered.noticed.is_some() && registered.taken != registered.noticed;
             registered.noticed = Some(self.counter);
-            registered.must_describe |= must_describe_since.is_some();
-            registered.changed = must_describe_since.or(registered.changed);
+            registered.must_describe |= describe_required_at.is_some();
+            registered.describe_required_at = describe_required_at.or(registered.describe_required_at);
             if !is_waiting {
                 due.push(name);
             }
@@ -428,8 +430,8 @@ fn subjects_of(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<u64> {
 }
 
 /// Returns the accounts and regions of these keys, except for that of the stream.
-fn key_scopes(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<EventScope> {
-    let scopes = keys.iter().filter_map(|key| match key {
+fn key_scopes<'a>(stream: &StreamArn, keys: impl IntoIterator<Item = &'a KmsKeyId>) -> BTreeSet<EventScope> {
+    let scopes = keys.into_iter().filter_map(|key| match key {
         KmsKeyId::Arn(arn) => Some(EventScope { account: arn.account.clone(), region: arn.region.clone() }),
         // An alias is in the account and region of the stream.
         KmsKeyId::Alias(_) => None,

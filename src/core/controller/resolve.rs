@@ -171,7 +171,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         described_key: None,
         key_error: None,
         drift_interval: schedule::jittered(
-            context.drift_interval(resource, &stream),
+            context.drift_interval(resource, &stream, customer_key(key.as_ref())),
             resource.metadata.uid.as_deref(),
         ),
         resolve_started,
@@ -192,6 +192,14 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         Some(NamedKey::Customer(name)) => describe_key(context, last, &mut spec, name).await,
     }
     Ok(spec)
+}
+
+/// Returns the customer managed key that the spec names.
+fn customer_key(key: Option<&NamedKey>) -> Option<&KmsKeyId> {
+    match key {
+        Some(NamedKey::Customer(name)) => Some(name),
+        _ => None,
+    }
 }
 
 /// Returns whether the operator's account cannot change the result. There are two conditions:

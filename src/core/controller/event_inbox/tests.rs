@@ -55,7 +55,7 @@ fn inbox(names: &[&str]) -> EventInbox {
 
 /// Returns whether the events of a stream with a key of the same account arrive.
 fn are_arriving(inbox: &EventInbox, now: Duration) -> bool {
-    inbox.suffice(&resource("orders"), &stream("orders"), now, Duration::ZERO)
+    inbox.suffice_for(&resource("orders"), &stream("orders"), None, now, Duration::ZERO)
 }
 
 fn due(inbox: &EventInbox, subject: Subject) -> Vec<String> {
@@ -244,8 +244,11 @@ fn key_of_another_account_needs_the_events_of_that_account() {
     let key: KmsKeyId = KmsKeyId::Arn("arn:aws:kms:eu-west-1:444455556666:key/1".parse().unwrap());
     let scope = EventScope { account: "444455556666".parse().unwrap(), ..EventScope::of(&stream) };
     let heartbeat = |scope, at| inbox.receive(&AwsEvent { scope, ..event(Subject::Heartbeat) }, at, NOW);
-    let suffice = |at| inbox.suffice(&resource, &stream, at, Duration::ZERO);
-    // Before the first reconcile, too, as the spec names the key.
+    let suffice = |at| inbox.suffice_for(&resource, &stream, None, at, Duration::ZERO);
+    inbox.add_dependencies(&resource, &stream, &[]);
+    heartbeat(EventScope::of(&stream), MINUTE);
+    assert!(suffice(MINUTE), "no key is registered yet");
+    assert!(!inbox.suffice_for(&resource, &stream, Some(&key), MINUTE, NOW), "the spec names the key");
     for round in 1..3 {
         let begin = MINUTE * 60 * round;
         inbox.add_dependencies(&resource, &stream, std::slice::from_ref(&key));
@@ -280,7 +283,7 @@ fn events_do_not_suffice_soon_after_a_change() {
         let inbox = inbox(&["orders", "clicks"]);
         inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
         inbox.receive(&event(subject.clone()), MINUTE, NOW);
-        let suffice = |at| inbox.suffice(&resource("orders"), &stream("orders"), at, MINUTE * 5);
+        let suffice = |at| inbox.suffice_for(&resource("orders"), &stream("orders"), None, at, MINUTE * 5);
         assert_eq!(suffice(MINUTE * 5), !is_change, "{subject:?}");
         assert!(suffice(MINUTE * 6));
     }
