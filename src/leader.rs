@@ -86,8 +86,8 @@ impl LeaderElection {
         // Kept across terms and failed attempts, which must not restart the wait for the lease to expire.
         let mut standby = Standby::new(self.lease.clone());
         while !end.is_cancelled() {
-            // Not interrupted by `end`: a request whose response nobody awaits could acquire the lease after its release below. One
-            // that has timed out still could. Then the lease stays held until it expires.
+            // Not interrupted by `end`: the API server could carry out an abandoned request after the release below. A request that
+            // has timed out can still be carried out later; then the lease is held until it expires.
             match standby.try_acquire(&on_lease_read).await {
                 Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &work).await,
                 Ok(_) => {}
@@ -148,7 +148,11 @@ impl LeaderElection {
             }
         };
         if timeout(RELEASE_WITHIN, released).await.is_err() {
-            warn!(cause, lease, "failed to release the lease: another replica acquires it when it expires");
+            warn!(
+                cause,
+                lease,
+                "failed to release the lease: if this replica holds it, no other one leads before it expires"
+            );
         }
     }
 }
@@ -226,10 +230,10 @@ mod tests {
     async fn failed_renewals_do_not_end_a_term_while_it_is_valid() {
         assert_eq!(loses_after(answered).await, None);
         // The renewals at 110 s and after it fail, except for the last one before 130 s.
-        for reply in [Reply::Unavailable, Reply::UnavailableOnceDone, Reply::UnknownPath] {
+        for reply in [Reply::Unavailable, Reply::DoneButUnavailable, Reply::UnknownPath] {
             assert_eq!(loses_after(during(105..128, reply)).await, None, "{reply:?}");
         }
-        // Somebody else writes the lease each time, such as its labels.
+        // For twelve of twenty seconds, somebody else writes the lease just before each write, such as its labels.
         let labels = |at: Duration, request: &str, lease: &mut StoredLease| {
             lease.version += u64::from(request != "GET" && at.as_secs() % 20 < 12);
             Reply::Answered
@@ -289,7 +293,7 @@ mod tests {
             let fails = second < outage % 60;
             match outage % 3 {
                 0 if fails => Reply::Unavailable,
-                1 if fails => Reply::UnavailableOnceDone,
+                1 if fails => Reply::DoneButUnavailable,
                 2 if fails => Reply::After(Duration::from_millis(2500)),
                 _ => Reply::Answered,
             }
@@ -322,7 +326,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shutdown_while_acquiring_releases_the_lease() {
         static LEADING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-        for reply in [Reply::UnavailableOnceDone, Reply::After(Duration::from_secs(2))] {
+        for reply in [Reply::DoneButUnavailable, Reply::After(Duration::from_secs(2))] {
             let server = Server::new(
                 None,
                 move |_, request, _| {

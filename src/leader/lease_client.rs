@@ -21,7 +21,7 @@ const LEASE_SECONDS: u16 = 30;
 /// Validity of the lease after its last renewal.
 pub(super) const LEASE_DURATION: Duration = Duration::from_secs(LEASE_SECONDS as u64);
 
-/// Attempts to renew or release the lease. One fails if somebody has written the lease since it was read.
+/// The number of attempts to renew or release the lease. An attempt fails if somebody has written the lease since it was read.
 const ATTEMPTS: u32 = 3;
 
 /// A client for one Lease, and the identity of this replica.
@@ -73,13 +73,15 @@ impl LeaseClient {
     pub(super) async fn acquire(&self, found: Option<&Lease>) -> kube::Result<Option<HeldLease>> {
         let renewed_at = Instant::now();
         let now = MicroTime(Timestamp::now());
+        // As in client-go, a new term of the same replica is no transition.
+        let new = i32::from(!found.is_some_and(|lease| self.is_own(lease)));
         let transitions = found.and_then(|lease| lease.spec.as_ref()?.lease_transitions);
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_duration_seconds: Some(LEASE_SECONDS.into()),
-            lease_transitions: Some(transitions.map_or(0, |transitions| transitions.saturating_add(1))),
+            lease_transitions: Some(transitions.map_or(0, |transitions| transitions.saturating_add(new))),
             ..LeaseSpec::default()
         };
         let acquired = match found {
@@ -172,6 +174,10 @@ mod tests {
             assert_eq!(server.holder().as_deref(), Some(FIRST));
             let held = lease.renew(&held).await.unwrap().unwrap();
             assert!(held.lease.spec.unwrap().renew_time > read(&lease).await.spec.unwrap().acquire_time);
+            let found = read(&lease).await;
+            let transitions = found.spec.as_ref().and_then(|spec| spec.lease_transitions);
+            let again = lease.acquire(Some(&found)).await.unwrap().unwrap();
+            assert_eq!(again.lease.spec.unwrap().lease_transitions, transitions, "the same replica");
             assert!(lease.release().await.unwrap());
             assert_eq!(server.holder(), None);
         }
@@ -185,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lease_that_was_written_since_the_read_stays() {
+    async fn lease_that_was_written_since_the_read_is_not_changed() {
         let server = Server::new(Some(held_by(FIRST, 0)), |_, request, lease| {
             // Another client writes the lease just before each write.
             lease.version += u64::from(request != "GET");

@@ -1,7 +1,7 @@
 //! What a replica does while it does not lead: it reads the lease, and acquires it once no other replica holds it.
 //!
-//! As in client-go, a lease has expired if this replica has read the same content for as long as the lease is valid, by its
-//! monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than that.
+//! As in client-go, a lease has expired once this replica has read the same content for 30 s ([`LEASE_DURATION`]), by its
+//! monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than 30 s.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ impl Standby {
         Self { lease, content: None, since: Instant::now() }
     }
 
-    /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or has
-    /// acquired it just before. `on_read` is called after a lease was read, and after one was created: a replica that may not
+    /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or if
+    /// somebody has written it since it was read. `on_read` is called after a lease was read, and after one was created: a replica that may not
     /// create it is not ready.
     ///
     /// # Errors
@@ -58,8 +58,8 @@ impl Standby {
         }
     }
 
-    /// Returns whether the lease has not been renewed for as long as it is valid. A later version of the operator may write a
-    /// longer validity into the lease.
+    /// Returns whether the time since the last renewal that was read is at least the validity of the lease. A later version of the
+    /// operator may write a longer validity into the lease.
     fn has_expired(&self) -> bool {
         let written = self.content.as_ref().and_then(|content| content.lease_duration_seconds);
         let written = written.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_of_no_other_replica_is_acquired_at_once() {
+    async fn free_or_own_lease_is_acquired_at_once() {
         for spec in [None, Some(json!({})), Some(held_by("", 0)), Some(held_by(FIRST, 0))] {
             let server = Server::new(spec.clone(), |_, _, _| Reply::Answered);
             assert_eq!(acquires_after(&server, FIRST).await, Some(0), "{spec:?}");

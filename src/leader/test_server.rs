@@ -24,7 +24,7 @@ pub(super) enum Reply {
     /// It answers 503, and does nothing.
     Unavailable,
     /// It carries out the request, and answers 503.
-    UnavailableOnceDone,
+    DoneButUnavailable,
     /// It does nothing, and answers 404 without naming an object, as a proxy that does not know the path.
     UnknownPath,
     /// It does nothing, and never answers.

@@ -152,7 +152,7 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
 async fn token_granted_to_cancelled_waiter_is_returned() {
     let rate_limiter = RateLimiter::new(80);
     let quota = rate_limiter.quota(&describe_scope());
-    let emptying_takes = empty(&rate_limiter).await;
+    let time_to_empty = empty(&rate_limiter).await;
     let drift = queue_key(Priority::Drift, "data");
     let scope = describe_scope();
     let mut waiter = Box::pin(rate_limiter.acquire(&scope, &drift));
@@ -162,7 +162,7 @@ async fn token_granted_to_cancelled_waiter_is_returned() {
     tokio::task::yield_now().await;
     assert!(quota.state().queue.is_empty());
     drop(waiter);
-    assert_eq!(empty(&rate_limiter).await, emptying_takes, "with a token less it takes longer");
+    assert_eq!(empty(&rate_limiter).await, time_to_empty, "with a token less it takes longer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,13 +204,13 @@ async fn cancelled_waiters_use_up_no_turns() {
 #[tokio::test(start_paused = true)]
 async fn token_without_waiters_is_returned() {
     let (rate_limiter, permits) = (RateLimiter::new(80), Arc::default());
-    let emptying_takes = empty(&rate_limiter).await;
+    let time_to_empty = empty(&rate_limiter).await;
     let gone = arrive(&rate_limiter, &permits, queue_key(Priority::Call, "gone"));
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
     assert!(rate_limiter.quota(&describe_scope()).state().queue.is_empty());
-    assert_eq!(empty(&rate_limiter).await, emptying_takes, "with a token less it takes longer");
+    assert_eq!(empty(&rate_limiter).await, time_to_empty, "with a token less it takes longer");
 }
 
 #[tokio::test(start_paused = true)]
