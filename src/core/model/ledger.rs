@@ -24,9 +24,12 @@ use super::schedule;
 use super::service::{AWS_LIMIT, CountedCalls, profile};
 
 mod budget;
+mod effects;
 pub mod external;
 
 pub use budget::{Budget, budget};
+use effects::{is_its_failure, may_hide_earlier_change};
+pub use effects::{matches_target, shows_effect};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
 /// request beyond it
@@ -304,6 +307,9 @@ pub fn apply_observation(
     if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
         call.confirmed |= shows_effect(observation, call) || is_its_failure(observation, call);
     }
+    if may_hide_earlier_change(&updated, observation) {
+        updated.known_encryption = None;
+    }
     if let Some(key) = observation.stable_encryption() {
         let key = key.map(Key::to_api);
         if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) {
@@ -343,32 +349,6 @@ pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, desired_t
         (Some(key), Action::Start, Some(desired)) => key == desired,
         (Some(_), Action::Stop, _) | (None, Action::Start, _) => false,
     }
-}
-
-/// Returns whether the observation shows that a call for this target is in progress or was applied.
-#[must_use]
-pub fn matches_target(observation: &Observation, target: &Target) -> bool {
-    match observation {
-        Observation::InProgress(None) => true,
-        Observation::InProgress(Some(action)) => *action == target.action,
-        Observation::On(key) => target.key.as_ref() == Some(&key.to_api()),
-        Observation::Off => target.action == Action::Stop,
-        _ => false,
-    }
-}
-
-/// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
-/// as resharding. AWS makes one change at a time, so UPDATING is the effect of a call that AWS has accepted. As long as it is
-/// unknown whether AWS accepted the call, UPDATING may be a change by somebody else.
-#[must_use]
-pub fn shows_effect(observation: &Observation, call: &Call) -> bool {
-    let is_updating = *observation == Observation::InProgress(None);
-    matches_target(observation, &call.target) && (!is_updating || call.outcome == Outcome::Accepted)
-}
-
-/// Returns whether the observation, which must not be stale, reports the failure of this call.
-fn is_its_failure(observation: &Observation, call: &Call) -> bool {
-    matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
 }
 
 /// A planned call: what the ledger reserves, and the desired encryption that it serves.

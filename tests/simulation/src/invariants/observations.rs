@@ -24,6 +24,8 @@ pub(super) const DISTRUST_PERIOD: SignedDuration = SignedDuration::from_secs(75)
 pub(super) struct ObservedStream {
     /// The last Describe of each replica.
     pub(super) last_describe: BTreeMap<usize, Timestamp>,
+    /// The last Describe of each replica that showed the encryption of the stream, and not only a change or a failure.
+    pub(super) last_stable: BTreeMap<usize, Timestamp>,
     /// The keys that were active at the observations, each with the time until which the operator may report
     /// it: indefinitely for the last settled observation and all later ones; for earlier keys, as long as
     /// AWS's responses may lag and reconciles in progress may not have read the newer observations.
@@ -78,6 +80,8 @@ enum ObservedState {
     Stream {
         /// The actual active key.
         actual: Option<StreamKey>,
+        /// Whether the state is not a change or a failure.
+        shows_encryption: bool,
         /// Whether the operator must trust that state.
         stable_encryption: bool,
         /// Whether the state is a past one of unknown age.
@@ -115,11 +119,14 @@ impl Invariants {
                     observed.mark_outdated(reportable_until);
                     observed.missing = true;
                 }
-                ObservedState::Stream { actual, stable_encryption, stale, effect } => {
+                ObservedState::Stream { actual, shows_encryption, stable_encryption, stale, effect } => {
                     if effect {
                         observed.confirmed = Some((reconcile_began, now));
                     }
                     observed.last_describe.insert(replica, at);
+                    if shows_encryption {
+                        observed.last_stable.insert(replica, at);
+                    }
                     observed.missing = false;
                     if stable_encryption {
                         observed.previous_stable = observed.stable_encryption;
@@ -186,10 +193,13 @@ impl State {
             Ok(None) if !self.replicas[replica].foreign_credentials => ObservedState::Missing,
             Ok(Some(description)) if description.arn == *stream => {
                 let actual = self.world.stream(&arn, now - lag).and_then(|actual| actual.active_key.clone());
-                // Soon after a call, the operator may treat the observation as stale.
-                let called = self.invariants.last_call.get(&arn).is_some_and(|at| now < *at + READ_LAG + lag);
-                let stable_encryption =
-                    !called && Observation::of(stream, Some(description)).stable_encryption().is_some();
+                // Soon after a call, the operator may treat the observation as stale; also after one that it has recorded
+                // and not sent.
+                let last = self.invariants.last_call(&arn).max(self.invariants.last_reservation(&arn));
+                let called = last.is_some_and(|at| now < at + READ_LAG + lag);
+                let shows_encryption =
+                    Observation::of(stream, Some(description)).stable_encryption().is_some();
+                let stable_encryption = !called && shows_encryption;
                 // A Describe of a Kinesis stream may be followed by a request to KMS for its key.
                 let mut calls = self.world.calls().iter().rev();
                 let describe = calls
@@ -200,7 +210,8 @@ impl State {
                     format!("operator {replica} describes {}: {state:?} {encryption:?}", stream.name())
                 });
                 let effect = self.shows_effect_of_last_call(stream, description);
-                ObservedState::Stream { actual, stable_encryption, stale: fault == Some("ReadLag"), effect }
+                let stale = fault == Some("ReadLag");
+                ObservedState::Stream { actual, shows_encryption, stable_encryption, stale, effect }
             }
             Ok(_) | Err(_) => return,
         };

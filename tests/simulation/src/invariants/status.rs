@@ -4,6 +4,8 @@
 //! The checks make allowances for facts that the operator cannot observe: a state that AWS has not shown yet,
 //! changes between two Describes, and the last observations of another replica.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::StreamKey;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
@@ -152,9 +154,15 @@ impl State {
         let known_at = observed
             .and_then(|observed| observed.last_describe.get(&process.replica))
             .map_or(began, |at| began.min(*at));
-        // The replica cannot have later observations of another replica.
+        // The replica cannot have later observations of another replica. Its own last Describe may have shown no more than a
+        // change, so that the key of its status is that of an earlier one.
         let superseded = observed.is_some_and(|observed| {
-            observed.last_describe.iter().any(|(other, at)| *other != process.replica && *at > known_at)
+            let stable_at =
+                observed.last_stable.get(&process.replica).map_or(known_at, |at| known_at.min(*at));
+            let is_later = |times: &BTreeMap<usize, Timestamp>, own_at| {
+                times.iter().any(|(other, at)| *other != process.replica && *at > own_at)
+            };
+            is_later(&observed.last_describe, known_at) || is_later(&observed.last_stable, stable_at)
         });
         self.invariants.status_observed_at.insert(owner.uid.clone(), known_at);
         let ready = find(&status.conditions, ConditionType::Ready);

@@ -52,6 +52,32 @@ fn stable_encryption_is_in_force_since_first_seen() {
     assert_eq!(other.known_encryption, Some(known_encryption(Some(&key(1)), 120)));
 }
 
+/// Firehose fails a Start with the key that is already active. If the first Start was applied after a Describe that was too old,
+/// the failure of the second one does not show that records are in plaintext.
+#[test]
+fn failure_after_two_close_starts_leaves_the_key_unknown() {
+    let plain = seen(&empty(Service::Firehose), &Observation::Off, 0);
+    let start = |ledger: &StreamLedgerSpec, at| with_call(ledger, seconds(at), Some(Ok(())));
+    let first = start(&plain, 10);
+    for (between, second_at, is_known) in [
+        // The clocks of two replicas differ by seven minutes.
+        (Observation::Off, 10 + 7 * 60, false),
+        // No two clocks that AWS accepts differ by that much.
+        (Observation::Off, 10 + MAX_IN_FLIGHT.as_secs(), true),
+        // AWS has shown what became of the first one.
+        (Observation::InProgress(Some(Action::Start)), 10 + 7 * 60, true),
+        (failed(Action::Start), 10 + 7 * 60, true),
+    ] {
+        let second = start(&seen(&first, &between, second_at - 1), second_at);
+        // The change may be that of the first call.
+        let changing = seen(&second, &Observation::InProgress(Some(Action::Start)), second_at + 1);
+        for before in [second, changing] {
+            let after = seen(&before, &failed(Action::Start), second_at + 40);
+            assert_eq!(after.known_encryption.is_some(), is_known, "{between:?}, {second_at}");
+        }
+    }
+}
+
 #[test]
 fn observation_is_as_old_as_its_request() {
     let called = with_call(&empty(Service::Firehose), seconds(0), Some(Ok(())));

@@ -1,0 +1,49 @@
+//! What an observation shows of the calls of a ledger: which call has taken effect, and which has failed. Pure.
+
+use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
+
+use super::MAX_IN_FLIGHT;
+use crate::model::observation::Observation;
+
+/// Returns whether the observation shows that a call for this target is in progress or was applied.
+#[must_use]
+pub fn matches_target(observation: &Observation, target: &Target) -> bool {
+    match observation {
+        Observation::InProgress(None) => true,
+        Observation::InProgress(Some(action)) => *action == target.action,
+        Observation::On(key) => target.key.as_ref() == Some(&key.to_api()),
+        Observation::Off => target.action == Action::Stop,
+        _ => false,
+    }
+}
+
+/// Returns whether the observation shows the effect of this call. A Kinesis stream is UPDATING for other reasons, too, such
+/// as resharding. AWS makes one change at a time, so UPDATING is the effect of a call that AWS has accepted. As long as it is
+/// unknown whether AWS accepted the call, UPDATING may be a change by somebody else.
+#[must_use]
+pub fn shows_effect(observation: &Observation, call: &Call) -> bool {
+    let is_updating = *observation == Observation::InProgress(None);
+    matches_target(observation, &call.target) && (!is_updating || call.outcome == Outcome::Accepted)
+}
+
+/// Returns whether the observation, which must not be stale, reports the failure of this call.
+pub(super) fn is_its_failure(observation: &Observation, call: &Call) -> bool {
+    matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
+}
+
+/// Returns whether the observation reports the failure of the last call, and an earlier call may have changed the encryption
+/// although no observation has shown it. AWS accepted both calls shortly after each other: a Describe between them showed the
+/// state before the first one, and seemed to be new, because the clocks of two replicas differ, or a clock was set. If the first
+/// call has enabled the encryption, Firehose fails the second one, because its key is already active.
+pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
+    let mut calls = ledger.calls.iter().rev().filter(|call| call.outcome != Outcome::Refused);
+    let Some(failed) = calls.next().filter(|call| is_its_failure(observation, call)) else { return false };
+    let Some(known) = &ledger.known_encryption else { return false };
+    let would_change = |call: &Call| match call.target.action {
+        Action::Start => call.target.key != known.key,
+        Action::Stop => known.key.is_some(),
+    };
+    let is_close = |call: &&Call| failed.at().duration_since(call.at()).abs() < MAX_IN_FLIGHT;
+    known.since_time.0 < failed.at()
+        && calls.take_while(|call| !call.confirmed).filter(is_close).any(would_change)
+}
