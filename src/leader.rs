@@ -1,11 +1,11 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! As in client-go, a standby acquires the lease if nobody holds it, or if it has not changed for [`LEASE_DURATION`]. A leader
-//! renews it every [`RENEW_INTERVAL`], and stops when it could not for [`LEASE_DURATION`]. Both measure by their monotonic clocks, so
-//! it does not matter what time the replicas' clocks show. The leader measures from before its last renewal, a standby from after
-//! it has read that renewal, so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the
-//! local clock, and its writes do not name the version that was read.
+//! As in client-go, a standby acquires the lease if nobody holds it, or if it has not changed for 30 s. A leader renews it
+//! every 10 s, and stops when it could not for 30 s. Both measure by their monotonic clocks, so it does not matter what time
+//! the replicas' clocks show. The leader measures from before its last renewal, a standby from after it has read that renewal,
+//! so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the local clock, and its
+//! writes do not name the version that was read.
 //!
 //! Leader election only saves work. Two replicas can lead at once for some seconds, if somebody deletes or edits the Lease, if
 //! a leader is paused, or if its last reconciles outlast the lease. Then streams are described twice as often, but no replica

@@ -291,7 +291,7 @@ fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
 
 fn active_key_unknown(input: &DecisionInput<'_>) -> String {
     if input.desired.encryption == DesiredEncryption::AnyKey {
-        return "An attempt made outside the operator failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
+        return "An attempt failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
     }
     let key = describe_desired_key(input);
     format!(

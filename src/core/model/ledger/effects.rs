@@ -2,7 +2,7 @@
 
 use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 
-use super::MAX_IN_FLIGHT;
+use super::{MAX_IN_FLIGHT, READ_LAG, saturating_add};
 use crate::model::observation::Observation;
 
 /// Returns whether the observation shows that a call for this target is in progress or was applied.
@@ -34,7 +34,8 @@ pub(super) fn is_its_failure(observation: &Observation, call: &Call) -> bool {
 /// Returns whether the observation reports the failure of the last call, and an earlier call may have changed the encryption
 /// although no observation has shown it. AWS accepted both calls shortly after each other: a Describe between them showed the
 /// state before the first one, and seemed to be new, because the clocks of two replicas differ, or a clock was set. If the first
-/// call has enabled the encryption, Firehose fails the second one, because its key is already active.
+/// call has enabled the encryption, Firehose fails the second one, because its key is already active. Calls of others are not
+/// considered: a forged event must not make the operator forget the key.
 pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
     let mut calls = ledger.calls.iter().rev().filter(|call| call.outcome != Outcome::Refused);
     let Some(failed) = calls.next().filter(|call| is_its_failure(observation, call)) else { return false };
@@ -44,6 +45,8 @@ pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &O
         Action::Stop => known.key.is_some(),
     };
     let is_close = |call: &&Call| failed.at().duration_since(call.at()).abs() < MAX_IN_FLIGHT;
-    known.since_time.0 < failed.at()
-        && calls.take_while(|call| !call.confirmed).filter(is_close).any(would_change)
+    // What was first observed after the call, when the observation could be trusted, includes its effect. So does what was
+    // observed of a stream that was created again, and after the call of a ledger that was rebuilt.
+    let is_newer = |call: &&Call| known.since_time.0 < saturating_add(call.at(), READ_LAG);
+    calls.take_while(|call| !call.confirmed).filter(is_close).filter(is_newer).any(would_change)
 }

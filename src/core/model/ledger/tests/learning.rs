@@ -10,7 +10,7 @@ use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
     MAX_IN_FLIGHT, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
-    may_be_stale, satisfies,
+    may_be_stale, rebuilt_from_status, satisfies,
 };
 use crate::model::observation::{DescribeTimes, Observation};
 use crate::model::scenario::{failed, key, midnight};
@@ -76,6 +76,22 @@ fn failure_after_two_close_starts_leaves_the_key_unknown() {
             assert_eq!(after.known_encryption.is_some(), is_known, "{between:?}, {second_at}");
         }
     }
+}
+
+#[test]
+fn failure_keeps_what_is_newer_than_the_earlier_call() {
+    let k2 = &Observation::On(key(2));
+    let start = |ledger: &StreamLedgerSpec, at| with_call(ledger, seconds(at), Some(Ok(())));
+    // The calls of a rebuilt ledger are not real, and are dated now.
+    let rebuilt = rebuilt_from_status(&empty(Service::Firehose), Service::Firehose, 1, seconds(0));
+    let before = seen(&rebuilt, k2, 31);
+    let after = seen(&start(&before, 300), &failed(Action::Start), 400);
+    assert_eq!(after.known_encryption, before.known_encryption);
+    assert!(after.known_encryption.is_some());
+    // Nor is a call hidden that would have changed nothing.
+    let on = seen(&empty(Service::Firehose), &Observation::On(key(1)), 0);
+    let twice = start(&start(&on, 10), 420);
+    assert!(seen(&twice, &failed(Action::Start), 500).known_encryption.is_some());
 }
 
 #[test]
