@@ -31,9 +31,6 @@ use crate::kubernetes::watches::MaybeInvalidResource;
 /// The time between two runs of the housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// The time before the first cleanup of ledgers. Short enough for replicas that do not live for long.
-const FIRST_CLEANUP: Duration = Duration::from_mins(20);
-
 /// How long the first housekeeping waits for the first list of the ledgers.
 const FIRST_LIST_OF_LEDGERS: Duration = Duration::from_mins(10);
 
@@ -143,8 +140,8 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
     let _ = may_start.set(());
 }
 
-/// Reports readiness when the resources are listed. Then waits for the list of the ledgers, whose owners the cleanup looks up,
-/// and runs the housekeeping.
+/// Reports readiness when the resources are listed. Then waits for the list of the ledgers, which the cleanup would
+/// otherwise request a second time, and runs the housekeeping.
 async fn housekeeping(
     shared: Arc<Shared>,
     store: Store<MaybeInvalidResource>,
@@ -157,26 +154,20 @@ async fn housekeeping(
     repeat_housekeeping(&shared.context, &store).await;
 }
 
-/// Evicts the memory of deleted resources, now and every hour, and deletes expired ledgers every hour. It does not touch the
+/// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
 /// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
-///
-/// The first cleanup of the ledgers waits for [`FIRST_CLEANUP`]. After a move to another cluster or a restore, the resources have
-/// new uids: the ledgers' owners seem to be gone until the first reconciles have taken the ledgers over. A deleted ledger
-/// would be created again, but without what it knew of the stream's key and since when the stream is encrypted.
 async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     store: &Store<MaybeInvalidResource>,
 ) {
-    let (mut ledgers, mut pause) = (LedgerGc::default(), FIRST_CLEANUP);
-    evict_deleted(&context.memory, store);
+    let mut ledgers = LedgerGc::default();
     loop {
-        // The pause follows even a cleanup that has taken hours.
-        tokio::time::sleep(pause).await;
-        pause = HOUSEKEEPING_INTERVAL;
         evict_deleted(&context.memory, store);
         if let Err(error) = ledgers.collect_expired(context).await {
             warn!(%error, "failed to clean up ledgers");
         }
+        // The pause follows even a cleanup that has taken hours.
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }
 

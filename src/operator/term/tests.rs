@@ -28,7 +28,7 @@ fn resource() -> MaybeInvalidResource {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_of_deleted_resources_is_evicted_regularly() {
+async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource = resource();
     let context = fakes::context(None);
     for uid in ["1", "2"] {
@@ -46,7 +46,7 @@ async fn memory_of_deleted_resources_is_evicted_regularly() {
     wait(&mut keeping, Duration::from_secs(1)).await;
     assert_eq!(known(), [true, false], "the first time is at once");
     store.apply(&Event::Delete(resource));
-    wait(&mut keeping, FIRST_CLEANUP.saturating_sub(Duration::from_secs(10))).await;
+    wait(&mut keeping, HOUSEKEEPING_INTERVAL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(known(), [true, false]);
     wait(&mut keeping, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);
@@ -73,9 +73,7 @@ async fn long_cleanup_delays_no_eviction_and_is_followed_by_a_pause() {
     let keeping = repeat_housekeeping(&context, &store);
     tokio::pin!(keeping);
     let second = Duration::from_secs(1);
-    // The resources take over their ledgers first.
-    let times = [second, FIRST_CLEANUP, context.aws.clock_delay, HOUSEKEEPING_INTERVAL];
-    for (time, cleanups) in times.into_iter().zip([0, 1, 1, 2]) {
+    for (time, cleanups) in [(second, 1), (context.aws.clock_delay, 1), (HOUSEKEEPING_INTERVAL, 2)] {
         tokio::time::timeout(time, &mut keeping).await.expect_err("it ends never");
         assert!(context.memory.recall_with_expired("1").status.is_none(), "the cleanup is not awaited");
         assert_eq!(started(), cleanups, "{time:?}");
