@@ -74,7 +74,7 @@ const USED: [(&str, &str, &str, &str, &str); 29] = [
     ("", "namespaces", "list", "src/kubernetes/policies.rs", "fn namespace_events("),
     ("", "namespaces", "watch", "src/kubernetes/policies.rs", "fn namespace_events("),
     ("coordination.k8s.io", "leases", "create", "src/leader/lease_client.rs", "api.create("),
-    ("coordination.k8s.io", "leases", "get", "src/leader/lease_client.rs", "api.get_opt("),
+    ("coordination.k8s.io", "leases", "get", "src/leader/lease_client.rs", "api.get("),
     ("coordination.k8s.io", "leases", "patch", "src/leader/lease_client.rs", "api.patch("),
     ("events.k8s.io", "events", "create", "src/kubernetes.rs", "events"),
     ("events.k8s.io", "events", "patch", "src/kubernetes.rs", "events"),
