@@ -74,8 +74,8 @@ impl LeaderElection {
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called each time a standby has read the lease:
-    /// the replica reaches the API server, so it is ready, whether it leads or not.
+    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called each time a standby has read or
+    /// created the lease: the replica reaches the API server, so it is ready, whether it leads or not.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,

@@ -27,8 +27,8 @@ impl Standby {
     }
 
     /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or if
-    /// somebody has written it since it was read. `on_read` is called after a lease was read, and after one was created: a replica that may not
-    /// create it is not ready.
+    /// somebody has written it since it was read. `on_read` is called after a lease was read, and after one was created: a
+    /// replica that may not create it is not ready.
     ///
     /// # Errors
     /// The API server does not respond, or refuses a request.

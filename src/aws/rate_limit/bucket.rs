@@ -3,8 +3,9 @@
 //!
 //! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
 //! to a whole number: 3.95 per second permits 3. At rates of up to 90 per second, the tokens are spaced over the second:
-//! otherwise the network could deliver the requests of two seconds in one. A request that only detects drift also needs a token of a second
-//! bucket, which has half the rounded rate. So half of the rate is always left for other requests. Pure: the time is an argument.
+//! otherwise the network could deliver the requests of two seconds in one. A request that only detects drift also needs a
+//! token of a second bucket, which has half the rounded rate. So half of the rate is always left for other requests. Pure: the
+//! time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
