@@ -53,7 +53,7 @@ use resolve::ResolveError;
 use state::ReconcileState;
 use stream_api::StreamApi;
 
-pub use context::{Clock, Config, Context, Decide, NoMetrics, ReconcileMetrics};
+pub use context::{Clock, Config, Context, Decide, Moment, NoMetrics, ReconcileMetrics};
 pub use publish::report_invalid_object;
 pub use term_end::TermEnd;
 
@@ -163,6 +163,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     notice.keep_calls_of(&spec.stream);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
+    last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
+    context.memory.record_known_call(resource, last.known_call.clone());
     let may_claim = spec.claim().allowed;
     if ledger.record_events(&notice.calls(), may_claim, context.clock.now()) && last.discard_remembered() {
         is_for_event = true;

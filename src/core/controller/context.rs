@@ -105,6 +105,15 @@ pub struct Clock {
     monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
+/// One moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day.
+    pub wall: Timestamp,
+    /// The time since an arbitrary start.
+    pub monotonic: Duration,
+}
+
 impl Clock {
     /// Creates a clock from these two clocks.
     #[must_use]
@@ -128,6 +137,12 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let now = (self.wall)();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    /// Returns the current time of both clocks.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.now(), monotonic: self.monotonic() }
     }
 
     /// Returns the time elapsed since an arbitrary start, independent of the wall clock.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,6 +14,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
 
 use super::annotations::retry_token;
+use super::context::Moment;
 use super::event_inbox::EventInbox;
 use super::kube_api::ReadFrom;
 use crate::model::arn::{KeyArn, KmsKeyId};
@@ -52,6 +54,8 @@ pub struct LastReconcile {
     /// The time before which no further test record may be written; `None` if no record is expected. It stays in force if
     /// the stream is described earlier: for an event of AWS, a write of another replica, or after a failed request.
     pub next_record: Option<Timestamp>,
+    /// The last call of the ledger. Boxed, because it is absent for most streams.
+    pub known_call: Option<Box<KnownCall>>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
@@ -86,13 +90,23 @@ pub struct LastReconcile {
     pub version: Option<String>,
 }
 
+/// The last call of a ledger that AWS may have applied, while no observation has shown its effect, and since when this
+/// process has known the call.
+#[derive(Clone, Debug)]
+pub struct KnownCall {
+    /// The id of the call.
+    pub id: String,
+    /// When this process first read the call, or had sent it, by the monotonic clock.
+    pub since: Duration,
+}
+
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
 pub struct Remembered {
     /// The time of the request and the response of the Describe; the response is `None` if the stream does not exist.
     /// The outer `None`: only the key was described. Describing the stream is not allowed, for example because another
     /// resource manages it.
-    pub stream: Option<(Timestamp, Option<StreamDescription>)>,
+    pub stream: Option<(Moment, Option<StreamDescription>)>,
     /// The metadata that KMS returned for the desired key, by the requested name. Boxed, because it is absent for keys
     /// of AWS.
     pub key: Option<Box<(KmsKeyId, Option<KeyMetadata>)>>,
@@ -188,6 +202,16 @@ impl Memory {
     ) {
         let last = LastReconcile { status, unacknowledged_write, failures, ..LastReconcile::default() };
         self.lock().insert(uid.to_owned(), Box::new(last));
+    }
+
+    /// Records the last call of the resource's ledger before the Describe, whatever becomes of the reconcile.
+    pub fn record_known_call(&self, resource: &StreamEncryption, call: Option<Box<KnownCall>>) {
+        let mut entries = self.lock();
+        match entries.get_mut(uid(resource)) {
+            Some(last) => last.known_call = call,
+            None if call.is_none() => {}
+            None => entries.entry(uid(resource).to_owned()).or_default().known_call = call,
+        }
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than
@@ -293,7 +317,7 @@ impl Remembered {
         if self.retry == retry_token(resource) {
             return Validity::Current;
         }
-        let described = self.stream.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
+        let described = self.stream.as_ref().map_or(Timestamp::MIN, |(at, _)| at.wall);
         let pause_ends = saturating_add(described, RETRY_PAUSE);
         // A clock that was set back must not prolong the pause.
         let is_pause = pause_ends > now && pause_ends <= saturating_add(now, RETRY_PAUSE);
@@ -325,7 +349,7 @@ mod tests {
     /// The entry of a resource whose stream was described now.
     fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
         let remembered = Remembered {
-            stream: Some((now, None)),
+            stream: Some((Moment { wall: now, monotonic: Duration::ZERO }, None)),
             key: None,
             active_key_report: None,
             due: Timestamp::MAX,

@@ -7,7 +7,7 @@
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{debug, warn};
 
-use super::context::Context;
+use super::context::{Context, Moment};
 use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
@@ -102,8 +102,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    let at = context.clock.now();
-    let start = context.clock.monotonic();
+    let at = context.clock.moment();
     let principal = &state.spec.principal;
     let priority = match due_work::lane(resource, LastOutcome::from(&state.last)) {
         Lane::Changed => Priority::Changing,
@@ -111,12 +110,12 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
         Lane::InProgress | Lane::Event | Lane::Drift => Priority::Drift,
     };
     let request = context.aws.describe_stream(&state.spec.stream, principal, priority);
-    let seen = state.term_end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
+    let seen = state.term_end.unless_ended(request).await.ok_or(Interruption::Ended(at.wall))?;
     context.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = context.clock.now();
     // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate
     // limiter would prevent every call.
-    state.description_start = if state.permit.is_some() { context.clock.monotonic() } else { start };
+    state.description_start = if state.permit.is_some() { context.clock.monotonic() } else { at.monotonic };
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();
@@ -126,7 +125,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
                 debug!(stream = %state.spec.stream, reason, details, "AWS reported a failure");
             }
             state.signer = signer;
-            state.answered_request = Some(at);
+            state.answered_request = Some(at.wall);
             state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {
@@ -146,6 +145,8 @@ fn apply_observation(state: &mut ReconcileState) {
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
+    // A clock that was set back in between must not make the observation newer.
+    let requested = state.requested(Moment { wall: at.wall.min(state.now), ..*at });
     let wanted = state.spec.desired.encryption.target();
     let has_problem = state.spec.desired.key_problem.is_some();
     state.ledger.spec = ledger::apply_observation(
@@ -154,7 +155,6 @@ fn apply_observation(state: &mut ReconcileState) {
         description.created,
         wanted.as_ref(),
         has_problem,
-        // A clock that was set back in between must not make the observation newer.
-        DescribeTimes { requested: (*at).min(state.now), answered: state.now },
+        DescribeTimes { requested, answered: state.now },
     );
 }

@@ -62,6 +62,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let last = LastReconcile {
         remembered: remembered.filter(|_| is_recorded),
         next_record,
+        known_call: state.known_call(context.clock.monotonic()),
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {
@@ -118,7 +119,7 @@ fn is_change(reason: Reason) -> bool {
 /// Returns when the stream was last described in the middle of a change that is not complete.
 fn changing_at(state: &ReconcileState, decision: &Decision) -> Option<Timestamp> {
     let described = match &state.observed {
-        Observed::Described { at, observation: Observation::InProgress(_), fresh: true, .. } => Some(*at),
+        Observed::Described { at, observation: Observation::InProgress(_), fresh: true, .. } => Some(at.wall),
         _ => state.last.changing_at,
     };
     described.filter(|_| is_change(decision.reason))
@@ -133,7 +134,11 @@ fn learn_change_time<A, R>(context: &Context<A, R>, state: &ReconcileState, deci
         && !is_change(decision.reason)
     {
         let in_progress = state.last.changing_at.map(|changing| changing.duration_since(since));
-        context.memory.learn_change_time(state.spec.stream.service, in_progress, at.duration_since(since));
+        context.memory.learn_change_time(
+            state.spec.stream.service,
+            in_progress,
+            at.wall.duration_since(since),
+        );
     }
 }
 

@@ -8,19 +8,21 @@ use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
+use super::context::Moment;
 use super::interruption::Interruption;
 use super::kube_api::KubeError;
 use super::ledger_store::LedgerHandle;
-use super::memory::LastReconcile;
+use super::memory::{KnownCall, LastReconcile};
 use super::previous_status::previous_status;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
 use super::term_end::TermEnd;
 use crate::model::arn::KeyArn;
 use crate::model::aws_error::AwsError;
-use crate::model::decision::{DecisionInput, LastObservation};
+use crate::model::decision::{DecisionInput, LastObservation, Ownership};
 use crate::model::key::{Key, KeyProblem};
-use crate::model::observation::{Observation, StreamDescription};
+use crate::model::ledger;
+use crate::model::observation::{Observation, Requested, StreamDescription};
 use crate::model::status_fields;
 
 /// Maximum age of the description and of the resolved spec after the wait for the rate limiter.
@@ -66,6 +68,8 @@ pub(super) struct ReconcileState {
     pub(super) active_key_report: Option<(KeyArn, Option<KeyProblem>)>,
     /// Whether the last status reports the active key, or that records are in plaintext.
     pub(super) is_encryption_reported: bool,
+    /// Whether nothing is sent and nothing kept: a preview has known no call for long, and believes the time of day.
+    pub(super) is_preview: bool,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
     /// The error if the finalizer could not be added or removed. The reconcile fails with it after its report.
@@ -87,7 +91,7 @@ pub(super) enum Observed {
     /// The stream was described.
     Described {
         /// When the Describe was requested.
-        at: Timestamp,
+        at: Moment,
         /// The response of AWS; `None` if the stream does not exist.
         description: Option<StreamDescription>,
         /// The observation that follows from the response.
@@ -101,7 +105,7 @@ impl Observed {
     /// Interprets a description, for the stream of `spec`.
     pub(super) fn of(
         spec: &ResolvedSpec,
-        at: Timestamp,
+        at: Moment,
         description: Option<StreamDescription>,
         fresh: bool,
     ) -> Self {
@@ -141,6 +145,7 @@ impl ReconcileState {
         };
         Self {
             now,
+            is_preview: false,
             spec,
             ledger,
             observed,
@@ -188,7 +193,9 @@ impl ReconcileState {
             last_observation: match &self.observed {
                 Observed::NotYet => LastObservation::NotYet,
                 Observed::Failed(error) => LastObservation::Failed(error),
-                Observed::Described { at, observation, .. } => LastObservation::Described(*at, observation),
+                Observed::Described { at, observation, .. } => {
+                    LastObservation::Described(self.requested(*at), observation)
+                }
             },
             is_encryption_reported: self.is_encryption_reported,
             active_key_problem: None,
@@ -197,6 +204,24 @@ impl ReconcileState {
             drift_interval: self.spec.drift_interval,
             expected_change: self.expected_change,
         }
+    }
+
+    /// Returns the time of a Describe in relation to the last call of the ledger.
+    pub(super) fn requested(&self, at: Moment) -> Requested {
+        if self.is_preview {
+            return at.wall.into();
+        }
+        let last = ledger::last_unrefused_call(&self.ledger.spec);
+        let known =
+            self.last.known_call.as_ref().filter(|known| last.is_some_and(|last| last.id == known.id));
+        // A call that was not in the ledger at first was sent, or read, after the Describe.
+        let call_known_for = known.map_or(Duration::ZERO, |known| at.monotonic.saturating_sub(known.since));
+        Requested { at: at.wall, call_known_for }
+    }
+
+    /// Returns the last call of the ledger and since when this process has known it, for the next reconcile.
+    pub(super) fn known_call(&self, now: Duration) -> Option<Box<KnownCall>> {
+        known_call(&self.ledger, self.last.known_call.as_deref(), now)
     }
 
     /// Returns the active key and its problem, if records are lost because of the key.
@@ -241,7 +266,7 @@ impl ReconcileState {
     /// the operator's clock was right then. It is the earlier one, in case the clock was set in between.
     pub(super) fn verified_now(&self) -> Option<Timestamp> {
         match &self.observed {
-            Observed::Described { at, fresh: true, .. } => Some((*at).min(self.now)),
+            Observed::Described { at, fresh: true, .. } => Some(at.wall.min(self.now)),
             Observed::Described { .. } | Observed::NotYet | Observed::Failed(_) => None,
         }
     }
@@ -249,7 +274,7 @@ impl ReconcileState {
     /// Returns when the stream was described; `None` if there is no description.
     pub(super) fn described_at(&self) -> Option<Timestamp> {
         match &self.observed {
-            Observed::Described { at, .. } => Some(*at),
+            Observed::Described { at, .. } => Some(at.wall),
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }
@@ -261,6 +286,22 @@ impl ReconcileState {
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }
+}
+
+/// Returns the last call of the ledger, known since `now` unless it was known before; `None` if no observation can be older than
+/// the call.
+pub(super) fn known_call(
+    ledger: &LedgerHandle,
+    before: Option<&KnownCall>,
+    now: Duration,
+) -> Option<Box<KnownCall>> {
+    if ledger.ownership != Ownership::Owned {
+        // The ledger cannot be read now.
+        return before.cloned().map(Box::new);
+    }
+    let call = ledger::last_unrefused_call(&ledger.spec).filter(|call| !call.confirmed)?;
+    let known = before.filter(|known| known.id == call.id).cloned();
+    Some(Box::new(known.unwrap_or_else(|| KnownCall { id: call.id.clone(), since: now })))
 }
 
 /// Returns the unusable active key that a status reports, and its problem. The status keeps its report if KMS does

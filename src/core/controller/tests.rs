@@ -25,6 +25,7 @@ use crate::model::observation::ReportedEncryption;
 use crate::model::schedule;
 use fakes::{Identity, Request, World, run};
 
+mod clock_error;
 mod fakes;
 mod finalizers;
 mod interrupted;

@@ -14,7 +14,7 @@ use super::aws_error::AwsError;
 use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Budget, PlannedCall, saturating_add};
-use super::observation::Observation;
+use super::observation::{Observation, Requested};
 use super::permission::{Denial, EffectivePolicy};
 use super::schedule::{
     self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
@@ -50,7 +50,7 @@ pub enum LastObservation<'a> {
     /// The stream, or the desired key, could not be described.
     Failed(&'a AwsError),
     /// The stream was described at this time.
-    Described(Timestamp, &'a Observation),
+    Described(Requested, &'a Observation),
 }
 
 /// Everything on which a decision depends.
@@ -263,7 +263,9 @@ fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, desired_ta
 
 /// Returns a wait while AWS's report may be older than the last call.
 fn wait_for_confirmation(input: &DecisionInput<'_>, observation: &Observation) -> Option<Decision> {
-    let trusted_from = ledger::stale_until(input.ledger, observation, observed_at(input))?;
+    let LastObservation::Described(requested, _) = input.last_observation else { return None };
+    let requested = Requested { at: observed_at(input), ..requested };
+    let trusted_from = ledger::stale_until(input.ledger, observation, requested)?;
     let accepted =
         ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
     let wait = match (accepted, &input.ledger.attempts) {
@@ -331,7 +333,7 @@ fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decisio
 fn observed_at(input: &DecisionInput<'_>) -> Timestamp {
     match input.last_observation {
         // A clock that was set back must not extend the validity of an observation.
-        LastObservation::Described(at, _) => at.min(input.now),
+        LastObservation::Described(requested, _) => requested.at.min(input.now),
         LastObservation::NotYet | LastObservation::Failed(_) => input.now,
     }
 }

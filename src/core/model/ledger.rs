@@ -19,7 +19,7 @@ use super::arn::StreamArn;
 use super::aws_error::{Accepted, AwsError, ErrorKind, is_unsent_code};
 use super::key::Key;
 use super::object::is_dns_subdomain;
-use super::observation::{DescribeTimes, Observation};
+use super::observation::{DescribeTimes, Observation, Requested};
 use super::schedule;
 use super::service::{AWS_LIMIT, CountedCalls, profile};
 
@@ -222,13 +222,21 @@ pub fn may_apply_start(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
     is_start && in_flight_until(ledger).is_some_and(|until| until > now)
 }
 
-/// Returns whether an observation requested at `seen` may be older than the last call, and so must not be trusted.
+/// Returns whether an observation may be older than the last call, and so must not be trusted.
 /// Once an observation has shown the effect of that call, a later one that differs is a new state, however
 /// soon it comes.
 #[must_use]
-pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: Timestamp) -> bool {
+pub fn may_be_stale(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    requested: impl Into<Requested>,
+) -> bool {
     let Some(call) = last_unrefused_call(ledger) else { return false };
-    if call.confirmed || seen >= saturating_add(call.at(), READ_LAG) {
+    let Requested { at, call_known_for } = requested.into();
+    // AWS has accepted the dates of both requests, so their times are wrong by 15 minutes at most.
+    let is_surely_later = at >= saturating_add(call.at(), MAX_IN_FLIGHT);
+    let is_later = at >= saturating_add(call.at(), READ_LAG) && call_known_for >= READ_LAG.unsigned_abs();
+    if call.confirmed || is_later || is_surely_later {
         return false;
     }
     // For a while after a call, AWS may still report the failure of an earlier one.
@@ -249,10 +257,13 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
 pub fn stale_until(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
-    seen: Timestamp,
+    requested: impl Into<Requested>,
 ) -> Option<Timestamp> {
-    let call = last_unrefused_call(ledger).filter(|_| may_be_stale(ledger, observation, seen))?;
-    Some(saturating_add(call.at(), READ_LAG))
+    let requested = requested.into();
+    let call = last_unrefused_call(ledger).filter(|_| may_be_stale(ledger, observation, requested))?;
+    let remaining = READ_LAG.unsigned_abs().saturating_sub(requested.call_known_for);
+    let known_long_enough = requested.at.checked_add(remaining).unwrap_or(Timestamp::MAX);
+    Some(saturating_add(call.at(), READ_LAG).max(known_long_enough))
 }
 
 /// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the

@@ -5,6 +5,8 @@
 //! change of the key has failed or has not started yet; `decision` and `status_fields` derive that from the
 //! ledger.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 
@@ -117,15 +119,33 @@ pub enum Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescribeTimes {
     /// The time of the request, before the wait for the rate limiter.
-    pub requested: Timestamp,
+    pub requested: Requested,
     /// The time of the response.
     pub answered: Timestamp,
+}
+
+/// When a Describe was requested. Two clocks measure how much later that was than the last call of the ledger: the clocks of
+/// two replicas may differ by minutes, and a clock may be set. The time of the call is that of one clock, and `at` may be that
+/// of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The time of day.
+    pub at: Timestamp,
+    /// How long this process had known the last call that AWS may have applied, by the monotonic clock. The call is older.
+    pub call_known_for: Duration,
+}
+
+impl From<Timestamp> for Requested {
+    /// Returns the time of a request by a process that has known the call for long: only the time of day matters.
+    fn from(at: Timestamp) -> Self {
+        Self { at, call_known_for: Duration::MAX }
+    }
 }
 
 impl From<Timestamp> for DescribeTimes {
     /// Returns the times of a Describe that took no time.
     fn from(time: Timestamp) -> Self {
-        Self { requested: time, answered: time }
+        Self { requested: time.into(), answered: time }
     }
 }
 

@@ -279,7 +279,7 @@ impl Scenario {
             last_observation: match &self.sight {
                 Sight::NotYet => LastObservation::NotYet,
                 Sight::Failed(error) => LastObservation::Failed(error),
-                Sight::At(at, observation) => LastObservation::Described(*at, observation),
+                Sight::At(at, observation) => LastObservation::Described((*at).into(), observation),
             },
             active_key_problem: self.active_key_problem,
             session_age: self.session_age,

@@ -28,11 +28,11 @@ pub fn may_be_of(status: &StreamEncryptionStatus, stream: &StreamArn) -> bool {
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]
 pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> {
-    let LastObservation::Described(at, observation) = input.last_observation else { return None };
-    if let Some(action) = accepted_since(input, at) {
+    let LastObservation::Described(requested, observation) = input.last_observation else { return None };
+    if let Some(action) = accepted_since(input, requested.at) {
         return Some(in_progress(action));
     }
-    if ledger::may_be_stale(input.ledger, observation, at) {
+    if ledger::may_be_stale(input.ledger, observation, requested) {
         // While the reported state is being confirmed, it is shown as AWS reports it.
         return match observation {
             Observation::Failed { action, .. } => Some(failed(*action)),
@@ -149,9 +149,9 @@ pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
 /// being confirmed.
 #[must_use]
 pub fn unconfirmed_observation<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
-    let LastObservation::Described(at, observation) = input.last_observation else { return None };
-    let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < at);
-    (looked_since && ledger::may_be_stale(input.ledger, observation, at)).then_some(observation)
+    let LastObservation::Described(requested, observation) = input.last_observation else { return None };
+    let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < requested.at);
+    (looked_since && ledger::may_be_stale(input.ledger, observation, requested)).then_some(observation)
 }
 
 /// Returns the state that is being confirmed, if it differs from the known encryption.
@@ -175,9 +175,9 @@ pub const NOT_APPLIED: &str = "NOT_APPLIED";
 /// Returns why the last attempt failed: AWS's failure type, its error code, or a code of the operator's own.
 #[must_use]
 pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
-    if let LastObservation::Described(at, observation @ Observation::Failed { reason, .. }) =
+    if let LastObservation::Described(requested, observation @ Observation::Failed { reason, .. }) =
         input.last_observation
-        && !ledger::may_be_stale(input.ledger, observation, at)
+        && !ledger::may_be_stale(input.ledger, observation, requested)
     {
         return Some(reason.clone());
     }
@@ -185,8 +185,8 @@ pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
         Outcome::Accepted => match input.last_observation {
-            LastObservation::Described(at, observation @ (Observation::Off | Observation::On(_)))
-                if !ledger::may_be_stale(input.ledger, observation, at)
+            LastObservation::Described(requested, observation @ (Observation::Off | Observation::On(_)))
+                if !ledger::may_be_stale(input.ledger, observation, requested)
                     && !ledger::matches_target(observation, &last.target) =>
             {
                 Some(NOT_APPLIED.to_owned())

@@ -74,7 +74,7 @@ fn plan(criterion: &mut Criterion) {
             ownership: Ownership::Owned,
             other_owner: None,
             ledger: &ledger,
-            last_observation: LastObservation::Described(now, &observation),
+            last_observation: LastObservation::Described(now.into(), &observation),
             active_key_problem: None,
             session_age: None,
             last_reason: None,

@@ -93,6 +93,9 @@ pub struct Invariants {
     /// The replicas that may still remember a Describe of a stream, which no status contains, and which has shown an active
     /// key: the replica and the ARN.
     remembered_encrypted: BTreeSet<(usize, String)>,
+    /// The time of the last call of a stream, and of the first Describe after it by a process, by replica, uid of the resource
+    /// and ARN.
+    first_describes: BTreeMap<(usize, Option<String>, String), (Option<Timestamp>, Timestamp)>,
     /// The last Describe of each reconcile in progress that the operator must trust, by task.
     trusted: BTreeMap<usize, TrustedDescribe>,
     /// The time of the last external change that may shorten a wait.
@@ -176,7 +179,7 @@ impl Invariants {
             unusual_skew_until,
             ..
         } = self;
-        add(&self.policies_read_since_permit);
+        add(&(&self.policies_read_since_permit, &self.first_describes));
         add(&(violation, counted_calls, checked_requests.abs_diff(*logged_requests)));
         add(&(
             reservations,

@@ -72,6 +72,8 @@ pub enum Identity {
 pub struct State {
     /// The time since the start, of both clocks.
     pub elapsed: Duration,
+    /// By how much the wall clock is ahead.
+    pub clock_error: SignedDuration,
     pub resource: Option<StreamEncryption>,
     /// The resource in a cache that lags; `None` if the cache is current.
     pub lagging: Option<StreamEncryption>,
@@ -136,6 +138,7 @@ impl World {
         resource.metadata.resource_version = Some("0".to_owned());
         Self(Arc::new(Mutex::new(State {
             elapsed: Duration::ZERO,
+            clock_error: SignedDuration::ZERO,
             resource: Some(resource),
             lagging: None,
             lagging_ledger: None,
@@ -209,7 +212,10 @@ impl World {
     pub fn context(&self) -> Context<Self, Self> {
         let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let (wall, monotonic) = (self.clone(), self.clone());
-        let wall = move || begin + wall.state().elapsed;
+        let wall = move || {
+            let state = wall.state();
+            begin + state.elapsed + state.clock_error
+        };
         let monotonic = move || monotonic.to_aws(Request::Monotonic).elapsed;
         Context {
             aws: self.clone(),

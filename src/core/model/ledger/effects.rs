@@ -33,9 +33,9 @@ pub(super) fn is_its_failure(observation: &Observation, call: &Call) -> bool {
 
 /// Returns whether the observation reports the failure of the last call, and an earlier call may have changed the encryption
 /// although no observation has shown it. AWS accepted both calls shortly after each other: a Describe between them showed the
-/// state before the first one, and seemed to be new, because the clocks of two replicas differ, or a clock was set. If the first
-/// call has enabled the encryption, Firehose fails the second one, because its key is already active. Calls of others are not
-/// considered: a forged event must not make the operator forget the key.
+/// state before the first one, and AWS lagged by more than [`READ_LAG`]. If the first call has enabled the encryption, Firehose
+/// fails the second one, because its key is already active. Calls of others are not considered: a forged event must not make the
+/// operator forget the key.
 pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
     let mut calls = ledger.calls.iter().rev().filter(|call| call.outcome != Outcome::Refused);
     let Some(failed) = calls.next().filter(|call| is_its_failure(observation, call)) else { return false };

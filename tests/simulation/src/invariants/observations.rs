@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::StreamKey;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::AwsError;
-use stream_encryption_core::model::ledger::{self, READ_LAG};
+use stream_encryption_core::model::ledger::{self, MAX_IN_FLIGHT, READ_LAG};
 use stream_encryption_core::model::observation::{Observation, StreamDescription};
 
 use super::Invariants;
@@ -146,6 +146,7 @@ impl Invariants {
     /// Records that a replica remembers nothing any more.
     pub fn memory_is_lost(&mut self, replica: usize) {
         self.remembered_encrypted.retain(|(other, _)| *other != replica);
+        self.first_describes.retain(|(other, ..), _| *other != replica);
     }
 
     /// Discards the observations of a reconcile that may not write its ledger. They are not stored, and the
@@ -196,7 +197,8 @@ impl State {
                 // Soon after a call, the operator may treat the observation as stale; also after one that it has recorded
                 // and not sent.
                 let last = self.invariants.last_call(&arn).max(self.invariants.last_reservation(&arn));
-                let called = last.is_some_and(|at| now < at + READ_LAG + lag);
+                let called = last.is_some_and(|at| now < at + READ_LAG + lag)
+                    || self.is_call_new_to_replica(replica, &arn, last, lag);
                 let shows_encryption =
                     Observation::of(stream, Some(description)).stable_encryption().is_some();
                 let stable_encryption = !called && shows_encryption;
@@ -220,6 +222,34 @@ impl State {
         let observation =
             DescribeObservation { replica, arn, at: now - lag, reconcile_began, reportable_until, state };
         self.invariants.unreported.entry(self.current_task.task).or_default().push(observation);
+    }
+
+    /// Returns whether the replica may not have known the last call for [`READ_LAG`]: it began after the call, and nothing has
+    /// confirmed the call. Its clock may be ahead of the one that dated the call.
+    fn is_call_new_to_replica(
+        &mut self,
+        replica: usize,
+        arn: &str,
+        last: Option<Timestamp>,
+        lag: SignedDuration,
+    ) -> bool {
+        let now = self.now;
+        let name = self.current_task.name.clone().unwrap_or_default();
+        let uid = self.store.resource(&name).and_then(|resource| resource.metadata.uid.clone());
+        let first =
+            self.invariants.first_describes.entry((replica, uid, arn.to_owned())).or_insert((last, now));
+        if first.0 != last {
+            *first = (last, now);
+        }
+        let known_since = first.1;
+        let stream = arn.parse().ok();
+        let is_unconfirmed =
+            stream.and_then(|stream| self.store.ledger(&ledger::name(&stream))).is_some_and(|ledger| {
+                ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| !call.confirmed)
+            });
+        is_unconfirmed
+            && now < known_since + READ_LAG + lag
+            && last.is_some_and(|at| now < at + MAX_IN_FLIGHT + self.max_clock_difference())
     }
 
     /// Returns the time at which the current reconcile began.

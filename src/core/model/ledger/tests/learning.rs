@@ -1,5 +1,7 @@
 //! The effect of an observation on the ledger.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use stream_encryption_api::ledger::{Action, KnownEncryption, Outcome, StreamLedgerSpec, Target};
@@ -10,9 +12,9 @@ use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
     MAX_IN_FLIGHT, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
-    may_be_stale, rebuilt_from_status, satisfies,
+    may_be_stale, rebuilt_from_status, satisfies, stale_until,
 };
-use crate::model::observation::{DescribeTimes, Observation};
+use crate::model::observation::{DescribeTimes, Observation, Requested};
 use crate::model::scenario::{failed, key, midnight};
 
 /// Returns the ledger after an observation, with key 1 as the desired key.
@@ -60,9 +62,9 @@ fn failure_after_two_close_starts_leaves_the_key_unknown() {
     let start = |ledger: &StreamLedgerSpec, at| with_call(ledger, seconds(at), Some(Ok(())));
     let first = start(&plain, 10);
     for (between, second_at, is_known) in [
-        // The clocks of two replicas differ by seven minutes.
+        // AWS lagged by seven minutes.
         (Observation::Off, 10 + 7 * 60, false),
-        // No two clocks that AWS accepts differ by that much.
+        // AWS does not lag by that much.
         (Observation::Off, 10 + MAX_IN_FLIGHT.as_secs(), true),
         // AWS has shown what became of the first one.
         (Observation::InProgress(Some(Action::Start)), 10 + 7 * 60, true),
@@ -98,7 +100,7 @@ fn failure_keeps_what_is_newer_than_the_earlier_call() {
 fn observation_is_as_old_as_its_request() {
     let called = with_call(&empty(Service::Firehose), seconds(0), Some(Ok(())));
     let at = |requested, answered| {
-        let times = DescribeTimes { requested: seconds(requested), answered: seconds(answered) };
+        let times = DescribeTimes { requested: seconds(requested).into(), answered: seconds(answered) };
         apply_observation(&called, &Observation::Off, None, Some(&key(1).target()), false, times)
     };
     // AWS may have made the response at the time of the request, when it may still have been outdated.
@@ -194,6 +196,31 @@ fn old_state_within_30_seconds_of_call_is_ignored() {
             Some(known_encryption),
             "encrypted all along"
         );
+    }
+}
+
+/// The clock of a replica that has just begun to lead may be ahead of the one that sent the call.
+#[test]
+fn old_state_is_stale_until_call_is_known_for_30_seconds() {
+    let mut called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
+    called.calls[0].after_failure = true;
+    let after =
+        |at: i64, known: u64| Requested { at: seconds(at), call_known_for: Duration::from_secs(known) };
+    for observation in [Observation::Off, failed(Action::Start)] {
+        for (at, known, trusted_from) in [
+            (29, 30, Some(30)),
+            (30, 29, Some(31)),
+            (30, 30, None),
+            (600, 0, Some(630)),
+            (600, 30, None),
+            // No clock is wrong by so much: AWS has accepted the dates of both requests.
+            (31 * 60 - 1, 0, Some(31 * 60 + 29)),
+            (31 * 60, 0, None),
+        ] {
+            let until = stale_until(&called, &observation, after(at, known));
+            assert_eq!(until, trusted_from.map(seconds), "{observation:?} {at} {known}");
+            assert_eq!(may_be_stale(&called, &observation, after(at, known)), trusted_from.is_some());
+        }
     }
 }
 
