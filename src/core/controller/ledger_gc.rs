@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamReference};
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
-use super::ledger_store::is_gone;
+use super::ledger_store::{is_gone, is_owner};
 use super::stream_api::StreamApi;
+use crate::model::arn::StreamArn;
 use crate::model::ledger::{expires_at, external};
 
 /// Time during which a ledger is not checked again after the API server has returned its owner, or has not responded to a
@@ -37,7 +39,8 @@ const MAX_UNANSWERED: usize = 3;
 pub struct LedgerGc {
     /// The monotonic time of the next check, by the name of the ledger. There are two kinds of such ledgers:
     ///
-    /// - The owner exists although no cache holds it: another operator, which watches other labels, manages it.
+    /// - The owner exists although no cache holds it: another operator, which watches other labels, manages it. Or a new
+    ///   resource under its name will take the ledger over.
     /// - The API server did not respond. If it never responds about some ledgers, for example because of a webhook, then
     ///   the next cleanup reaches the others.
     next_checks: HashMap<String, Duration>,
@@ -110,12 +113,13 @@ impl LedgerGc {
         {
             return Ok(false);
         }
-        match is_gone(&context.kube, owner, ReadFrom::ApiServer).await {
-            Ok(false) => {
+        match context.kube.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await {
+            Ok(Some(found)) if is_owner(&found, owner) || names_stream(&found, &ledger.spec) => {
                 *unanswered = 0;
                 self.postpone(context, ledger);
                 Ok(false)
             }
+            Ok(_) => Ok(true),
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
             // checked.
             Err(error @ (KubeError::Rejected(_) | KubeError::Conflict)) => {
@@ -123,7 +127,7 @@ impl LedgerGc {
                 warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
                 Ok(false)
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
@@ -173,6 +177,19 @@ async fn delete<A: StreamApi, R: KubeApi>(
 /// API server is asked instead.
 async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
     is_gone(kube, owner, ReadFrom::Cache).await == Ok(false)
+}
+
+/// Returns whether the resource names the stream of a ledger. A resource that was restored from a backup has a new uid, and its
+/// next reconcile takes the ledger over.
+fn names_stream(resource: &StreamEncryption, ledger: &StreamLedgerSpec) -> bool {
+    let StreamReference { arn, service, name, region } = &resource.spec.stream;
+    if arn.is_some() {
+        return arn.as_ref() == Some(&ledger.stream_arn);
+    }
+    let Ok(stream) = ledger.stream_arn.parse::<StreamArn>() else { return false };
+    *service == Some(stream.service)
+        && name.as_deref() == Some(stream.name())
+        && region.as_deref().is_none_or(|region| region == stream.region.as_str())
 }
 
 /// Returns whether AWS still counts a call of the ledger at `now`.

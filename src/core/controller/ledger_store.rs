@@ -159,7 +159,12 @@ pub(super) async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>
 /// under its name.
 pub(super) async fn is_gone<R: KubeApi>(kube: &R, owner: &Owner, from: ReadFrom) -> Result<bool, KubeError> {
     let found = kube.resource(&owner.namespace, &owner.name, from).await?;
-    Ok(found.is_none_or(|found| found.metadata.uid.as_deref() != Some(&owner.uid)))
+    Ok(!found.is_some_and(|found| is_owner(&found, owner)))
+}
+
+/// Returns whether this resource is the owner of a ledger, and not a later one under its name.
+pub(super) fn is_owner(resource: &StreamEncryption, owner: &Owner) -> bool {
+    resource.metadata.uid.as_deref() == Some(&owner.uid)
 }
 
 impl LedgerHandle {

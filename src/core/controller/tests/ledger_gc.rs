@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use stream_encryption_api::stream_encryption::StreamReference;
+
 use super::fakes::{Request, World, run};
-use super::{reconcile, resource};
+use super::{ARN, reconcile, resource};
 use crate::controller::Context;
 use crate::controller::kube_api::{KubeError, ReadFrom};
 use crate::controller::ledger_gc::LedgerGc;
+use crate::model::arn::StreamArn;
 
 /// Returns a world with one ledger, whose owner exists, and the context of the operator that has made its call. No call
 /// counts any more.
@@ -68,6 +71,36 @@ fn owner_of_another_operator_is_looked_up_once_a_day() {
     world.state().resource = None;
     world.state().elapsed += Duration::from_hours(24);
     assert_eq!(run(gc.collect_expired(&context)), Ok(3), "their owners are gone");
+}
+
+#[test]
+fn ledger_is_kept_for_restored_resource_of_its_stream() {
+    let stream: StreamArn = ARN.parse().unwrap();
+    let by_arn = |arn: &str| StreamReference { arn: Some(arn.to_owned()), ..StreamReference::default() };
+    let by_name = |name: &str, region: Option<&str>| StreamReference {
+        service: Some(stream.service),
+        name: Some(name.to_owned()),
+        region: region.map(ToOwned::to_owned),
+        arn: None,
+    };
+    for (reference, is_kept) in [
+        (by_arn(ARN), true),
+        (by_arn(&format!("{ARN}-2")), false),
+        (by_name(stream.name(), None), true),
+        (by_name(stream.name(), Some(stream.region.as_str())), true),
+        (by_name(stream.name(), Some("us-east-2")), false),
+        (by_name("another", None), false),
+    ] {
+        let (world, context) = with_old_ledger();
+        let mut state = world.state();
+        state.is_foreign = true;
+        let restored = state.resource.as_mut().unwrap();
+        restored.metadata.uid = Some("restored".to_owned());
+        restored.spec.stream = reference.clone();
+        drop(state);
+        let deleted = run(LedgerGc::default().collect_expired(&context));
+        assert_eq!(deleted, Ok(usize::from(!is_kept)), "{reference:?}");
+    }
 }
 
 #[test]
