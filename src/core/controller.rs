@@ -21,6 +21,7 @@ use crate::model::schedule;
 use crate::model::status_fields;
 
 pub mod annotations;
+mod clock;
 mod context;
 pub mod due_work;
 pub mod event_inbox;
@@ -53,7 +54,8 @@ use resolve::ResolveError;
 use state::ReconcileState;
 use stream_api::StreamApi;
 
-pub use context::{Clock, Config, Context, Decide, Moment, NoMetrics, ReconcileMetrics};
+pub use clock::{Clock, Moment};
+pub use context::{Config, Context, Decide, NoMetrics, ReconcileMetrics};
 pub use publish::report_invalid_object;
 pub use term_end::TermEnd;
 

@@ -1,13 +1,13 @@
 //! The context of a reconcile: the two ports, the clock, the decision, the administrator's configuration, and
 //! the process's memory.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use stream_encryption_api::ledger::{Action, Owner};
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
+use super::clock::Clock;
 use super::kube_api::{KubeApi, ReconcileEvent};
 use super::memory::Memory;
 use crate::model::arn::{KmsKeyId, Region, StreamArn};
@@ -94,63 +94,6 @@ impl<A, R: KubeApi> Context<A, R> {
 
 /// A decision function.
 pub type Decide = fn(&DecisionInput<'_>) -> Decision;
-
-/// The clock, as a value: tests and the simulation provide their own.
-///
-/// It consists of two clocks. The wall clock returns the time of day and may be set. The monotonic clock only
-/// measures elapsed time, and also runs while the process is paused.
-#[derive(Clone)]
-pub struct Clock {
-    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
-}
-
-/// One moment, by both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// The time of day.
-    pub wall: Timestamp,
-    /// The time since an arbitrary start.
-    pub monotonic: Duration,
-}
-
-impl Clock {
-    /// Creates a clock from these two clocks.
-    #[must_use]
-    pub fn new(
-        wall: impl Fn() -> Timestamp + Send + Sync + 'static,
-        monotonic: impl Fn() -> Duration + Send + Sync + 'static,
-    ) -> Self {
-        Self { wall: Arc::new(wall), monotonic: Arc::new(monotonic) }
-    }
-
-    /// Returns the system's clocks.
-    #[must_use]
-    pub fn system() -> Self {
-        let start = Instant::now();
-        Self::new(Timestamp::now, move || start.elapsed())
-    }
-
-    /// Returns the current time in whole microseconds, so that a time read back from Kubernetes equals the
-    /// time that was written.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        let now = (self.wall)();
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-    }
-
-    /// Returns the current time of both clocks.
-    #[must_use]
-    pub fn moment(&self) -> Moment {
-        Moment { wall: self.now(), monotonic: self.monotonic() }
-    }
-
-    /// Returns the time elapsed since an arbitrary start, independent of the wall clock.
-    #[must_use]
-    pub fn monotonic(&self) -> Duration {
-        (self.monotonic)()
-    }
-}
 
 /// The administrator's configuration for all resources. Policies define the permissions.
 #[derive(Clone, Debug)]

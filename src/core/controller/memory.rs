@@ -14,7 +14,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
 
 use super::annotations::retry_token;
-use super::context::Moment;
+use super::clock::Moment;
 use super::event_inbox::EventInbox;
 use super::kube_api::ReadFrom;
 use crate::model::arn::{KeyArn, KmsKeyId};

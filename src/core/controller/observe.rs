@@ -7,7 +7,8 @@
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{debug, warn};
 
-use super::context::{Context, Moment};
+use super::clock::Moment;
+use super::context::Context;
 use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};

@@ -8,7 +8,7 @@ use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
-use super::context::Moment;
+use super::clock::Moment;
 use super::interruption::Interruption;
 use super::kube_api::KubeError;
 use super::ledger_store::LedgerHandle;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::context::Clock;
+use super::clock::Clock;
 use super::interruption::Interruption;
 
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
