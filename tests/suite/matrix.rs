@@ -1,5 +1,5 @@
-//! The fault matrix: faults around the operator, row by row, on a real API server. The table in
-//! `docs/reliability.md` says which test covers which row.
+//! The fault matrix: faults around the operator, on a real API server. `docs/reliability.md` says which test covers which
+//! fault.
 
 mod api_server_errors;
 mod kills;
