@@ -1,5 +1,5 @@
-//! Garbage collection of ledgers: a ledger is deleted only if its owner no longer exists and none of its
-//! calls counts any more.
+//! Garbage collection of ledgers: a ledger is deleted only if its owner no longer exists, no resource under the owner's name
+//! names its stream, and none of its calls counts any more.
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
 //! every case of doubt. Its owner is always read from the API server before the deletion, and the deletion names the
@@ -40,7 +40,7 @@ pub struct LedgerGc {
     /// The monotonic time of the next check, by the name of the ledger. There are two kinds of such ledgers:
     ///
     /// - The owner exists although no cache holds it: another operator, which watches other labels, manages it. Or a new
-    ///   resource under its name will take the ledger over.
+    ///   resource under its name may take the ledger over.
     /// - The API server did not respond. If it never responds about some ledgers, for example because of a webhook, then
     ///   the next cleanup reaches the others.
     next_checks: HashMap<String, Duration>,
@@ -180,7 +180,7 @@ async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
 }
 
 /// Returns whether the resource names the stream of a ledger. A resource that was restored from a backup has a new uid, and its
-/// next reconcile takes the ledger over.
+/// next reconcile takes the ledger over if policies allow it. A name without a region is taken for a name in any region.
 fn names_stream(resource: &StreamEncryption, ledger: &StreamLedgerSpec) -> bool {
     let StreamReference { arn, service, name, region } = &resource.spec.stream;
     if arn.is_some() {

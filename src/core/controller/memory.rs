@@ -54,7 +54,7 @@ pub struct LastReconcile {
     /// The time before which no further test record may be written; `None` if no record is expected. It stays in force if
     /// the stream is described earlier: for an event of AWS, a write of another replica, or after a failed request.
     pub next_record: Option<Timestamp>,
-    /// The last call of the ledger. Boxed, because it is absent for most streams.
+    /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
@@ -96,7 +96,7 @@ pub struct LastReconcile {
 pub struct KnownCall {
     /// The id of the call.
     pub id: String,
-    /// When this process first read the call, or had sent it, by the monotonic clock.
+    /// When this process first read the call, or ended the reconcile that sent it, by the monotonic clock.
     pub since: Duration,
 }
 

@@ -95,7 +95,7 @@ pub async fn preview<A: StreamApi, R: KubeApi>(
     let ledger = ledger_store::open(context, resource, &spec.claim(), None, from).await?;
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
-    state.is_preview = true;
+    state.ignores_known_call = true;
     let decision = loop {
         let decision = (context.decide)(&state.input());
         let needs_description = match decision.step {

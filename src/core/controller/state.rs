@@ -68,8 +68,9 @@ pub(super) struct ReconcileState {
     pub(super) active_key_report: Option<(KeyArn, Option<KeyProblem>)>,
     /// Whether the last status reports the active key, or that records are in plaintext.
     pub(super) is_encryption_reported: bool,
-    /// Whether nothing is sent and nothing kept: a preview has known no call for long, and believes the time of day.
-    pub(super) is_preview: bool,
+    /// Whether only the time of day decides which observations are newer than the last call. A preview has no memory of calls,
+    /// and sends none.
+    pub(super) ignores_known_call: bool,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
     /// The error if the finalizer could not be added or removed. The reconcile fails with it after its report.
@@ -145,7 +146,7 @@ impl ReconcileState {
         };
         Self {
             now,
-            is_preview: false,
+            ignores_known_call: false,
             spec,
             ledger,
             observed,
@@ -208,7 +209,7 @@ impl ReconcileState {
 
     /// Returns the time of a Describe in relation to the last call of the ledger.
     pub(super) fn requested(&self, at: Moment) -> Requested {
-        if self.is_preview {
+        if self.ignores_known_call {
             return at.wall.into();
         }
         let last = ledger::last_unrefused_call(&self.ledger.spec);
@@ -296,7 +297,7 @@ pub(super) fn known_call(
     now: Duration,
 ) -> Option<Box<KnownCall>> {
     if ledger.ownership != Ownership::Owned {
-        // The ledger cannot be read now.
+        // The ledger cannot be read now, or another resource owns it.
         return before.cloned().map(Box::new);
     }
     let call = ledger::last_unrefused_call(&ledger.spec).filter(|call| !call.confirmed)?;

@@ -131,7 +131,8 @@ pub struct DescribeTimes {
 pub struct Requested {
     /// The time of day.
     pub at: Timestamp,
-    /// How long this process had known the last call that AWS may have applied, by the monotonic clock. The call is older.
+    /// How long this process had known the last call that AWS may have applied, by the monotonic clock. The call was recorded
+    /// before, and sent shortly after that, or not at all.
     pub call_known_for: Duration,
 }
 

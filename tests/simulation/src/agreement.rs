@@ -7,14 +7,17 @@
 pub mod scenarios;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use simulated_aws::world::Call;
 use stream_encryption_api::condition::{ConditionType, Reason, find};
 use stream_encryption_api::ledger::{Action, Target};
 use stream_encryption_api::stream_encryption::{KeyType, Service, StreamEncryption};
+use stream_encryption_core::controller::memory::KnownCall;
 use stream_encryption_core::controller::preview::{self, CallBudget, PlannedStep, Preview as Plan};
 use stream_encryption_core::model::key::KINESIS_ALIAS;
+use stream_encryption_core::model::ledger;
 use stream_encryption_core::model::schedule::AFTER_STEP;
 use stream_encryption_core::model::service::Operation as AwsOperation;
 
@@ -83,6 +86,13 @@ fn reconcile_until_step(
 ) -> Result<Execution, String> {
     let before = Counts::of(environment);
     let operator = single::context(environment, simulation_plan, &Unmodified);
+    if let Some(resource) = single::stored(environment, name)
+        && let Some(call) = last_call(environment, plan)
+    {
+        // The planner believes the time of day, as an operator does that has known the last call for long.
+        let known = KnownCall { id: call, since: Duration::ZERO };
+        operator.memory.record_known_call(&resource, Some(Box::new(known)));
+    }
     for _ in 0..MAX_RECONCILES {
         let Some(wake) = single::reconcile(environment, &operator, name) else { break };
         let wake = wake.map_err(|error| error.to_string())?;
@@ -100,6 +110,13 @@ fn reconcile_until_step(
         resource: single::stored(environment, name),
         sent: changes_since(environment, before.aws),
     })
+}
+
+/// Returns the id of the last call in the ledger of the planned stream that AWS may have applied.
+fn last_call(environment: &Arc<Environment>, plan: &Plan) -> Option<String> {
+    let name = ledger::name(plan.stream.as_ref()?);
+    let state = environment.state();
+    Some(ledger::last_unrefused_call(&state.store.ledger(&name)?.spec)?.id.clone())
 }
 
 /// Returns an error if the actions of the operator differ from the plan.

@@ -4,11 +4,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ConditionType, Reason, find};
-use stream_encryption_api::ledger::{Action, Call, Outcome, Target};
+use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::Key;
-use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW, external};
+use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW, READ_LAG, external};
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::profile;
 
@@ -156,6 +156,7 @@ impl State {
                 format!("{action:?} of {stream} while call {} is still open", open.id)
             });
         }
+        self.check_last_call_was_given_time(stream, &ledger.spec, &entry);
         if matches!(response, Err(error) if error.kind == ErrorKind::LimitReached) {
             self.check_refusal_by_limit(stream, &ledger.spec);
         }
@@ -190,6 +191,34 @@ impl State {
         // P8: a permission that was revoked before the reservation must not be used.
         self.check_access_since(since, principal, stream, &key.map_or(Access::Stop, Access::Start));
         self.check_reported_wait(&uid, stream, reserved_at);
+    }
+
+    /// P3: checks that a call does not follow another one that AWS has accepted, until its effect was observed or AWS can have
+    /// reported it: whatever the clocks of the replicas show.
+    fn check_last_call_was_given_time(
+        &mut self,
+        stream: &StreamArn,
+        ledger: &StreamLedgerSpec,
+        entry: &Call,
+    ) {
+        let now = self.now;
+        let mut earlier = ledger.calls.iter().rev().skip_while(|other| other.id != entry.id).skip(1);
+        let Some(last) = earlier.find(|other| other.outcome != Outcome::Refused) else { return };
+        let arn = stream.to_string();
+        // A change by another caller, which failed, shows a state after the call.
+        let changed = self.invariants.external_changes.get(&arn).copied().unwrap_or(Timestamp::MIN);
+        let reserved = self.invariants.reservations.get(&(arn, last.id.clone()));
+        let is_too_early = reserved.is_some_and(|(at, _)| now < *at + READ_LAG && changed < *at);
+        if is_too_early
+            && last.outcome == Outcome::Accepted
+            && !last.confirmed
+            && now >= self.invariants.unusual_skew_until
+        {
+            let id = last.id.clone();
+            self.invariants.record_violation("P3", now, || {
+                format!("a call on {stream} less than 30 s after call {id}, whose effect was not observed")
+            });
+        }
     }
 
     /// Returns whether the ledger holds more calls of others than AWS can have accepted.

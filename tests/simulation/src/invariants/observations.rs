@@ -15,8 +15,8 @@ use stream_encryption_core::model::observation::{Observation, StreamDescription}
 use super::Invariants;
 use crate::environment::{ACCOUNT, State};
 
-/// Maximum time for which the operator may reject observations that contradict its last call, plus some
-/// seconds. The last call may be another replica's, dated by a clock that is ahead.
+/// Maximum time for which the operator may reject observations that contradict a call that it has known for 30 seconds, plus
+/// some seconds. The call may be another replica's, dated by a clock that is ahead.
 pub(super) const DISTRUST_PERIOD: SignedDuration = SignedDuration::from_secs(75);
 
 /// The observations of a stream.
@@ -197,8 +197,8 @@ impl State {
                 // Soon after a call, the operator may treat the observation as stale; also after one that it has recorded
                 // and not sent.
                 let last = self.invariants.last_call(&arn).max(self.invariants.last_reservation(&arn));
-                let called = last.is_some_and(|at| now < at + READ_LAG + lag)
-                    || self.is_call_new_to_replica(replica, &arn, last, lag);
+                let is_new = self.is_call_new_to_replica(replica, &arn, last, lag);
+                let called = is_new || last.is_some_and(|at| now < at + READ_LAG + lag);
                 let shows_encryption =
                     Observation::of(stream, Some(description)).stable_encryption().is_some();
                 let stable_encryption = !called && shows_encryption;
@@ -224,8 +224,8 @@ impl State {
         self.invariants.unreported.entry(self.current_task.task).or_default().push(observation);
     }
 
-    /// Returns whether the replica may not have known the last call for [`READ_LAG`]: it began after the call, and nothing has
-    /// confirmed the call. Its clock may be ahead of the one that dated the call.
+    /// Records that the replica describes the stream. Returns whether it may not have known the last call for [`READ_LAG`]: it
+    /// first described the stream after this call less than that ago, and no ledger says that the call took effect.
     fn is_call_new_to_replica(
         &mut self,
         replica: usize,
