@@ -1,8 +1,9 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! As in client-go, a standby acquires the lease if nobody holds it, or if it has not changed for 30 s. A leader renews it
-//! every 10 s, and stops when it could not for 30 s. Both measure by their monotonic clocks, so it does not matter what time
+//! As in client-go, a standby acquires the lease if nobody else holds it, or if it has not changed for its validity, which is
+//! 30 s or more. A leader renews it every 10 s. It stops when it could not for 30 s, or when somebody else holds the lease or
+//! has deleted it. Both measure by their monotonic clocks, so it does not matter what time
 //! the replicas' clocks show. The leader measures from before its last renewal, a standby from after it has read that renewal,
 //! so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the local clock, and its
 //! writes do not name the version that was read.
@@ -74,21 +75,21 @@ impl LeaderElection {
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_lease_read` is called each time a standby has read or
-    /// created the lease: the replica reaches the API server, so it is ready, whether it leads or not.
+    /// runs in a task of its own, so it cannot delay a renewal. `on_answer` is called after each answer of the API
+    /// server about the lease: the replica reaches the API server, so it is ready, whether it leads or not.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
-        on_lease_read: impl Fn(),
+        on_answer: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
         let mut warnings = Warnings::default();
-        // Kept across terms and failed attempts, which must not restart the wait for the lease to expire.
+        // One for all terms and failed attempts: a new one would begin the wait of 30 s anew.
         let mut standby = Standby::new(self.lease.clone());
         while !end.is_cancelled() {
-            // Not interrupted by `end`: the API server could carry out an abandoned request after the release below. A request that
+            // `end` does not interrupt this request, because the API server could carry it out after the release below. One that
             // has timed out can still be carried out later; then the lease is held until it expires.
-            match standby.try_acquire(&on_lease_read).await {
+            match standby.try_acquire(&on_answer).await {
                 Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &work).await,
                 Ok(_) => {}
                 Err(error) => {
@@ -233,7 +234,7 @@ mod tests {
         for reply in [Reply::Unavailable, Reply::DoneButUnavailable, Reply::UnknownPath] {
             assert_eq!(loses_after(during(105..128, reply)).await, None, "{reply:?}");
         }
-        // For twelve of twenty seconds, somebody else writes the lease just before each write, such as its labels.
+        // For twelve of twenty seconds, somebody else writes the lease, such as its labels, just before each write.
         let labels = |at: Duration, request: &str, lease: &mut StoredLease| {
             lease.version += u64::from(request != "GET" && at.as_secs() % 20 < 12);
             Reply::Answered
@@ -287,7 +288,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_one_of_three_replicas_leads_in_any_outage() {
         static LEADING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-        // Outages of 0 to 59 s, each with some time between them.
+        // An outage begins every 180 s. Outage number n lasts n % 60 s.
         let server = Server::new(None, |at, _, _| {
             let (outage, second) = (at.as_secs() / 180, at.as_secs() % 180);
             let fails = second < outage % 60;

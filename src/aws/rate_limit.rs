@@ -65,7 +65,7 @@ impl RateLimiter {
         Self::with_limits(rate_percent, RequestLimits::default())
     }
 
-    /// Creates a rate limiter that uses `rate_percent` percent of other limits than AWS's defaults.
+    /// Creates a rate limiter that uses `rate_percent` percent of these limits, which may differ from AWS's defaults.
     #[must_use]
     pub fn with_limits(rate_percent: u8, limits: RequestLimits) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl RateLimiter {
             granted
         };
         match granted.await {
-            // The caller sends the request, so the token must not return.
+            // The caller sends the request, so the token must not be given back.
             Ok(token) => token.disarm(),
             // Never: a sender is dropped without a token only if this receiver is gone.
             Err(_) => std::future::pending().await,
@@ -248,7 +248,7 @@ impl Drop for Token {
     fn drop(&mut self) {
         if let Some(quota) = self.quota.take() {
             quota.state().bucket.give_back(self.taken, self.detects_drift);
-            // Wakes the task, which otherwise sleeps until this token would have returned by itself.
+            // Wakes the task, which otherwise sleeps until the second of this token has passed.
             quota.changed.notify_one();
         }
     }

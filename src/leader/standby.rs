@@ -1,7 +1,7 @@
 //! What a replica does while it does not lead: it reads the lease, and acquires it once no other replica holds it.
 //!
-//! As in client-go, a lease has expired once this replica has read the same content for 30 s ([`LEASE_DURATION`]), by its
-//! monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than 30 s.
+//! As in client-go, a lease has expired once this replica has read the same content for its validity, which is 30 s
+//! ([`LEASE_DURATION`]) or more, by its monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than 30 s.
 
 use std::time::Duration;
 
@@ -27,15 +27,15 @@ impl Standby {
     }
 
     /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or if
-    /// somebody has written it since it was read. `on_read` is called after a lease was read, and after one was created: a
-    /// replica that may not create it is not ready.
+    /// somebody has written it since it was read. `on_answer` is called after a lease was read, and after the request to
+    /// acquire it was answered: a replica that may not create the lease is not ready.
     ///
     /// # Errors
     /// The API server does not respond, or refuses a request.
-    pub(super) async fn try_acquire(&mut self, on_read: impl Fn()) -> kube::Result<Option<HeldLease>> {
+    pub(super) async fn try_acquire(&mut self, on_answer: impl Fn()) -> kube::Result<Option<HeldLease>> {
         let found = self.lease.read().await?;
         if found.is_some() {
-            on_read();
+            on_answer();
         }
         self.record(found.as_ref());
         let other = found.as_ref().and_then(|lease| self.lease.other_holder(lease));
@@ -43,7 +43,7 @@ impl Standby {
             return Ok(None);
         }
         let acquired = self.lease.acquire(found.as_ref()).await?;
-        on_read();
+        on_answer();
         if let (Some(_), Some(holder)) = (&acquired, other) {
             info!(lease = self.lease.name, holder, "replaced a holder that did not renew the lease");
         }
@@ -58,8 +58,8 @@ impl Standby {
         }
     }
 
-    /// Returns whether the time since the last renewal that was read is at least the validity of the lease. A later version of the
-    /// operator may write a longer validity into the lease.
+    /// Returns whether the time since the last renewal that was read is at least the validity of the lease: the one that is written
+    /// in it, and not less than 30 s. A later version of the operator may write a longer one.
     fn has_expired(&self) -> bool {
         let written = self.content.as_ref().and_then(|content| content.lease_duration_seconds);
         let written = written.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);

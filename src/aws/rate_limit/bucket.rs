@@ -146,8 +146,8 @@ impl Taken {
         while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
             self.0.pop_front();
         }
-        // A token is available once fewer than `capacity` are outstanding, so the one at `len - capacity` and all older ones
-        // must have returned. This index is 0 unless the rate has fallen.
+        // If `capacity` or more tokens are outstanding, all but `capacity - 1` must return first. The last of these is at
+        // `len - capacity`, which is 0 unless the rate has fallen.
         let last_to_return = self.0.len().checked_sub(capacity(rate)).map(|index| self.0[index]);
         let returns = last_to_return.map(|taken| taken + lifetime);
         let spaced = self.0.back().map(|&last| last + pause(rate));
@@ -177,8 +177,8 @@ fn token_lifetime(rate: u32) -> Duration {
     SECOND.max(SECOND * 1000 / rate.max(1))
 }
 
-/// Returns the pause between two tokens. It only spaces them: the rate is limited by when tokens return. With a pause of a whole
-/// interval of the rate, each timer that is late would lower the rate. So the pause is nine tenths of it.
+/// Returns the pause between two tokens, which only spreads the requests: [`token_lifetime`] limits their rate. The pause is nine
+/// tenths of 1/rate. With all of it, each timer that is late would lower the rate.
 fn pause(rate: u32) -> Duration {
     let spacing = SECOND * 900 / rate.max(1);
     if spacing < SHORTEST_PAUSE { Duration::ZERO } else { spacing }

@@ -35,6 +35,7 @@ impl QueueKey {
 /// The waiting requests.
 pub(super) struct Queue<T> {
     by_priority: [FairQueue<T>; PRIORITIES.len()],
+    /// The turns of the checks for drift among the other requests.
     drift_turns: DriftTurns,
 }
 
@@ -63,8 +64,8 @@ impl<T> Queue<T> {
         self.drift_turns.next(other, drift)
     }
 
-    /// Returns the next request of this priority that `is_wanted`. Removes it and the unwanted ones before it. If it is permitted,
-    /// [`count_granted`](Self::count_granted) must follow.
+    /// Returns the next request of this priority that `is_wanted`. Removes it and the unwanted ones before it. If the
+    /// request then receives its permit, the caller must call [`count_granted`](Self::count_granted).
     pub(super) fn pop(&mut self, priority: Priority, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
         self.by_priority[priority as usize].pop_wanted(is_wanted)
     }
