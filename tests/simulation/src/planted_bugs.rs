@@ -70,13 +70,14 @@ pub enum Bug {
     EventCountedTwice,
     OwnCallCountedTwice,
     EventTimeLost,
+    ClockBelieved,
 }
 
 /// A bug, its description, and the promises that may detect it.
 pub type Planted = (Bug, &'static str, &'static str);
 
 /// Every planted bug.
-pub const ALL: [Planted; 44] = [
+pub const ALL: [Planted; 45] = [
     (Bug::NoCompareAndSwap, "after a conflict, the ledger overwrites the newer version", "P1 P2 P3 P10"),
     (Bug::CachedResource, "before a change, the resource is read from the cache again", "P3 P7 P9"),
     (Bug::SdkRetries, "the SDK retries Start after LimitExceeded, 5xx or no answer", "P1 P2"),
@@ -128,7 +129,7 @@ pub const ALL: [Planted; 44] = [
     (
         Bug::EffectForgotten,
         "AWS's reports are distrusted for 30 s after a call, even once they have shown its effect",
-        "P5 P6",
+        "P3 P5 P6",
     ),
     (Bug::LostKeyIsReady, "a stream is Ready although its active key is disabled or pending deletion", "P4"),
     (
@@ -148,6 +149,11 @@ pub const ALL: [Planted; 44] = [
     (Bug::EventCountedTwice, "an event that is delivered again is counted again", "P1"),
     (Bug::OwnCallCountedTwice, "the events of the operator's own calls are counted as those of others", "P1"),
     (Bug::EventTimeLost, "an event counts from its arrival instead of AWS's time", "P1"),
+    (
+        Bug::ClockBelieved,
+        "whether a description is newer than a call is decided by the wall clock alone",
+        "P3",
+    ),
 ];
 
 impl Bug {
@@ -195,6 +201,7 @@ impl Wiring for WithBug {
             Bug::NoWaitForLateCalls => decisions::no_wait_for_late_calls,
             Bug::StopBeforeReKey => decisions::stop_before_re_key,
             Bug::GivesUpAtTheLimit => decisions::gives_up_at_the_limit,
+            Bug::ClockBelieved => decisions::clock_believed,
             _ => statistics::decide_and_record,
         }
     }
@@ -203,7 +210,8 @@ impl Wiring for WithBug {
         if self.0 != Bug::PauseNotNoticed {
             return clock;
         }
-        // A clock that does not advance during a pause measures no more than the duration of a request.
+        // A clock that does not advance during a pause measures no more than the duration of a request. With it, the operator
+        // also distrusts what contradicts its last call for longer than 30 s.
         Clock::new(move || clock.now(), || Duration::ZERO)
     }
 

@@ -69,6 +69,15 @@ pub(super) fn no_wait_for_late_calls(input: &DecisionInput<'_>) -> Decision {
     decide_and_record(&DecisionInput { ledger: &ledger, ..input.clone() })
 }
 
+/// Trusts a description that was requested 30 s after the last call by the wall clock.
+pub(super) fn clock_believed(input: &DecisionInput<'_>) -> Decision {
+    let LastObservation::Described(requested, observation) = input.last_observation else {
+        return decide_and_record(input);
+    };
+    let last_observation = LastObservation::Described(requested.at.into(), observation);
+    decide_and_record(&DecisionInput { last_observation, ..input.clone() })
+}
+
 /// Calls Stop for an encrypted stream that needs another key, and Start afterwards.
 pub(super) fn stop_before_re_key(input: &DecisionInput<'_>) -> Decision {
     let mut decision = decide_and_record(input);
