@@ -26,7 +26,7 @@ use crate::trace::since_start;
 
 pub use calls::{NORMAL_SKEW, SentCall};
 use external_calls::LoggedCall;
-use observations::{DescribeObservation, ObservedStream, TrustedDescribe};
+use observations::{DescribeObservation, FirstDescribe, ObservedStream, TrustedDescribe};
 pub use status::key_identity;
 
 /// A violation of an invariant.
@@ -93,9 +93,8 @@ pub struct Invariants {
     /// The replicas that may still remember a Describe of a stream, which no status contains, and which has shown an active
     /// key: the replica and the ARN.
     remembered_encrypted: BTreeSet<(usize, String)>,
-    /// The time of the last call of a stream, and of the first Describe after it by a process, by replica, uid of the resource
-    /// and ARN.
-    first_describes: BTreeMap<(usize, Option<String>, String), (Option<Timestamp>, Timestamp)>,
+    /// The first Describe of a process after the last call of a stream, by replica, uid of the resource and ARN.
+    first_describes: BTreeMap<(usize, Option<String>, String), FirstDescribe>,
     /// The last Describe of each reconcile in progress that the operator must trust, by task.
     trusted: BTreeMap<usize, TrustedDescribe>,
     /// The time of the last external change that may shorten a wait.

@@ -100,6 +100,15 @@ pub(super) struct TrustedDescribe {
     pub(super) encrypted: bool,
 }
 
+/// The first Describe of a process after the last call of a stream.
+#[derive(Clone, Debug)]
+pub(super) struct FirstDescribe {
+    /// The time of the call.
+    call: Option<Timestamp>,
+    /// The time of the Describe.
+    at: Timestamp,
+}
+
 impl Invariants {
     /// Returns whether a Describe has shown the encryption of the stream, and not only a change or a failure.
     pub fn has_observed_settled(&self, stream: &str) -> bool {
@@ -236,12 +245,13 @@ impl State {
         let now = self.now;
         let name = self.current_task.name.clone().unwrap_or_default();
         let uid = self.store.resource(&name).and_then(|resource| resource.metadata.uid.clone());
+        let key = (replica, uid, arn.to_owned());
         let first =
-            self.invariants.first_describes.entry((replica, uid, arn.to_owned())).or_insert((last, now));
-        if first.0 != last {
-            *first = (last, now);
+            self.invariants.first_describes.entry(key).or_insert(FirstDescribe { call: last, at: now });
+        if first.call != last {
+            *first = FirstDescribe { call: last, at: now };
         }
-        let known_since = first.1;
+        let known_since = first.at;
         let stream = arn.parse().ok();
         let is_unconfirmed =
             stream.and_then(|stream| self.store.ledger(&ledger::name(&stream))).is_some_and(|ledger| {
