@@ -239,9 +239,10 @@ pub fn may_be_stale(
     if call.confirmed || is_later || is_surely_later {
         return false;
     }
-    // For a while after a call, AWS may still report the failure of an earlier one.
-    if matches!(observation, Observation::Failed { .. }) {
-        return call.after_failure;
+    // For a while after a call, AWS may still report the failure of an earlier one. The failure of the other action is not that
+    // of this call.
+    if let Observation::Failed { action, .. } = observation {
+        return call.after_failure || *action != call.target.action;
     }
     match (observation.stable_encryption(), call.target.action) {
         // `Some(None)` is plaintext; `None` is a change, a failure, or an unknown state.

@@ -166,12 +166,15 @@ fn start_without_key_accepts_any_key_and_stop_plaintext() {
 }
 
 #[test]
-fn failure_soon_after_call_is_stale_only_if_shown_before() {
+fn failure_soon_after_call_may_be_that_of_an_earlier_one() {
     for after_failure in [false, true] {
         let mut called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
         called.calls[0].after_failure = after_failure;
         assert_eq!(may_be_stale(&called, &failed(Action::Start), seconds(29)), after_failure);
         assert!(!may_be_stale(&called, &failed(Action::Start), seconds(30)));
+        // Somebody else's Stop, which failed before the call.
+        assert!(may_be_stale(&called, &failed(Action::Stop), seconds(29)));
+        assert!(!may_be_stale(&called, &failed(Action::Stop), seconds(30)));
     }
 }
 
