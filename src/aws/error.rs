@@ -183,9 +183,9 @@ fn answered(
     let said = code.map(without_namespace).filter(|code| !code.is_empty());
     let code = said.unwrap_or(&status);
     let answer = match said {
-        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy that
-        // has forwarded the call.
-        None if operation.is_mutating() => RawError::NoResponse,
+        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which may have
+        // forwarded a call. It says nothing about the stream, the key or a permission.
+        None if operation.is_mutating() || http != 429 => RawError::NoResponse,
         Some(_) | None => RawError::Service { code, kms_code, message, http },
     };
     let kind = classify(operation, answer);

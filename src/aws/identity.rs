@@ -439,8 +439,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn clock_check_is_never_cached() {
         let arn = "arn:aws:iam::111122223333:user/operator";
-        let recorded =
-            ReplayClient::answers([answer(arn), answer(arn), answer("nobody"), (403, String::new())]);
+        let denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>".to_owned();
+        let recorded = ReplayClient::answers([answer(arn), answer(arn), answer("nobody"), (403, denied)]);
         let caller = caller(&recorded);
         caller.identity().await.unwrap();
         assert_eq!(caller.verify_clock().await, Ok(()));

@@ -270,11 +270,12 @@ fn foreign_response_leaves_change_outcome_unknown() {
 }
 
 #[test]
-fn foreign_response_to_a_read_is_classified_by_status() {
+fn response_to_a_read_without_a_code_is_no_answer_of_aws() {
     for (status, kind) in [
-        (400, ErrorKind::Invalid),
-        (401, ErrorKind::Denied),
-        (403, ErrorKind::Denied),
+        (400, ErrorKind::Transient),
+        (401, ErrorKind::Transient),
+        (403, ErrorKind::Transient),
+        (404, ErrorKind::Transient),
         (408, ErrorKind::Transient),
         (429, ErrorKind::Throttled),
         (502, ErrorKind::Transient),

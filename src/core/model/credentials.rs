@@ -86,8 +86,8 @@ pub enum CredentialsRejection {
     KeyUnknown,
     /// The date of the request is too far from AWS's clock.
     ClockWrong,
-    /// The endpoint is of another region than that of the request.
-    EndpointOfAnotherRegion,
+    /// The endpoint is of another region or service than the request.
+    WrongEndpoint,
     /// The signature does not match the access key.
     SignatureWrong,
     /// The region is not enabled for the account, or the account has not subscribed to the service.
@@ -100,7 +100,7 @@ impl CredentialsRejection {
         Self::SessionEnded,
         Self::KeyUnknown,
         Self::ClockWrong,
-        Self::EndpointOfAnotherRegion,
+        Self::WrongEndpoint,
         Self::SignatureWrong,
         Self::NotEnabled,
     ];
@@ -121,11 +121,12 @@ impl CredentialsRejection {
             {
                 Self::ClockWrong
             }
-            // AWS writes "Credential should be scoped to a valid region, not 'us-east-1'."
+            // AWS writes "Credential should be scoped to a valid region, not 'us-east-1'.", or "Credential should be scoped to
+            // correct service: 'kinesis'."
             "InvalidSignatureException" | "SignatureDoesNotMatch"
-                if message.starts_with("Credential should be scoped to a valid region") =>
+                if message.starts_with("Credential should be scoped to") =>
             {
-                Self::EndpointOfAnotherRegion
+                Self::WrongEndpoint
             }
             "InvalidSignatureException"
             | "SignatureDoesNotMatch"
@@ -158,8 +159,8 @@ impl CredentialsRejection {
             Self::ClockWrong => {
                 "AWS does not accept the date of the operator's requests: the clock is wrong. Correct the clock of the operator's node; the operator retries."
             }
-            Self::EndpointOfAnotherRegion => {
-                "The endpoint to which the operator sent the request is of another region. Correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service). If the spec names a wrong region, correct the spec."
+            Self::WrongEndpoint => {
+                "The endpoint to which the operator sent the request is of another region or service. Correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service). If the spec names a wrong region, correct the spec."
             }
             Self::SignatureWrong => {
                 "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and check for anything that changes requests on their way, such as a proxy."
@@ -184,16 +185,18 @@ mod tests {
     }
 
     #[test]
-    fn rejected_date_and_region_are_no_wrong_signature() {
+    fn rejected_date_or_endpoint_is_no_wrong_signature() {
         let expired = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z (20260101T002000Z - 5 min.)";
         let early = "Signature not yet current: 20260101T003000Z is still later than 20260101T001500Z (20260101T001000Z + 5 min.)";
         let region = "Credential should be scoped to a valid region, not 'us-east-1'. ";
+        let service = "Credential should be scoped to correct service: 'kinesis'. ";
         let wrong = "The request signature we calculated does not match the signature you provided.";
         for code in ["InvalidSignatureException", "SignatureDoesNotMatch"] {
             for (message, rejection) in [
                 (expired, CredentialsRejection::ClockWrong),
                 (early, CredentialsRejection::ClockWrong),
-                (region, CredentialsRejection::EndpointOfAnotherRegion),
+                (region, CredentialsRejection::WrongEndpoint),
+                (service, CredentialsRejection::WrongEndpoint),
                 (wrong, CredentialsRejection::SignatureWrong),
                 ("", CredentialsRejection::SignatureWrong),
             ] {

@@ -206,7 +206,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::OutcomeUnknown => outcome_unknown(input),
         Reason::CallLimitReached => limit_reached(input),
         Reason::StreamInUse => "AWS was changing the stream when the operator made the encryption call.".to_owned(),
-        Reason::CallRefused => format!("AWS refused the encryption call: {}. See the operator log for the AWS message.", failure(input)),
+        Reason::CallRefused => refused_request(input),
         Reason::KeyNotFound => format!("{key} was not found in {}. {}", stream.region, key_to_set(input)),
         Reason::KeyDisabled => format!("{key} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."),
         Reason::KeyPendingDeletion => format!("{key} is pending deletion. Cancel the deletion and enable the key, or set another key in spec.key."),
@@ -383,6 +383,11 @@ pub fn active_key(input: &DecisionInput<'_>, known: Option<&KnownEncryption>) ->
 
 fn failure(input: &DecisionInput<'_>) -> String {
     status_fields::failure_code(input).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+fn refused_request(input: &DecisionInput<'_>) -> String {
+    let code = code(input).unwrap_or_else(|| "no reason given".to_owned());
+    format!("AWS refused {}: {code}. See the operator log for the AWS message.", failed_operation(input))
 }
 
 fn limit_reached(input: &DecisionInput<'_>) -> String {

@@ -3,9 +3,12 @@
 
 use super::*;
 
+/// A response that no client repeats.
+const REFUSAL: (u16, &str) = (400, r#"{"__type":"ValidationException"}"#);
+
 /// Returns the host of each service, for a principal with a role and streams of `region`.
 async fn hosts(loader: ConfigLoader, operators: &str, region: &str, partition: &str) -> [String; 4] {
-    let recorded = ReplayClient::answers((0..9).map(|_| (400, "{}"))).assuming();
+    let recorded = ReplayClient::answers((0..9).map(|_| REFUSAL)).assuming();
     let config = loader.credentials_provider(credentials()).http_client(recorded.http_client()).load().await;
     let aws =
         Aws::from_config(config, operators.parse().unwrap(), RateLimiter::new(80), Arc::new(SystemTime::now));
@@ -21,7 +24,7 @@ async fn hosts(loader: ConfigLoader, operators: &str, region: &str, partition: &
             aws.describe_stream(&kinesis, &principal, Priority::Drift).await.unwrap_err(),
             aws.describe_key(&firehose, &key, &principal, Priority::Drift).await.unwrap_err(),
         ] {
-            assert_eq!(error.code.as_deref(), Some("400"), "{error:?}");
+            assert_eq!(error.code.as_deref(), Some("ValidationException"), "{error:?}");
         }
     }
     let sent = recorded.sent();
@@ -135,7 +138,7 @@ async fn loader_settings_apply_to_every_role_and_region() {
 async fn endpoint_url_replaces_that_of_every_service() {
     let endpoints = AwsConfig { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
     for operation in Op::ALL {
-        let recorded = ReplayClient::answers((0..3).map(|_| (400, "{}")));
+        let recorded = ReplayClient::answers((0..3).map(|_| REFUSAL));
         let loader =
             loader(&endpoints).credentials_provider(credentials()).http_client(recorded.http_client());
         let aws = Aws::from_config(

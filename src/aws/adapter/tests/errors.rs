@@ -96,10 +96,11 @@ async fn kms_code_in_firehose_error_is_not_the_error_code() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unreadable_body_is_classified_by_its_status() {
+async fn unreadable_body_is_no_answer_of_aws() {
     let forbidden = "<html>Forbidden</html>";
     for (operation, status, body, kind) in [
-        (Op::DescribeDeliveryStream, 403, forbidden, ErrorKind::Denied),
+        (Op::DescribeDeliveryStream, 403, forbidden, ErrorKind::Transient),
+        (Op::DescribeKey, 404, forbidden, ErrorKind::Transient),
         // A proxy that returned this response may have forwarded the call.
         (Op::StartStreamEncryption, 403, forbidden, ErrorKind::UnknownOutcome),
         (Op::StartStreamEncryption, 502, "<html>Bad Gateway</html>", ErrorKind::UnknownOutcome),

@@ -75,7 +75,12 @@ fn message_names_subject_and_action() {
         (seen(failed(Action::Stop)), Reason::DisablingFailed, &["The active key is unknown."]),
         (seen(Observation::Off), Reason::NotApplied, &["Records are in plaintext."]),
         (refused("SomethingNew"), Reason::CallRefused, &["SomethingNew"]),
-        (firehose(), Reason::CallRefused, &["no reason given"]),
+        (firehose(), Reason::CallRefused, &["the encryption call: no reason given"]),
+        (
+            firehose().cannot_see(ErrorKind::Invalid),
+            Reason::CallRefused,
+            &["AWS refused firehose:DescribeDeliveryStream: Code."],
+        ),
         (refused("KMSOptInRequired"), Reason::KeyAccessDenied, &["KMSOptInRequired", "kms:CreateGrant"]),
         (firehose(), Reason::KeyNotFound, &[KEY_1, "eu-west-1"]),
         (firehose(), Reason::KeyDescribeDenied, &["Grant kms:DescribeKey"]),

@@ -395,6 +395,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
         }),
     ];
     let describe = profile(service).describe;
+    scenarios.push(failed_with(describe, ErrorKind::Invalid, Some("InvalidArgumentException")));
     for code in [None, Some("502"), Some("NotConnected"), Some("InvalidResponse"), Some("InternalFailure")] {
         scenarios.push(failed_with(describe, ErrorKind::Transient, code));
     }
