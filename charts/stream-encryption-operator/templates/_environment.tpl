@@ -51,6 +51,10 @@
 {{- end }}
 - name: DEFAULT_POLICY
   value: {{ omit .Values.defaultPolicy "enabled" | toJson | squote }}
+{{- else }}
+{{- /* Empty instead of absent, so that a release that adopts an installation by kubectl replaces the value. */}}
+- name: DEFAULT_POLICY
+  value: ""
 {{- end }}
 - name: DRIFT_INTERVAL_SECONDS
   value: {{ .Values.driftIntervalSeconds | int | quote }}

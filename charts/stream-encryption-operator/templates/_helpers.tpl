@@ -26,6 +26,9 @@
 {{- else if contains $name .Release.Name }}
 {{- $fullname = .Release.Name }}
 {{- end }}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $fullname) }}
+{{- fail (printf "the objects would be named %s: set fullnameOverride to a name of lower-case letters, digits and -" $fullname) }}
+{{- end }}
 {{- /* A Service requires the letter. YAML reads the others as other values than texts. */}}
 {{- $isNoText := or (regexMatch "^([0-9]+(e[0-9]+)?|0[xob][0-9a-f]+)$" $fullname) (has $fullname (list "y" "n" "yes" "no" "on" "off" "true" "false" "null")) }}
 {{- if or $isNoText (and .Values.metrics.service.enabled (not (regexMatch "^[a-z]" $fullname))) }}

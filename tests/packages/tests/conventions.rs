@@ -167,7 +167,10 @@ async fn deployment_has_strategy_history_and_annotations() {
     let plain = deployment(json!({})).await;
     assert_eq!(
         (&plain["spec"]["strategy"], &plain["spec"]["revisionHistoryLimit"]),
-        (&Value::Null, &json!(10))
+        (
+            &json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}),
+            &json!(10)
+        )
     );
     assert_eq!(plain["metadata"]["annotations"], Value::Null);
 }
@@ -290,8 +293,9 @@ async fn pod_disruption_budget_evicts_as_given() {
         let objects = chart(json!({"podDisruptionBudget": values})).await;
         only(&objects, "PodDisruptionBudget")["spec"]["unhealthyPodEvictionPolicy"].clone()
     };
-    assert_eq!(policy(json!({})).await, Value::Null);
-    assert_eq!(policy(json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"})).await, "AlwaysAllow");
+    assert_eq!(policy(json!({})).await, "AlwaysAllow");
+    assert_eq!(policy(json!({"unhealthyPodEvictionPolicy": "IfHealthyBudget"})).await, "IfHealthyBudget");
+    assert_eq!(policy(json!({"unhealthyPodEvictionPolicy": ""})).await, Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,7 @@ async fn configured(cluster: &TestCluster) -> Configured {
     Configured {
         image: word(&container["image"]).to_owned(),
         region: variable("AWS_REGION").map(|variable| word(&variable["value"]).to_owned()),
-        has_default_policy: variable("DEFAULT_POLICY").is_some(),
+        has_default_policy: variable("DEFAULT_POLICY").is_some_and(|policy| policy["value"].is_string()),
         paused: deployment["spec"]["paused"] == true,
     }
 }
@@ -207,6 +207,17 @@ async fn readme_helm_command_installs_the_operator() {
     assert_eq!(commands.len(), 1);
     run(&cluster, &commands).await;
     assert_eq!(there(&cluster).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_that_adopts_can_disable_the_default_policy() {
+    let page = text("docs/install.md");
+    let cluster = TestCluster::start().await.expect("a cluster");
+    follow(&cluster, "## By kubectl").await;
+    assert!(configured(&cluster).await.has_default_policy);
+    let adopt = blocks(section(&page, "### From kubectl to Helm"), "sh")[0].trim_end();
+    run(&cluster, &[&format!("{adopt} --set defaultPolicy.enabled=false")]).await;
+    assert!(!configured(&cluster).await.has_default_policy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
