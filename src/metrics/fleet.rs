@@ -238,11 +238,12 @@ fn is_described(status: &StreamEncryptionStatus) -> bool {
     reason_of_ready(status).is_none_or(Reason::is_described)
 }
 
-/// Returns whether the resource has been suspended for longer than a call counts. While a resource is suspended, the
-/// operator makes no call for it, and the calls in its status keep their number although they no longer count.
+/// Returns whether the resource has been suspended, or its stream not described, for longer than a call counts. The operator has
+/// made no call for it meanwhile, and the calls in its status keep their number although they no longer count. With each change
+/// of that number, a status gets a new `lastDescribeTime`.
 fn outlives_its_calls(status: &StreamEncryptionStatus, now: Timestamp) -> bool {
-    let since = status.suspended_since_time.as_ref();
-    since.is_some_and(|since| now.duration_since(since.0) > QUOTA_WINDOW)
+    let times = [&status.suspended_since_time, &status.last_describe_time];
+    times.into_iter().flatten().any(|since| now.duration_since(since.0) > QUOTA_WINDOW)
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

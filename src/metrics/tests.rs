@@ -214,10 +214,15 @@ fn lowest_calls_left_is_absent_without_any_budget() {
 }
 
 #[test]
-fn calls_of_suspended_resource_stop_counting_after_a_day() {
+fn calls_of_undescribed_resource_stop_counting_after_a_day() {
+    for field in ["suspendedSinceTime", "lastDescribeTime"] {
+        assert_calls_count_for_a_day_after(field);
+    }
+}
+
+fn assert_calls_count_for_a_day_after(field: &str) {
     let with_calls = |used: u32, since: Option<&str>| {
-        let status = json!({"calls": {"used": used, "limit": 20}, "suspendedSinceTime": since});
-        resource("Enabled", &status)
+        resource("Enabled", &json!({"calls": {"used": used, "limit": 20}, field: since}))
     };
     let (active, suspended) = (with_calls(5, None), with_calls(19, Some("2026-01-01T00:00:00Z")));
     let name = "stream_encryption_lowest_calls_left";

@@ -61,7 +61,6 @@ impl Term {
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
-        shared.set_store(Some(store.clone()));
         let may_start = Arc::new(SetOnce::new());
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
@@ -93,6 +92,8 @@ impl Term {
             shared.set_store(None);
         };
         run_until_end(dispatcher.run(triggers, &may_start, &end), background, stop_caches, &end).await;
+        // The housekeeping may have set it while it was stopped.
+        shared.set_store(None);
         shared.metrics.leads(false);
     }
 }
@@ -148,6 +149,8 @@ async fn housekeeping(
     [resources, ledgers]: [Arc<SetOnce<()>>; 2],
 ) {
     resources.wait().await;
+    // Not earlier: a leader that cannot list the resources must not export that there are none.
+    shared.set_store(Some(store.clone()));
     shared.readiness.mark_ready();
     // The list may never be complete, for example because of too many ledgers.
     let _ = tokio::time::timeout(FIRST_LIST_OF_LEDGERS, ledgers.wait()).await;

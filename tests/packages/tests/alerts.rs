@@ -160,7 +160,7 @@ async fn descriptions_name_resources_of_watched_namespaces() {
         let rules = file["groups"][0]["rules"].as_array().expect("rules");
         let all: Vec<&str> = rules.iter().map(|rule| word(&rule["annotations"]["description"])).collect();
         let naming: Vec<&str> = all.into_iter().filter(|text| text.contains("{{ with query")).collect();
-        assert_eq!(naming.len(), 5, "{naming:?}");
+        assert_eq!(naming.len(), 6, "{naming:?}");
         for text in naming {
             assert!(text.contains(scope), "{text}");
             let names = promql::names(text);

@@ -103,6 +103,7 @@ async fn runbook_commands_list_the_streams_concerned() {
             "Enabled",
             status(&[["Ready", "False", "Suspended"]], json!({"plaintextSinceTime": EARLY})),
         ),
+        ("uncounted", "Enabled", status(&[["Ready", "False", "LedgerInvalid"]], json!({}))),
         ("throttled", "Enabled", status(&[["Ready", "Unknown", "AwsThrottled"]], json!({}))),
     ] {
         let spec = json!({"stream": {"service": "Kinesis", "name": name}, "encryption": encryption});
@@ -121,7 +122,8 @@ async fn runbook_commands_list_the_streams_concerned() {
         ("StreamEncryptionPlaintext", ["paused", "waits"].as_slice()),
         ("StreamEncryptionActiveKeyUnusable", &["lost"]),
         ("StreamEncryptionKeysUnusable", &["waits"]),
-        ("StreamEncryptionNotReady", &["lost", "new", "throttled", "waits"]),
+        ("StreamEncryptionNotReady", &["lost", "new", "throttled", "uncounted", "waits"]),
+        ("StreamEncryptionLedgerInvalid", &["uncounted"]),
         ("StreamEncryptionFewCallsLeft", &["good", "waits"]),
         ("StreamEncryptionCallsRefused", &["waits"]),
         ("StreamEncryptionAwsFailing", &["throttled"]),
