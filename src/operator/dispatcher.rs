@@ -287,7 +287,12 @@ fn after_error<A, R>(
         warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     }
     let uid = resource.uid().unwrap_or_default();
-    schedule::after_kube_error(&uid, context.memory.count_failure(&uid)).unsigned_abs()
+    let failures = context.memory.count_failure(&uid);
+    let wait = match error {
+        KubeError::Rejected(_) => schedule::after_kube_refusal(&uid, failures),
+        KubeError::Conflict | KubeError::Unavailable(_) => schedule::after_kube_error(&uid, failures),
+    };
+    wait.unsigned_abs()
 }
 
 #[cfg(test)]

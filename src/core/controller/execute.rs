@@ -161,7 +161,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
-    state.ledger.save(&context.kube).await?;
+    write_ledger(context, state).await?;
 
     let sent = context.clock.monotonic();
     let outcome = if is_late(state) {
@@ -241,7 +241,21 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
         ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
         ensure_owner_lost_stream(context, state).await?;
     }
-    Ok(state.ledger.save(&context.kube).await?)
+    Ok(write_ledger(context, state).await?)
+}
+
+/// Writes the ledger. If this takes the stream over from another resource, discards what this process remembers of the stream for
+/// that resource: a cache that lags may still show the ledger of that time.
+async fn write_ledger<A, R: KubeApi>(
+    context: &Context<A, R>,
+    state: &mut ReconcileState,
+) -> Result<(), KubeError> {
+    let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
+    state.ledger.save(&context.kube).await?;
+    if let Some(uid) = replaced {
+        context.memory.forget_remembered_of(&uid);
+    }
+    Ok(())
 }
 
 /// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The

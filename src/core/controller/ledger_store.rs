@@ -283,26 +283,32 @@ impl LedgerHandle {
         }
     }
 
-    /// Changes the ledger and writes it; if another writer was first, the change is applied to a fresh read.
-    /// Only for changes that are right whatever else the ledger holds, such as the outcome of a call that was sent.
+    /// Changes the ledger and writes it. If another writer was first, or the API server does not acknowledge the write, the change
+    /// is applied to a fresh read. Only for changes that are right whatever else the ledger holds, and however often they are
+    /// made, such as the outcome of a call that was sent. If that outcome were lost, the stream would wait for 31 minutes.
     pub async fn update_with_retry<R: KubeApi>(
         &mut self,
         kube: &R,
         change: impl Fn(&StreamLedgerSpec) -> StreamLedgerSpec,
     ) -> Result<(), KubeError> {
+        let mut last_error = KubeError::Conflict;
         for _ in 0..3 {
             self.spec = change(&self.spec);
+            let version = self.version().map(ToOwned::to_owned);
             match self.save(kube).await {
                 // Whether or not the ledger can be read now, it may be newer than the observation.
                 Err(KubeError::Conflict) => self.superseded = true,
+                Err(error @ KubeError::Unavailable(_)) => last_error = error,
                 done => return done,
             }
             let Some(fresh) = kube.ledger(&self.name, ReadFrom::ApiServer).await? else {
                 return Err(KubeError::Conflict);
             };
+            // The write may have been applied, or another writer may have been first.
+            self.superseded |= fresh.metadata.resource_version != version;
             self.spec = fresh.spec.clone();
             self.stored = Some(fresh);
         }
-        Err(KubeError::Conflict)
+        Err(last_error)
     }
 }

@@ -250,6 +250,13 @@ impl Memory {
         last.is_interrupted = true;
     }
 
+    /// Evicts the description of the resource with this uid, whose stream another resource has taken over.
+    pub fn forget_remembered_of(&self, uid: &str) {
+        if let Some(last) = self.lock().get_mut(uid) {
+            last.remembered = None;
+        }
+    }
+
     /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes, or was given
     /// up because of a conflict. Returns how many have in succession.
     pub fn count_failure(&self, uid: &str) -> u32 {

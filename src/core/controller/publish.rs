@@ -99,7 +99,12 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                     KubeError::Rejected(_) => (unacknowledged_write, None, Some(error), last.failures),
                     KubeError::Unavailable(_) => (Some(now), None, Some(error), last.failures),
                 };
-                let (status, version) = (last.status.clone(), UNKNOWN_VERSION);
+                // A write that was refused was not applied.
+                let version = match &failed {
+                    Some(KubeError::Rejected(_)) => read.resource_version.clone(),
+                    _ => UNKNOWN_VERSION,
+                };
+                let status = last.status.clone();
                 return StatusWrite {
                     status,
                     unacknowledged_write,

@@ -319,9 +319,11 @@ fn status_reports_no_outcome_that_the_ledger_lacks() {
         world.state().refuses_calls = true;
         // The reservation, then the outcome.
         world.before(Request::WriteLedger, |_| Ok(()));
-        world.before(Request::WriteLedger, move |_| {
-            if is_recorded { Ok(()) } else { Err(KubeError::Unavailable("no answer".to_owned())) }
-        });
+        for _ in 0..3 {
+            world.before(Request::WriteLedger, move |_| {
+                if is_recorded { Ok(()) } else { Err(KubeError::Unavailable("no answer".to_owned())) }
+            });
+        }
         let cached = world.state().resource.clone().unwrap();
         run(reconcile(&world.context(), &cached)).unwrap();
         let status = world.state().resource.clone().unwrap().status.unwrap();

@@ -138,8 +138,18 @@ pub fn after_reconcile(drift_interval: SignedDuration, now: Timestamp, wake: Tim
 /// webhook refuses, must not use up AWS's rate limits.
 #[must_use]
 pub fn after_kube_error(uid: &str, failures: u32) -> SignedDuration {
+    doubled_for(uid, failures.saturating_sub(1).min(3))
+}
+
+/// Returns the wait after the API server has refused a request in this many reconciles in succession, because of a missing
+/// permission or a webhook. Somebody must repair that, so the wait grows to between three and nine minutes.
+#[must_use]
+pub fn after_kube_refusal(uid: &str, failures: u32) -> SignedDuration {
+    doubled_for(uid, failures.saturating_sub(1).min(6))
+}
+
+fn doubled_for(uid: &str, doublings: u32) -> SignedDuration {
     let spread = i64::from(uid.bytes().fold(0_u8, u8::wrapping_add));
-    let doublings = failures.saturating_sub(1).min(3);
     SignedDuration::from_millis((3000 + spread * 20) << doublings)
 }
 
@@ -192,6 +202,8 @@ mod tests {
     fn kube_errors_are_retried_at_different_times() {
         assert_eq!(after_kube_error("", 1), SignedDuration::from_secs(3));
         assert_eq!(after_kube_error("\u{7f}\u{7f}\u{1}", 1), SignedDuration::from_millis(3000 + 255 * 20));
+        let refused = [1, 2, 6, 7, u32::MAX].map(|failures| after_kube_refusal("", failures).as_secs());
+        assert_eq!(refused, [3, 6, 96, 192, 192]);
         let waits = [2, 3, 4, 5, u32::MAX].map(|failures| after_kube_error("", failures).as_secs());
         assert_eq!(waits, [6, 12, 24, 24, 24]);
     }

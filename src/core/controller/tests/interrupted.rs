@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::condition::{ConditionType, find};
-use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::ledger::{Outcome, StreamLedger};
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus, Verification};
 
 use super::fakes::{RIVALS, Request, World, run};
 use super::{ARN, KEY, reconcile_stored, resource, woken_by};
-use crate::controller::kube_api::KubeError;
+use crate::controller::kube_api::{KubeError, ReadFrom};
+use crate::controller::memory::{LastReconcile, Remembered};
 use crate::controller::{Context, ledger_store, reconcile};
 use crate::model::aws_error::ErrorKind;
 use crate::model::aws_event::Subject;
@@ -63,6 +65,54 @@ fn stream_is_taken_over_only_while_its_owner_is_denied() {
         reconcile_stored(&world, &world.context());
         assert_eq!(world.state().ledger.clone().unwrap().spec.owner.uid, owner);
         assert_eq!(world.count(Request::Start), usize::from(!is_permitted_again));
+    }
+}
+
+#[test]
+fn takeover_discards_what_is_remembered_for_earlier_owner() {
+    let world = world_with_rival();
+    let context = world.context();
+    let remembered = Remembered {
+        stream: Some((context.clock.moment(), None)),
+        key: None,
+        active_key_report: None,
+        due: context.clock.now() + SignedDuration::from_hours(1),
+        retry: None,
+        deleting: false,
+    };
+    let last = LastReconcile { remembered: Some(remembered), ..LastReconcile::default() };
+    context.memory.keep(&rival(), last);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.state().ledger.clone().unwrap().spec.owner.uid, "uid-1");
+    assert!(context.memory.recall_with_expired("uid-2").remembered.is_none());
+}
+
+#[test]
+fn outcome_is_written_again_if_the_write_has_no_response() {
+    let world = World::new(resource());
+    world.state().refuses_calls = true;
+    // The reservation, then the outcome.
+    world.before(Request::WriteLedger, |_| Ok(()));
+    world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("no answer".to_owned())));
+    reconcile_stored(&world, &world.context());
+    let calls = world.state().ledger.clone().unwrap().spec.calls;
+    assert_eq!(calls.iter().map(|call| call.outcome).collect::<Vec<_>>(), [Outcome::Refused]);
+    let reads = world.count(Request::ReadLedger(ReadFrom::ApiServer));
+    assert_eq!(reads, 1, "the change is applied to a fresh read");
+}
+
+#[test]
+fn refused_status_write_leaves_the_cache_valid() {
+    for (error, from) in [
+        (KubeError::Rejected("forbidden".to_owned()), ReadFrom::Cache),
+        (KubeError::Unavailable("no answer".to_owned()), ReadFrom::ApiServer),
+    ] {
+        let world = World::new(resource());
+        let context = world.context();
+        world.before(Request::WriteStatus, move |_| Err(error));
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached)).unwrap_err();
+        assert_eq!(context.memory.read_from(&cached), from);
     }
 }
 
