@@ -94,15 +94,21 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 let conflicts = last.failures.saturating_add(1);
                 let after_conflict = now + schedule::after_conflict(uid(read), conflicts);
                 let is_conflict = error == KubeError::Conflict;
-                let (unacknowledged_write, reread_by, failed, failures) = match error {
-                    KubeError::Conflict => (unacknowledged_write, Some(after_conflict), None, conflicts),
-                    KubeError::Rejected(_) => (unacknowledged_write, None, Some(error), last.failures),
-                    KubeError::Unavailable(_) => (Some(now), None, Some(error), last.failures),
-                };
-                // A write that was refused was not applied.
-                let version = match &failed {
-                    Some(KubeError::Rejected(_)) => read.resource_version.clone(),
-                    _ => UNKNOWN_VERSION,
+                let (unacknowledged_write, version, reread_by, failed, failures) = match error {
+                    KubeError::Conflict => {
+                        (unacknowledged_write, UNKNOWN_VERSION, Some(after_conflict), None, conflicts)
+                    }
+                    // A write that was refused was not applied.
+                    KubeError::Rejected(_) => (
+                        unacknowledged_write,
+                        read.resource_version.clone(),
+                        None,
+                        Some(error),
+                        last.failures,
+                    ),
+                    KubeError::Unavailable(_) => {
+                        (Some(now), UNKNOWN_VERSION, None, Some(error), last.failures)
+                    }
                 };
                 let status = last.status.clone();
                 return StatusWrite {
