@@ -2,7 +2,7 @@
 //! reconcile per resource at a time.
 //!
 //! Only this module is a copy: in the operator, `src/operator/dispatcher.rs` and the work queue have this
-//! task. The reconcile itself is the operator's own [`reconcile`].
+//! task. The reconcile itself is the operator's own [`reconcile_in_term`].
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -18,7 +18,9 @@ use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::ledger_gc::LedgerGc;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::trigger::trigger_hash;
-use stream_encryption_core::controller::{Config, Context, NoMetrics, reconcile};
+use stream_encryption_core::controller::{
+    Config, Context, NoMetrics, Reconciled, TermEnd, reconcile_in_term,
+};
 use stream_encryption_core::model::aws_event::AwsEvent;
 use stream_encryption_core::model::schedule;
 
@@ -37,7 +39,7 @@ const DRIFT_INTERVAL_WITH_EVENTS: SignedDuration = SignedDuration::from_hours(6)
 #[derive(Debug)]
 pub enum TaskOutcome {
     /// The reconcile of a resource.
-    Reconciled(Result<Timestamp, KubeError>),
+    Reconciled(Result<Reconciled, KubeError>),
     /// The cleanup of expired ledgers.
     LedgersCollected,
 }
@@ -196,7 +198,9 @@ impl<P: Wiring> Replica<P> {
         Some(Task {
             process: self.process,
             name: Some(name.clone()),
-            future: Box::pin(async move { TaskOutcome::Reconciled(reconcile(&operator, &resource).await) }),
+            future: Box::pin(async move {
+                TaskOutcome::Reconciled(reconcile_in_term(&operator, &resource, &TermEnd::default()).await)
+            }),
         })
     }
 
@@ -209,14 +213,19 @@ impl<P: Wiring> Replica<P> {
     }
 
     /// Schedules the requeue after a reconcile.
-    pub fn requeue(&mut self, environment: &Environment, name: &Name, result: &Result<Timestamp, KubeError>) {
+    pub fn requeue(
+        &mut self,
+        environment: &Environment,
+        name: &Name,
+        result: &Result<Reconciled, KubeError>,
+    ) {
         let mut state = environment.state();
         let now = state.now;
         let wait = match result {
-            Ok(wake) => schedule::after_reconcile(
+            Ok(reconciled) => schedule::after_reconcile(
                 self.operator.config.longest_drift_interval(),
                 self.operator.clock.now(),
-                *wake,
+                reconciled.wake,
             ),
             Err(error) => {
                 state.trace.record(now, || format!("operator {}: {error}", self.process.replica));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use jiff::{SignedDuration, Timestamp};
+use stream_encryption_core::controller::Reconciled;
 
 use crate::aws_events::EventMessages;
 use crate::caches::{Caches, MAX_WATCH_DELAY, WatchKind, Watches};
@@ -290,7 +291,7 @@ impl<'a, P: Wiring> Run<'a, P> {
         };
         let Some(task) = self.tasks.remove(&number) else { return };
         let completed =
-            matches!(&outcome, TaskOutcome::Reconciled(Ok(wake)) if self.is_done(task.process, *wake));
+            matches!(&outcome, TaskOutcome::Reconciled(Ok(end)) if self.is_complete(task.process, *end));
         {
             let state = &mut *self.environment.state();
             if completed {
@@ -306,11 +307,10 @@ impl<'a, P: Wiring> Run<'a, P> {
         }
     }
 
-    /// Returns whether a reconcile with this requeue time has completed; a dropped reconcile is requeued
-    /// within a second.
-    fn is_done(&self, process: Process, wake: Timestamp) -> bool {
+    /// Returns whether a reconcile has run to its end. One that discarded what it was based on has observed nothing.
+    fn is_complete(&self, process: Process, end: Reconciled) -> bool {
         let now = self.environment.clock(process.replica).now();
-        wake.duration_since(now) > SignedDuration::from_secs(1)
+        !end.is_outdated && end.wake.duration_since(now) > SignedDuration::from_secs(1)
     }
 
     fn collect_ledgers(&mut self, process: Process) {
