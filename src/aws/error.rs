@@ -179,16 +179,10 @@ fn answered(
     message: &str,
     http: u16,
 ) -> AwsError {
+    let code = code.map(without_namespace).unwrap_or_default();
+    let kind = classify(operation, RawError::Service { code, kms_code, message, http });
     let status = http.to_string();
-    let said = code.map(without_namespace).filter(|code| !code.is_empty());
-    let code = said.unwrap_or(&status);
-    let answer = match said {
-        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which may have
-        // forwarded a call. It says nothing about the stream, the key or a permission.
-        None if operation.is_mutating() || http != 429 => RawError::NoResponse,
-        Some(_) | None => RawError::Service { code, kms_code, message, http },
-    };
-    let kind = classify(operation, answer);
+    let code = if code.is_empty() { &status } else { code };
     AwsError {
         operation,
         kind,

@@ -177,7 +177,7 @@ pub fn is_unsent_code(code: &str) -> bool {
 pub enum RawError<'a> {
     /// An error of the service.
     Service {
-        /// The error's code, without namespace (`LimitExceededException`).
+        /// The error's code, without namespace (`LimitExceededException`); empty if the response has none.
         code: &'a str,
         /// KMS's own code, which `InvalidKMSResourceException` of Firehose carries.
         kms_code: Option<&'a str>,
@@ -219,6 +219,11 @@ const NO_ACCOUNT: &str = "No account found";
 #[must_use]
 pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
     let (code, kms_code, message, http) = match answer {
+        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which may have
+        // forwarded a call. It says nothing about the stream, the key or a permission.
+        RawError::Service { code: "", http, .. } if operation.is_mutating() || http != 429 => {
+            return classify(operation, RawError::NoResponse);
+        }
         RawError::Service { code, kms_code, message, http } => (code, kms_code, message, http),
         RawError::NoResponse if operation.is_mutating() => return ErrorKind::UnknownOutcome,
         RawError::NoResponse | RawError::NotBuilt | RawError::NotConnected => return ErrorKind::Transient,

@@ -269,17 +269,11 @@ pub fn aws_error(operation: AwsOperation, error: Option<&SimulatedError>) -> Aws
         let kind = classify(operation, RawError::NoResponse);
         return AwsError { operation, kind, code: None, message: String::new(), request_id: None };
     };
-    let (status, code_name) = (error.status.to_string(), without_namespace(&error.code));
-    let code = if code_name.is_empty() { status.as_str() } else { code_name };
-    let raw_error = if code_name.is_empty() && operation.is_mutating() {
-        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which
-        // may have forwarded the request.
-        RawError::NoResponse
-    } else {
-        let kms_code = error.kms_code.as_deref();
-        RawError::Service { code, kms_code, message: &error.message, http: error.status }
-    };
+    let (code, kms_code) = (without_namespace(&error.code), error.kms_code.as_deref());
+    let raw_error = RawError::Service { code, kms_code, message: &error.message, http: error.status };
     let kind = classify(operation, raw_error);
+    let status = error.status.to_string();
+    let code = if code.is_empty() { &status } else { code };
     AwsError { operation, kind, code: Some(truncate(code)), message: error.message.clone(), request_id: None }
 }
 

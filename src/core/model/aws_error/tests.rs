@@ -275,6 +275,16 @@ fn error_display_names_action_and_code() {
     assert_eq!(error(None).to_string(), "kms:DescribeKey failed: no error code");
 }
 
+#[test]
+fn status_without_a_code_is_no_answer_of_aws() {
+    for http in [400, 401, 403, 404, 407, 408, 429, 500, 503] {
+        let kind = |operation| classify(operation, error("", "Forbidden", http));
+        let read = if http == 429 { ErrorKind::Throttled } else { ErrorKind::Transient };
+        assert_eq!(kind(Operation::DescribeKey), read, "{http}");
+        assert_eq!(kind(Operation::StartStreamEncryption), ErrorKind::UnknownOutcome, "{http}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -288,7 +298,8 @@ proptest! {
     ) {
         let answer = RawError::Service { code: &code, kms_code: kms_code.as_deref(), message: &message, http };
         let kind = classify(operation, answer);
-        prop_assert_eq!(kind == ErrorKind::UnknownOutcome, operation.is_mutating() && (http >= 500 || http == 408));
+        let is_unknown = code.is_empty() || http >= 500 || http == 408;
+        prop_assert_eq!(kind == ErrorKind::UnknownOutcome, operation.is_mutating() && is_unknown);
         for answer in [RawError::NoResponse, RawError::NotBuilt, RawError::NotSigned] {
             let unknown = classify(operation, answer) == ErrorKind::UnknownOutcome;
             prop_assert_eq!(unknown, operation.is_mutating() && matches!(answer, RawError::NoResponse));
