@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
-use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use stream_encryption_api::stream_encryption::KeyObjectReference;
 use stream_encryption_core::controller::kube_api::{KubeError, ReferencedKey};
@@ -17,6 +17,8 @@ use stream_encryption_core::model::object::is_dns_subdomain;
 use tracing::warn;
 
 use super::request::{is_missing_object, with_timeout};
+use super::store::Key;
+use super::triggers::Triggers;
 use super::trimmed::Trimmed;
 use super::watches::{self, WatchBackoff};
 use crate::telemetry::Warnings;
@@ -43,14 +45,12 @@ impl Provider {
 }
 
 /// A key object, by group, namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyObject {
     /// The API group of its kind.
     pub group: &'static str,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+    /// Its namespace and name.
+    pub key: Key,
 }
 
 /// Returns the ARN in the status of a key object. If the operator lacks the permission, this returns the error, as
@@ -86,11 +86,15 @@ pub(super) async fn referenced_key(
 /// the object itself.
 const UNTIL_INSTALLED: Duration = Duration::from_mins(5);
 
-/// Returns a stream of every key object that appears, changes or is deleted. The stream never ends.
+/// Returns a stream of the key objects that appear, change or are deleted. Those of a list come together, and only those
+/// that have changed since the last list. The stream never ends.
 ///
 /// The watches do not list again at intervals: every reconcile reads its key object live, so a change that a watch has
 /// lost is found by the next one.
-pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = KeyObject> + Send + 'static {
+pub fn changes(
+    client: &Client,
+    namespace: Option<&str>,
+) -> impl Stream<Item = Vec<KeyObject>> + Send + 'static {
     let watches = PROVIDERS.map(|provider| {
         let api: Api<Trimmed<PartialObjectMeta<DynamicObject>>> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &provider.kind()),
@@ -114,11 +118,12 @@ pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = K
                 );
             }
         });
-        events.touched_objects().filter_map(move |touched| {
-            std::future::ready(touched.ok().and_then(|touched| {
-                let ObjectMeta { namespace, name, .. } = touched.0.metadata;
-                Some(KeyObject { group: provider.group, namespace: namespace?, name: name? })
-            }))
+        let mut triggers = Triggers::of_key_objects();
+        events.map_ok(watches::unwrap_trimmed).filter_map(move |event| {
+            let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
+            let changed: Vec<KeyObject> =
+                changed.into_iter().map(|key| KeyObject { group: provider.group, key }).collect();
+            std::future::ready((!changed.is_empty()).then_some(changed))
         })
     });
     let [ack, crossplane] = watches;

@@ -175,6 +175,16 @@ impl<K: Kind> Store<K> {
         self.read().keys().cloned().collect()
     }
 
+    /// Returns the keys of all objects in a namespace.
+    #[must_use]
+    pub fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        // No object has an empty name, so this key precedes all others of the namespace.
+        let first = Key::new(namespace, "");
+        let objects = self.read();
+        let rest = objects.range(first..).map(|(key, _)| key);
+        rest.take_while(|key| key.namespace() == namespace).cloned().collect()
+    }
+
     /// Applies an event of a watch. The events of a list add and replace objects. What the list lacks is removed by
     /// `merged_watches.rs`.
     pub fn apply(&self, event: &Event<K>) {
@@ -258,6 +268,20 @@ mod tests {
         let gone = store.get(&Key::new("data", "valid")).unwrap();
         store.apply(&Event::Delete(gone));
         assert_eq!(store.keys(), [Key::new("data", "invalid")]);
+    }
+
+    #[test]
+    fn keys_of_a_namespace_exclude_similar_namespaces() {
+        let store = Store::default();
+        for namespace in ["data", "data-eu", "dat", "data0", "web"] {
+            for name in ["a", "z"] {
+                let mut object = resource(name, &json!(7));
+                object.meta_mut().namespace = Some(namespace.to_owned());
+                store.apply(&Event::InitApply(object));
+            }
+        }
+        assert_eq!(store.keys_in("data"), [Key::new("data", "a"), Key::new("data", "z")]);
+        assert_eq!(store.keys_in("dat-eu"), []);
     }
 
     #[test]

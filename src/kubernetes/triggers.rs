@@ -1,5 +1,5 @@
 //! Which objects have changed in a way that leads to reconciles, according to the events of their watches: resources
-//! that are due because they themselves have changed, and namespaces with other labels.
+//! that are due because they themselves have changed, namespaces with other labels, and key objects.
 //!
 //! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the
 //! cache. The changed objects of a list are returned only when the list is complete. Before the first list is complete, the
@@ -10,13 +10,18 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
-use kube::Resource as _;
+use kube::Resource;
+use kube::api::DynamicObject;
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use stream_encryption_core::controller::trigger::trigger_hash;
 
 use super::policies::NamespaceLabels;
-use super::store::{Key, Kind};
+use super::store::Key;
 use super::watches::MaybeInvalidResource;
+
+/// A key object, of which only the metadata is watched.
+pub type KeyMetadata = PartialObjectMeta<DynamicObject>;
 
 /// What is known of the objects of a kind.
 pub struct Triggers<K> {
@@ -47,7 +52,16 @@ impl Triggers<NamespaceLabels> {
     }
 }
 
-impl<K: Kind> Triggers<K> {
+impl Triggers<KeyMetadata> {
+    /// Creates the triggers of key objects, which no event has reported yet. Their status has the key's ARN, and a watch
+    /// of metadata sees no other trace of its change than the version.
+    #[must_use]
+    pub fn of_key_objects() -> Self {
+        Self::new(|key| hash(&key.metadata.resource_version))
+    }
+}
+
+impl<K: Resource> Triggers<K> {
     fn new(hash: fn(&K) -> u64) -> Self {
         Self { hash, hashes: HashMap::new(), listed: Vec::new() }
     }
@@ -168,5 +182,21 @@ mod tests {
         ] {
             assert_eq!(!triggers.observe(&event).is_empty(), changed, "{event:?}");
         }
+    }
+
+    /// A watch that begins anew lists all key objects of the cluster.
+    #[test]
+    fn listed_again_key_object_of_the_same_version_changes_nothing() {
+        let key = |version: &str| -> KeyMetadata {
+            let metadata = json!({"name": "orders", "namespace": "data", "resourceVersion": version});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let mut triggers = Triggers::of_key_objects();
+        let mut list = |version| {
+            assert!(triggers.observe(&Event::Init).is_empty());
+            assert!(triggers.observe(&Event::InitApply(key(version))).is_empty());
+            triggers.observe(&Event::InitDone).len()
+        };
+        assert_eq!([list("1"), list("1"), list("2")], [1, 0, 1]);
     }
 }

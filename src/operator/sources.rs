@@ -4,6 +4,7 @@
 //! of the namespaces and the key objects of each provider have one watch each too, or one for each watched namespace.
 //! The key objects are not cached: their changes only wake resources. This module only reads.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,29 +150,32 @@ fn changed<K: Kind + Send + 'static>(
 
 /// Returns a stream of the resources that reference a changed key object.
 fn resources_using_key(
-    changes: impl Stream<Item = KeyObject> + Send + 'static,
+    changes: impl Stream<Item = Vec<KeyObject>> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    changes.flat_map(move |key| {
-        let found = users_of(&key, store.keys(), |resource| store.get(resource));
-        debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
+    changes.flat_map(move |changed| {
+        let found = users_of(&changed, &store, |resource| store.get(resource));
+        debug!(keys = changed.len(), users = found.len(), "key objects changed");
         futures_util::stream::iter(found)
     })
 }
 
-/// Returns those of the resources that reference a key object. `get` unpacks a resource. It is called only for those in
-/// the namespace of the key object, because the dispatcher does nothing else meanwhile.
+/// Returns those of the resources that reference one of these key objects. `get` unpacks a resource. It is called once
+/// for each in the namespaces of the key objects, however many these are, because the dispatcher does nothing else
+/// meanwhile.
 fn users_of(
-    object: &KeyObject,
-    resources: Vec<Key>,
+    changed: &[KeyObject],
+    store: &Store<MaybeInvalidResource>,
     get: impl Fn(&Key) -> Option<MaybeInvalidResource>,
 ) -> Vec<Key> {
-    let mut users = resources;
-    users.retain(|resource| resource.namespace() == object.namespace);
+    let namespaces: BTreeSet<&str> = changed.iter().map(|object| object.key.namespace()).collect();
+    let changed: HashSet<(&str, &Key)> = changed.iter().map(|object| (object.group, &object.key)).collect();
+    let mut users: Vec<Key> = namespaces.into_iter().flat_map(|namespace| store.keys_in(namespace)).collect();
     users.retain(|resource| {
-        let resource = get(resource).and_then(|resource| resource.0.ok());
-        let reference = resource.and_then(|resource| resource.spec.key?.object_ref);
-        reference.is_some_and(|reference| reference.name == object.name && reference.group == object.group)
+        let spec = get(resource).and_then(|resource| resource.0.ok()).map(|resource| resource.spec);
+        spec.and_then(|spec| spec.key?.object_ref).is_some_and(|reference| {
+            changed.contains(&(&*reference.group, &Key::new(resource.namespace(), &reference.name)))
+        })
     });
     users
 }
@@ -181,11 +185,7 @@ fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    changes.flat_map(move |namespace| {
-        let mut found = store.keys();
-        found.retain(|key| key.namespace() == namespace);
-        futures_util::stream::iter(found)
-    })
+    changes.flat_map(move |namespace| futures_util::stream::iter(store.keys_in(&namespace)))
 }
 
 #[cfg(test)]
@@ -212,28 +212,28 @@ mod tests {
     }
 
     #[test]
-    fn changed_key_object_unpacks_resources_of_its_namespace() {
+    fn changed_key_objects_unpack_each_resource_once() {
         let (group, other_group) = ("kms.services.k8s.aws", "kms.aws.m.upbound.io");
         let to = |group: &str, name: &str| json!({"group": group, "kind": "Key", "name": name});
         let store = Store::default();
         for (namespace, name, object_ref) in [
             ("data", "user", to(group, "orders")),
+            ("data", "second-user", to(other_group, "events")),
             ("data", "other-key", to(group, "invoices")),
             ("data", "other-group", to(other_group, "orders")),
             ("web", "other-namespace", to(group, "orders")),
         ] {
             store.apply(&Event::Apply(resource(namespace, name, &object_ref)));
         }
-        let object = KeyObject { group, namespace: "data".to_owned(), name: "orders".to_owned() };
+        let object = |group, name| KeyObject { group, key: Key::new("data", name) };
+        let changed = [object(group, "orders"), object(other_group, "events"), object(group, "unused")];
         let unpacked = RefCell::new(Vec::new());
-        let users = users_of(&object, store.keys(), |key| {
+        let users = users_of(&changed, &store, |key| {
             unpacked.borrow_mut().push(key.name().to_owned());
             store.get(key)
         });
-        assert_eq!(users, [Key::new("data", "user")]);
-        let mut unpacked = unpacked.into_inner();
-        unpacked.sort_unstable();
-        assert_eq!(unpacked, ["other-group", "other-key", "user"]);
+        assert_eq!(users, ["second-user", "user"].map(|name| Key::new("data", name)));
+        assert_eq!(unpacked.into_inner(), ["other-group", "other-key", "second-user", "user"]);
     }
 
     #[tokio::test(start_paused = true)]
