@@ -91,7 +91,13 @@ pub(super) async fn create(
     with_timeout(api.create(&as_operator(), &StreamLedger::new(name, spec.clone()))).await
 }
 
-/// Replaces a ledger, if it is still the version that was read.
+/// The pauses before the write of a ledger is sent again. An API server that restarts responds again after seconds. If the
+/// outcome of a call is not written, the stream waits for 31 minutes.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// Replaces a ledger, if it is still the version that was read. The request is repeated while the API server does not
+/// respond or cannot serve it. If it has applied a write without a response, the repeated one is a conflict.
 pub(super) async fn replace(
     api: &Api<StreamLedger>,
     ledger: &StreamLedger,
@@ -99,10 +105,28 @@ pub(super) async fn replace(
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(KubeError::Conflict);
     };
-    match none_if_missing(api.replace(name, &as_operator(), ledger)).await? {
+    let replaced = async {
+        for pause in PAUSES {
+            match api.replace(name, &as_operator(), ledger).await {
+                Err(error) if is_temporary(&error) => tokio::time::sleep(pause).await,
+                replaced => return replaced,
+            }
+        }
+        api.replace(name, &as_operator(), ledger).await
+    };
+    match none_if_missing(replaced).await? {
         Some(replaced) => Ok(replaced),
         // The ledger was deleted: its old content must not be written back as if it were current.
         None => Err(KubeError::Conflict),
+    }
+}
+
+/// Returns whether the same request may soon succeed.
+fn is_temporary(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
     }
 }
 
@@ -122,6 +146,9 @@ pub(super) async fn delete(api: &Api<StreamLedger>, ledger: &StreamLedger) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::Router;
     use axum::extract::Request;
     use axum::http::StatusCode;
@@ -182,5 +209,43 @@ mod tests {
             (410, expired)
         });
         assert_eq!(names(&page(client, "default", Some("old")).await.unwrap()), ["valid"]);
+    }
+
+    /// Returns the result of a write of which the API server answers the first requests with this code, and the number of
+    /// requests.
+    async fn replaced_after(failures: usize, code: u16) -> (Result<StreamLedger, KubeError>, usize) {
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
+        stored.metadata.resource_version = Some("1".to_owned());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (counted, answered) = (requests.clone(), stored.clone());
+        let client = client(move |_| {
+            if counted.fetch_add(1, Ordering::Relaxed) < failures {
+                let status = json!({"kind": "Status", "status": "Failure", "reason": "No", "code": code, "message": "no"});
+                return (code, status);
+            }
+            (200, serde_json::to_value(&answered).unwrap())
+        });
+        let replaced = replace(&Api::namespaced(client, "default"), &stored).await;
+        (replaced, requests.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn write_is_repeated_while_the_api_server_restarts() {
+        for (failures, code) in [(0, 503), (4, 503), (2, 429)] {
+            let (replaced, requests) = replaced_after(failures, code).await;
+            assert!(replaced.is_ok() && requests == failures + 1, "{replaced:?} after {requests}");
+        }
+        let (replaced, requests) = replaced_after(5, 503).await;
+        assert!(matches!(replaced, Err(KubeError::Unavailable(_))) && requests == 5, "{replaced:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_write_is_sent_once() {
+        for (code, error) in [(409, "Conflict"), (403, "Rejected")] {
+            let (replaced, requests) = replaced_after(9, code).await;
+            let replaced = format!("{:?}", replaced.unwrap_err());
+            assert!(replaced.starts_with(error) && requests == 1, "{replaced} after {requests}");
+        }
     }
 }
