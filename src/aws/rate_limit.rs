@@ -27,7 +27,7 @@ use self::queue::{PRIORITIES, Queue};
 
 /// Default share of AWS's limits that the operator uses, in percent.
 pub const DEFAULT_RATE_PERCENT: u8 = 80;
-/// Number of quotas in memory above which unused ones are evicted.
+/// Number of quotas in memory up to which none is evicted.
 const EVICTION_THRESHOLD: usize = 1024;
 
 /// The scope of one of AWS's limits: the requests that count together.
@@ -54,7 +54,7 @@ impl QuotaScope {
 pub struct RateLimiter {
     rate_percent: u32,
     limits: Arc<RequestLimits>,
-    quotas: Arc<Mutex<HashMap<QuotaScope, Arc<Quota>>>>,
+    quotas: Arc<Mutex<Quotas>>,
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
 
@@ -151,12 +151,29 @@ impl RateLimiter {
 
     fn quota(&self, scope: &QuotaScope) -> Arc<Quota> {
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        if quotas.len() > EVICTION_THRESHOLD {
-            let now = Instant::now();
-            quotas.retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.state().bucket.is_fresh(now));
-        }
+        quotas.evict_unused();
         let full_rate = self.full_rate(scope.operation, scope.account.as_ref(), &scope.region);
-        quotas.entry(scope.clone()).or_insert_with(|| Arc::new(Quota::new(full_rate))).clone()
+        quotas.by_scope.entry(scope.clone()).or_insert_with(|| Arc::new(Quota::new(full_rate))).clone()
+    }
+}
+
+/// The quotas that are in use, or have been lately.
+#[derive(Default)]
+struct Quotas {
+    by_scope: HashMap<QuotaScope, Arc<Quota>>,
+    /// How many were left after the last eviction.
+    kept: usize,
+}
+
+impl Quotas {
+    /// Evicts the unused quotas, if there are many and twice as many as after the last eviction: each eviction visits all.
+    fn evict_unused(&mut self) {
+        if self.by_scope.len() <= EVICTION_THRESHOLD.max(2 * self.kept) {
+            return;
+        }
+        let now = Instant::now();
+        self.by_scope.retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.state().bucket.is_fresh(now));
+        self.kept = self.by_scope.len();
     }
 }
 

@@ -4,7 +4,9 @@
 //! the content of an operation nor on credentials. If the role of a request cannot be assumed, the error
 //! names `AssumeRole`, and does not affect the rate of the request's own operation.
 
+use std::collections::HashSet;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
@@ -17,20 +19,26 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// waits for the rate limiter instead.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
-/// Sends requests through a rate limiter.
+/// Maximum number of limits that are remembered as unresponsive. Users can name any number of regions.
+const MAX_UNRESPONSIVE: usize = 1000;
+
+/// Sends requests through a rate limiter. Clones share it.
 #[derive(Clone)]
 pub(super) struct RequestSender {
     rate_limiter: RateLimiter,
+    /// The limits whose last read failed each time for a temporary reason.
+    unresponsive: Arc<Mutex<HashSet<QuotaScope>>>,
 }
 
 impl RequestSender {
     /// Creates a sender that is limited by `rate_limiter`.
     pub(super) fn new(rate_limiter: RateLimiter) -> Self {
-        Self { rate_limiter }
+        Self { rate_limiter, unresponsive: Arc::default() }
     }
 
     /// Sends a request that only reads, up to three times if AWS throttles, does not respond, or returns a
-    /// temporary error.
+    /// temporary error. If all of them fail for a temporary reason, the following reads are sent once until one succeeds: with a
+    /// region that does not respond, each read would take half a minute.
     pub(super) async fn read<T, F>(
         &self,
         quota: &QuotaScope,
@@ -44,13 +52,41 @@ impl RequestSender {
             match self.send_queued(quota, queue_key, &send).await {
                 Err(error) if may_help(quota, &error) => {
                     if error.kind == ErrorKind::Transient {
+                        if self.is_unresponsive(quota) {
+                            return Err(error);
+                        }
                         tokio::time::sleep(pause).await;
                     }
                 }
-                outcome => return outcome,
+                outcome => {
+                    self.record_response(quota, &outcome);
+                    return outcome;
+                }
             }
         }
-        self.send_queued(quota, queue_key, &send).await
+        let outcome = self.send_queued(quota, queue_key, &send).await;
+        self.record_response(quota, &outcome);
+        outcome
+    }
+
+    fn is_unresponsive(&self, quota: &QuotaScope) -> bool {
+        self.unresponsive.lock().unwrap_or_else(PoisonError::into_inner).contains(quota)
+    }
+
+    /// Records the outcome of a read that is not repeated any more.
+    fn record_response<T>(&self, quota: &QuotaScope, outcome: &Result<T, AwsError>) {
+        let mut unresponsive = self.unresponsive.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Err(error) if error.operation != quota.operation => {}
+            Err(error) if error.kind == ErrorKind::Transient => {
+                if unresponsive.len() < MAX_UNRESPONSIVE {
+                    unresponsive.insert(quota.clone());
+                }
+            }
+            Ok(_) | Err(_) => {
+                unresponsive.remove(quota);
+            }
+        }
     }
 
     /// Sends a request once, after the rate limiter has granted a permit.
@@ -100,4 +136,49 @@ impl RequestSender {
 /// not repeated because of it.
 fn may_help(quota: &QuotaScope, error: &AwsError) -> bool {
     error.operation == quota.operation && matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use stream_encryption_core::controller::stream_api::Priority;
+    use stream_encryption_core::model::service::Operation;
+
+    use super::*;
+
+    fn error(kind: ErrorKind) -> AwsError {
+        let operation = Operation::DescribeKey;
+        AwsError { operation, kind, code: None, message: String::new(), request_id: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_of_unresponsive_limit_are_sent_once() {
+        let sender = RequestSender::new(RateLimiter::new(80));
+        let sent = AtomicUsize::new(0);
+        let requests = async |region: &str, answer: Result<(), ErrorKind>| {
+            let quota = QuotaScope {
+                operation: Operation::DescribeKey,
+                account: None,
+                region: region.parse().unwrap(),
+            };
+            let queue_key = QueueKey { priority: Priority::Drift, namespace: "data".to_owned() };
+            sent.store(0, Ordering::Relaxed);
+            let answered = async || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                answer.map_err(error)
+            };
+            let _ = sender.read(&quota, &queue_key, answered).await;
+            sent.load(Ordering::Relaxed)
+        };
+        let down = Err(ErrorKind::Transient);
+        assert_eq!(requests("eu-west-1", down).await, 3);
+        assert_eq!(requests("eu-west-1", down).await, 1);
+        assert_eq!(requests("us-east-1", down).await, 3, "another region");
+        // A refusal is a response, too.
+        for answer in [Ok(()), Err(ErrorKind::Denied)] {
+            assert_eq!(requests("eu-west-1", answer).await, 1);
+            assert_eq!(requests("eu-west-1", down).await, 3, "after {answer:?}");
+        }
+    }
 }

@@ -7,6 +7,9 @@
 //! Users can name any number of regions, and each is a scope. So a namespace that has its share of all places gets further ones
 //! only in scopes where others wait, too, in its turn, or if no other namespace that waits lacks its share.
 //!
+//! If AWS does not respond in some scopes, each of their reconciles takes until its requests time out. Such scopes share half of
+//! all places, so that they cannot stop the others.
+//!
 //! Pure: it has no clock and starts nothing. Times are durations since an arbitrary start. It must never start a
 //! resource twice at the same time, nor lose one that was scheduled.
 
@@ -20,6 +23,12 @@ mod scope;
 
 use namespaces::Namespaces;
 use scope::ScopeQueue;
+
+/// Maximum number of resources whose work is determined between two starts. The caller does nothing else meanwhile.
+const BATCH: usize = 256;
+
+/// How long a scope without running resources is remembered as unresponsive.
+const UNRESPONSIVE_FOR: Duration = Duration::from_hours(1);
 
 /// Why a resource is due. The first two lanes alternate, and precede the last two, of which `Event` precedes `Drift`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +77,12 @@ pub struct WorkQueue<K, S> {
     /// The scopes that can start a resource: the one with the fewest running resources first, then the one whose
     /// turn was longest ago.
     startable: BTreeSet<(usize, u64, S)>,
+    /// The scopes in which AWS did not respond to the last request, with the time of that request.
+    unresponsive: HashMap<S, Duration>,
+    /// Those of the unresponsive scopes that can start a resource, in the same order.
+    unresponsive_startable: BTreeSet<(usize, u64, S)>,
+    /// Number of resources that are running in unresponsive scopes.
+    running_unresponsive: usize,
     namespaces: Namespaces,
     /// Due resources that were scheduled again, so that they may be more urgent now.
     rescheduled: Vec<K>,
@@ -102,6 +117,9 @@ where
             timers: BTreeSet::new(),
             scopes: HashMap::new(),
             startable: BTreeSet::new(),
+            unresponsive: HashMap::new(),
+            unresponsive_startable: BTreeSet::new(),
+            running_unresponsive: 0,
             namespaces: Namespaces::new(concurrency),
             rescheduled: Vec::new(),
             running: 0,
@@ -130,19 +148,10 @@ where
     }
 
     /// Starts the next resource, if one may start at `now`, and returns its key. `work` returns the scope,
-    /// the lane and the namespace of a due resource; `None` if it no longer exists.
+    /// the lane and the namespace of a due resource; `None` if it no longer exists. It is called for a limited number of due
+    /// resources. While others remain, [`next_due`](Self::next_due) returns a time that has passed.
     pub fn next(&mut self, now: Duration, work: impl Fn(&K) -> Option<Work<S>>) -> Option<K> {
-        while self.next_due().is_some_and(|due| due <= now)
-            && let Some((_, key)) = self.timers.pop_first()
-        {
-            match work(&key) {
-                Some(work) => self.enqueue(key, work),
-                None => drop(self.entries.remove(&key)),
-            }
-        }
-        for key in mem::take(&mut self.rescheduled) {
-            self.advance(key, &work);
-        }
+        self.enqueue_due(now, &work);
         if self.running >= self.concurrency {
             return None;
         }
@@ -156,9 +165,28 @@ where
             self.entries.insert(key.clone(), Entry::Running { work, again: None });
         }
         self.running += 1;
+        self.running_unresponsive += usize::from(self.unresponsive.contains_key(&scope));
         self.counter += 1;
         self.update_startable(&scope, Some(self.counter));
         Some(key)
+    }
+
+    /// Records whether AWS has responded to the request of a running resource, whose reconcile ends at `now`.
+    pub fn record_response(&mut self, key: &K, responds: bool, now: Duration) {
+        let Some(Entry::Running { work, .. }) = self.entries.get(key) else { return };
+        let scope = work.scope.clone();
+        let running = |scope: &S| self.scopes.get(scope).map_or(0, ScopeQueue::running);
+        if responds {
+            if self.unresponsive.remove(&scope).is_some() {
+                self.running_unresponsive -= running(&scope);
+            }
+        } else {
+            self.unresponsive.retain(|other, at| running(other) > 0 || *at + UNRESPONSIVE_FOR > now);
+            if self.unresponsive.insert(scope.clone(), now).is_none() {
+                self.running_unresponsive += running(&scope);
+            }
+        }
+        self.update_startable(&scope, None);
     }
 
     /// Records that the reconcile of a resource has ended, and schedules the next one at `again`; with `None`, only
@@ -166,6 +194,7 @@ where
     pub fn end(&mut self, key: K, again: Option<Duration>) {
         let Some(Entry::Running { work, again: meanwhile }) = self.entries.remove(&key) else { return };
         self.running -= 1;
+        self.running_unresponsive -= usize::from(self.unresponsive.contains_key(&work.scope));
         self.namespaces.record_end(&work.namespace);
         if let Some(scope) = self.scopes.get_mut(&work.scope) {
             scope.end(work.lane, &work.namespace);
@@ -176,9 +205,12 @@ where
         }
     }
 
-    /// Returns the next time at which a resource is due; `None` if none is scheduled.
+    /// Returns the next time at which [`next`](Self::next) has something to do; `None` if nothing is scheduled.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
+        if !self.rescheduled.is_empty() {
+            return Some(Duration::ZERO);
+        }
         self.timers.first().map(|(due, _)| *due)
     }
 
@@ -198,6 +230,24 @@ where
     #[must_use]
     pub fn waiting_in(&self, scope: &S, lane: Lane) -> usize {
         self.scopes.get(scope).map_or(0, |queue| queue.waiting(lane))
+    }
+
+    /// Moves the next due resources to their scopes, up to [`BATCH`].
+    fn enqueue_due(&mut self, now: Duration, work: &impl Fn(&K) -> Option<Work<S>>) {
+        for _ in 0..BATCH {
+            if self.timers.first().is_none_or(|(due, _)| *due > now) {
+                break;
+            }
+            let Some((_, key)) = self.timers.pop_first() else { break };
+            match work(&key) {
+                Some(work) => self.enqueue(key, work),
+                None => drop(self.entries.remove(&key)),
+            }
+        }
+        let later = self.rescheduled.split_off(self.rescheduled.len().min(BATCH));
+        for key in mem::replace(&mut self.rescheduled, later) {
+            self.advance(key, work);
+        }
     }
 
     fn enqueue(&mut self, key: K, work: Work<S>) {
@@ -242,11 +292,13 @@ where
         let serves = |(_, _, scope): &&(usize, u64, S)| {
             self.scopes.get(scope).is_some_and(|queue| queue.can_start_one_of(lacks_share))
         };
-        let first = self.startable.first()?;
+        let has_place = self.running_unresponsive < (self.concurrency / 2).max(1);
+        let mut unresponsive = self.unresponsive_startable.iter().filter(|_| has_place);
+        let first = self.startable.first().into_iter().chain(unresponsive.clone().next()).min()?;
         let (_, _, scope) = if serves(&first) || !self.namespaces.one_lacks_share() {
             first
         } else {
-            self.startable.iter().find(serves).unwrap_or(first)
+            self.startable.iter().find(serves).or_else(|| unresponsive.find(serves)).unwrap_or(first)
         };
         Some(scope)
     }
@@ -256,14 +308,20 @@ where
     fn update_startable(&mut self, scope: &S, turn: Option<u64>) {
         let Some(queue) = self.scopes.get_mut(scope) else { return };
         if let Some((running, turn)) = queue.startable_as.take() {
-            self.startable.remove(&(running, turn, scope.clone()));
+            let place = (running, turn, scope.clone());
+            if !self.startable.remove(&place) {
+                self.unresponsive_startable.remove(&place);
+            }
         }
         queue.turn = turn.unwrap_or(queue.turn);
         if queue.is_unused() {
             self.scopes.remove(scope);
         } else if queue.can_start() {
             queue.startable_as = Some((queue.running(), queue.turn));
-            self.startable.insert((queue.running(), queue.turn, scope.clone()));
+            let is_unresponsive = self.unresponsive.contains_key(scope);
+            let startable =
+                if is_unresponsive { &mut self.unresponsive_startable } else { &mut self.startable };
+            startable.insert((queue.running(), queue.turn, scope.clone()));
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use kube::ResourceExt as _;
+use stream_encryption_api::condition::{DescribePurpose, Reason};
 use stream_encryption_core::controller::due_work::{AwsLimit, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
@@ -35,6 +36,9 @@ use crate::metrics::{Metrics, ReconcileResult};
 /// At most so many reconciles of one AWS limit run at a time: the Describes per second that the limit allows, plus this
 /// number. While some wait for responses, others use the limit.
 const EXTRA_PLACES: usize = 4;
+/// How long a change that concerns all resources waits for further ones. A policy for each of many accounts may be applied
+/// at the same time.
+const ALL_AFTER: Duration = Duration::from_secs(1);
 
 /// A change that leads to reconciles.
 #[derive(Debug)]
@@ -88,8 +92,19 @@ pub struct Dispatcher<A, R> {
     reconciler: Reconciler<A, R>,
     queue: WorkQueue<Key, AwsLimit>,
     waiting: Waiting,
-    running: JoinSet<(Key, Option<Duration>)>,
+    running: JoinSet<EndedReconcile>,
+    /// When all resources become due, if a change concerns all of them.
+    all_due: Option<Instant>,
     start: Instant,
+}
+
+/// A reconcile that has ended.
+struct EndedReconcile {
+    key: Key,
+    /// The time until the next reconcile; `None` if only a change leads to one.
+    wait: Option<Duration>,
+    /// Whether AWS has responded; `None` if that is not known.
+    responds: Option<bool>,
 }
 
 impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
@@ -104,7 +119,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     ) -> Self {
         let concurrency = usize::from(concurrency);
         let queue = WorkQueue::new(concurrency, move |scope| places(scope, concurrency, &limits));
-        Self { reconciler, queue, waiting, running: JoinSet::new(), start: Instant::now() }
+        Self { reconciler, queue, waiting, running: JoinSet::new(), all_due: None, start: Instant::now() }
     }
 
     /// Reconciles from the time at which `may_start` is set until `end` is cancelled. The triggers are polled
@@ -121,7 +136,8 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
             if is_started {
                 self.start_due(end);
             }
-            let due = self.queue.next_due().filter(|_| is_started).map(|due| self.start + due);
+            let due = self.queue.next_due().map(|due| self.start + due);
+            let due = due.into_iter().chain(self.all_due).min().filter(|_| is_started);
             tokio::select! {
                 () = end.cancelled() => {}
                 Some(trigger) = triggers.next() => self.trigger(trigger),
@@ -144,9 +160,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
                 self.queue.schedule(key, now);
             }
             Trigger::All => {
-                for key in self.reconciler.resources.keys() {
-                    self.queue.schedule(key, now);
-                }
+                self.all_due.get_or_insert(Instant::now() + ALL_AFTER);
             }
         }
     }
@@ -163,6 +177,11 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
 
     /// Starts as many reconciles as are due and may start.
     fn start_due(&mut self, end: &CancellationToken) {
+        if self.all_due.take_if(|due| *due <= Instant::now()).is_some() {
+            for key in self.reconciler.resources.keys() {
+                self.queue.schedule(key, self.start.elapsed());
+            }
+        }
         let Reconciler { context, resources, .. } = &self.reconciler;
         let work = |key: &Key| {
             let resource = resources.get(key);
@@ -178,9 +197,15 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         self.waiting.set(|lane| waiting_for_aws(&self.queue, lane));
     }
 
-    fn ended(&mut self, ended: Result<(Key, Option<Duration>), JoinError>) {
+    fn ended(&mut self, ended: Result<EndedReconcile, JoinError>) {
         match ended {
-            Ok((key, wait)) => self.queue.end(key, wait.map(|wait| self.start.elapsed() + wait)),
+            Ok(EndedReconcile { key, wait, responds }) => {
+                let now = self.start.elapsed();
+                if let Some(responds) = responds {
+                    self.queue.record_response(&key, responds, now);
+                }
+                self.queue.end(key, wait.map(|wait| now + wait));
+            }
             // Tasks are not cancelled, so it has panicked. The process ends, and the next one begins anew.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -224,32 +249,39 @@ fn work_of<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Reconciles one resource, unless `end` is cancelled. Returns its key and the time until the next reconcile; `None` if
-/// only a change leads to one.
+/// Reconciles one resource, unless `end` is cancelled.
 async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     reconciler: Reconciler<A, R>,
     key: Key,
     end: CancellationToken,
-) -> (Key, Option<Duration>) {
+) -> EndedReconcile {
+    let Reconciler { context, resources, metrics } = &reconciler;
     // The term may have ended before the first poll of this task.
-    if end.is_cancelled() {
-        return (key, None);
-    }
+    let resource = resources.get(&key).filter(|_| !end.is_cancelled());
+    let Some(resource) = resource else { return EndedReconcile { key, wait: None, responds: None } };
     let end = TermEnd::new(move || end.clone().cancelled_owned());
-    let Some(resource) = reconciler.resources.get(&key) else { return (key, None) };
+    let asks_aws = work_of(context, &resource).scope != AwsLimit::NoRequest;
     let begin = std::time::Instant::now();
-    let outcome = reconcile_or_report(&resource, &reconciler.context, &end).await;
+    let outcome = reconcile_or_report(&resource, context, &end).await;
     let result = match &outcome {
         Ok((result, _)) => *result,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
         Err(_) => ReconcileResult::error,
     };
-    reconciler.metrics.reconciled(result, begin.elapsed());
+    metrics.reconciled(result, begin.elapsed());
+    let is_reported = asks_aws && matches!(result, ReconcileResult::ok);
+    let responds = last_reason(context, &resource).filter(|_| is_reported);
+    let responds = responds.map(|reason| reason != Reason::AwsUnreachable);
     let wait = match outcome {
         Ok((_, wait)) => wait,
-        Err(error) => Some(after_error(&reconciler.context, &resource, &error)),
+        Err(error) => Some(after_error(context, &resource, &error)),
     };
-    (key, wait)
+    EndedReconcile { key, wait, responds }
+}
+
+/// Returns the reason that this process has reported last.
+fn last_reason<A, R>(context: &Context<A, R>, resource: &MaybeInvalidResource) -> Option<Reason> {
+    context.memory.scheduling_state(resource.0.as_ref().ok()?, context.clock.now()).1.reason
 }
 
 /// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, and the time until the
@@ -288,18 +320,77 @@ fn after_error<A, R>(
     }
     let uid = resource.uid().unwrap_or_default();
     let failures = context.memory.count_failure(&uid);
+    // The operator follows a change also if it must not write the status or the finalizer.
+    let follows_change = last_reason(context, resource)
+        .is_some_and(|reason| reason.describe_purpose() == DescribePurpose::Change);
     let wait = match error {
-        KubeError::Rejected(_) => schedule::after_kube_refusal(&uid, failures),
-        KubeError::Conflict | KubeError::Unavailable(_) => schedule::after_kube_error(&uid, failures),
+        KubeError::Rejected(_) if !follows_change => schedule::after_kube_refusal(&uid, failures),
+        _ => schedule::after_kube_error(&uid, failures),
     };
     wait.unsigned_abs()
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+    use kube::runtime::watcher::Event;
+    use serde_json::{Value, json};
     use stream_encryption_api::stream_encryption::Service;
 
+    use super::super::fakes::{self, ARN, FakeCluster, Plaintext};
     use super::*;
+    use crate::metrics::ScrapeInput;
+
+    fn reconciler(spec: &Value) -> (Reconciler<Plaintext, FakeCluster>, Key) {
+        let resource: MaybeInvalidResource = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "spec": spec,
+            "metadata": {"name": "orders", "namespace": "data", "uid": "1", "generation": 1},
+        }))
+        .unwrap();
+        let context = Arc::new(fakes::context(resource.0.as_ref().ok().cloned()));
+        let (resources, key) = (Store::default(), Key::of(&resource));
+        resources.apply(&Event::Apply(resource));
+        (Reconciler { context, resources, metrics: Metrics::default() }, key)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn policy_changes_within_a_second_lead_to_one_reconcile() {
+        let (reconciler, _) = self::reconciler(&json!({"stream": 7}));
+        let metrics = reconciler.metrics.clone();
+        let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+        let changes = stream::iter(0..3).then(async |_| {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Trigger::All
+        });
+        let triggers = changes.chain(stream::pending()).boxed();
+        let (may_start, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
+        let assert_reconciled = |times: u32| {
+            let line = format!("stream_encryption_reconciles_total{{result=\"ok\"}} {times}\n");
+            let text = metrics.encode(&ScrapeInput::default());
+            assert!(text.contains(&line), "{line} is not in {text}");
+        };
+        let check = async {
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            assert_reconciled(0);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_reconciled(1);
+            end.cancel();
+        };
+        tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
+    }
+
+    #[tokio::test]
+    async fn reconcile_tells_whether_aws_has_responded() {
+        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
+        for (unresponsive, responds) in [(true, Some(false)), (false, Some(true))] {
+            reconciler.context.aws.unresponsive.store(unresponsive, Ordering::Relaxed);
+            let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
+            assert_eq!(ended.responds, responds);
+        }
+        let (invalid, key) = self::reconciler(&json!({"stream": 7}));
+        let ended = reconcile_resource(invalid, key, CancellationToken::new()).await;
+        assert_eq!(ended.responds, None);
+    }
 
     #[test]
     fn resource_that_needs_no_request_does_not_wait_for_aws() {

@@ -21,11 +21,12 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{Accepted, AwsError};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use tokio::sync::Notify;
 use tracing::subscriber::{DefaultGuard, set_default};
 use tracing_subscriber::fmt;
@@ -39,6 +40,8 @@ pub(super) struct Plaintext {
     /// Notified of each call that waits for a permit, which is never granted; `None` if each permit is
     /// granted at once.
     pub(super) waiting: Option<Notify>,
+    /// Whether AWS does not respond to a Describe.
+    pub(super) unresponsive: AtomicBool,
     /// Number of requests that verify the clock.
     pub(super) clock_requests: AtomicU32,
     /// Time until AWS confirms the clock.
@@ -60,6 +63,11 @@ impl StreamApi for Plaintext {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        if self.unresponsive.load(Ordering::Relaxed) {
+            let operation = Operation::DescribeDeliveryStream;
+            let (kind, message) = (ErrorKind::Transient, "no response".to_owned());
+            return Err(AwsError { operation, kind, code: None, message, request_id: None });
+        }
         let description = StreamDescription {
             arn: stream.clone(),
             created: None,

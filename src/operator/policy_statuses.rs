@@ -6,6 +6,7 @@
 //! other's numbers.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,8 +92,12 @@ impl PolicyStatusWriter {
     ) -> (Written, Duration) {
         let mut all = Written::Answered;
         let begin = Instant::now();
-        let policies = self.policies.select(Some);
-        let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
+        let (policies, resources) = (self.policies.clone(), self.resources.clone());
+        // Of many resources, this takes more than a second, in which this thread would run nothing else.
+        let read = tokio::task::spawn_blocking(move || {
+            (policies.select(Some), resources.select(|one| stream_of(one.0.as_ref().ok()?)))
+        });
+        let (policies, streams) = read.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
         let mut took = begin.elapsed();
         let operator_account = operator_account(context, &policies, &streams).await;
         let fleet = PolicyStatusInput {

@@ -321,7 +321,7 @@ async fn unused_limits_are_evicted_unless_throttled() {
         rate_limiter.acquire(&quota, &queue_key(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
-    let quotas = rate_limiter.quotas.lock().unwrap().len();
+    let quotas = rate_limiter.quotas.lock().unwrap().by_scope.len();
     assert!(quotas <= EVICTION_THRESHOLD + 1, "{quotas}");
     assert_eq!(rate_limiter.rate(&describe_scope()), 2_000);
 }

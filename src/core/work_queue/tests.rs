@@ -41,6 +41,13 @@ impl Table {
         self.queue.next(now, |key| work.get(key).cloned())
     }
 
+    /// Determines the turn of everything that is due, before the first start.
+    fn enqueue_all(&mut self) {
+        while self.queue.next_due().is_some_and(|due| due == ZERO) {
+            self.queue.enqueue_due(ZERO, &|key| self.work.get(key).cloned());
+        }
+    }
+
     /// Starts and ends one resource after the other.
     fn one_at_a_time(&mut self) -> Vec<u32> {
         let mut order = Vec::new();
@@ -258,9 +265,93 @@ fn namespaces_take_turns_whatever_their_queue_length() {
     let mut table = Table::new(1);
     table.due(0..9900, "a", Lane::Changed, "large");
     table.due(20_000..20_100, "a", Lane::Changed, "small");
+    table.enqueue_all();
     let order = table.one_at_a_time();
     let last = order.iter().rposition(|key| *key >= 20_000).expect("a resource of the small namespace");
     assert!((198..=200).contains(&last), "{last}");
+}
+
+#[test]
+fn many_due_resources_are_enqueued_in_batches() {
+    let mut table = Table::new(1);
+    table.due(0..1000, "a", Lane::Changed, "data");
+    let asked = std::cell::Cell::new(0);
+    let start = |table: &mut Table| {
+        asked.set(0);
+        let work = &table.work;
+        table.queue.next(ZERO, |key| {
+            asked.set(asked.get() + 1);
+            work.get(key).cloned()
+        })
+    };
+    assert_eq!(start(&mut table), Some(0));
+    assert_eq!((asked.get(), table.queue.next_due()), (BATCH, Some(ZERO)), "the others remain due");
+    table.enqueue_all();
+    assert_eq!(table.queue.waiting(Lane::Changed), 999);
+    // A change of all policies.
+    (0..1000).for_each(|key| table.queue.schedule(key, ZERO));
+    assert_eq!(start(&mut table), None, "one is running");
+    assert_eq!((asked.get(), table.queue.next_due()), (BATCH, Some(ZERO)));
+}
+
+/// A table in which AWS has not responded in a hundred scopes, with these resources due again.
+fn with_unresponsive_scopes(concurrency: usize) -> Table {
+    let mut table = Table::new(concurrency);
+    for key in 0..100 {
+        table.due([key], format!("region-{key}").leak(), Lane::Changed, &format!("team-{key}"));
+    }
+    for _ in 0..100 {
+        let key = table.start(ZERO).unwrap();
+        table.queue.record_response(&key, false, ZERO);
+        table.queue.end(key, Some(ZERO));
+    }
+    table
+}
+
+#[test]
+fn unresponsive_scopes_leave_half_of_the_places() {
+    let mut table = with_unresponsive_scopes(8);
+    table.due(1000..1100, "responsive", Lane::Changed, "data");
+    let mut responsive = 0;
+    let started = table.together();
+    assert_eq!(started.len(), 8);
+    for key in started.into_iter().filter(|key| *key >= 1000) {
+        table.queue.end(key, None);
+        responsive += 1;
+    }
+    // Those of the other scopes do not end.
+    while let Some(key) = table.start(ZERO) {
+        assert!(key >= 1000, "{key}");
+        table.queue.record_response(&key, true, ZERO);
+        table.queue.end(key, None);
+        responsive += 1;
+    }
+    assert_eq!(responsive, 100);
+}
+
+#[test]
+fn scopes_that_respond_again_use_all_places() {
+    let mut table = with_unresponsive_scopes(8);
+    assert_eq!(table.together().len(), 4, "nothing else waits");
+    let mut table = with_unresponsive_scopes(8);
+    for _ in 0..100 {
+        let key = table.start(ZERO).unwrap();
+        table.queue.record_response(&key, true, ZERO);
+        table.queue.end(key, Some(seconds(1)));
+    }
+    assert!(table.queue.unresponsive.is_empty() && table.queue.unresponsive_startable.is_empty());
+    assert_eq!(std::iter::from_fn(|| table.start(seconds(1))).count(), 8);
+}
+
+#[test]
+fn unresponsive_scope_is_forgotten_after_an_hour() {
+    let mut table = with_unresponsive_scopes(8);
+    table.due([1000], "another", Lane::Changed, "data");
+    while table.start(ZERO).is_some_and(|key| key != 1000) {}
+    table.queue.record_response(&1000, false, seconds(3601));
+    // Those with a running resource are not forgotten.
+    assert_eq!(table.queue.unresponsive.len(), table.queue.running_unresponsive);
+    assert!(table.queue.running() <= 5);
 }
 
 /// One step of a random run.
@@ -270,6 +361,7 @@ enum Step {
     Change { key: u32, lane: usize, scope: usize },
     Delete { key: u32 },
     Start,
+    Respond { which: usize, responds: bool },
     End { which: usize, again: Option<u64> },
     Pass { seconds: u64 },
 }
@@ -280,6 +372,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..12_u32, 0..Lane::ALL.len(), 0..2_usize).prop_map(|(key, lane, scope)| Step::Change { key, lane, scope }),
         1 => (0..12_u32).prop_map(|key| Step::Delete { key }),
         4 => Just(Step::Start),
+        2 => (0..8_usize, any::<bool>()).prop_map(|(which, responds)| Step::Respond { which, responds }),
         3 => (0..8_usize, prop::option::of(0..20_u64)).prop_map(|(which, again)| Step::End { which, again }),
         1 => (0..10_u64).prop_map(|seconds| Step::Pass { seconds }),
     ]
@@ -324,6 +417,11 @@ proptest! {
                         due.remove(&key);
                     }
                 }
+                Step::Respond { which, responds } => {
+                    if let Some(key) = running.get(which) {
+                        table.queue.record_response(key, responds, now);
+                    }
+                }
                 Step::End { which, again } if !running.is_empty() => {
                     let key = running.remove(which % running.len());
                     let again = again.map(|after| now + seconds(after));
@@ -339,6 +437,12 @@ proptest! {
             let waiting = Lane::ALL.map(|lane| table.queue.waiting(lane)).iter().sum();
             prop_assert_eq!(table.queue.namespaces.totals(), (waiting, running.len()));
             prop_assert_eq!(table.queue.running(), running.len());
+            let is_unresponsive = |key: &&u32| match table.queue.entries.get(*key) {
+                Some(Entry::Running { work, .. }) => table.queue.unresponsive.contains_key(work.scope),
+                _ => false,
+            };
+            let unresponsive = running.iter().filter(is_unresponsive).count();
+            prop_assert_eq!(table.queue.running_unresponsive, unresponsive);
         }
         // In the end everything that exists and is due runs once, and then the queue is empty.
         for key in running {
@@ -355,6 +459,7 @@ proptest! {
         prop_assert!(expected.is_subset(&started), "{expected:?} {started:?}");
         prop_assert!(table.queue.entries.is_empty() && table.queue.timers.is_empty());
         prop_assert!(table.queue.scopes.is_empty() && table.queue.startable.is_empty());
+        prop_assert!(table.queue.unresponsive_startable.is_empty());
         prop_assert_eq!(Lane::ALL.map(|lane| table.queue.waiting(lane)), [0; 4]);
     }
 }
