@@ -20,6 +20,7 @@ use stream_encryption_api::stream_encryption::{
 };
 use stream_encryption_core::controller::event_inbox::SILENCE;
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger::QUOTA_WINDOW;
 
 use super::Label;
@@ -53,8 +54,8 @@ pub struct EventRegions {
 pub struct FleetSnapshot {
     /// Resources by service and by the encryption status that AWS reports.
     streams: BTreeMap<(Service, &'static str), u32>,
-    /// Resources by the reason of `Ready`.
-    reasons: BTreeMap<&'static str, u32>,
+    /// Resources by service and by the reason of `Ready`. An invalid resource has no service.
+    reasons: BTreeMap<(Option<Service>, &'static str), u32>,
     /// Fewest calls left of any stream.
     lowest_calls_left: Option<u32>,
     /// Streams whose records are in plaintext and should be encrypted.
@@ -77,6 +78,7 @@ struct Stream {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Given {
+    aws_service: Label,
     reason: Label,
 }
 
@@ -119,7 +121,8 @@ impl FleetSnapshot {
             // Its status says so, and cannot be parsed either.
             None => Reason::SpecInvalid.as_str(),
         };
-        *self.reasons.entry(reason).or_default() += 1;
+        let service = resource.and_then(service_of);
+        *self.reasons.entry((service, reason)).or_default() += 1;
         if let (Some(resource), Some(status)) = (resource, status) {
             self.count(&resource.spec, status, described, now);
         }
@@ -168,8 +171,9 @@ impl FleetSnapshot {
         }
         registry.register("streams", "Streams by encryption status as AWS reports it", streams);
         let reasons = Family::<Given, Gauge>::default();
-        for (reason, count) in &self.reasons {
-            reasons.get_or_create(&Given { reason: Label(reason) }).set(i64::from(*count));
+        for ((service, reason), count) in &self.reasons {
+            let aws_service = service.map_or(Label(UNKNOWN), super::of);
+            reasons.get_or_create(&Given { aws_service, reason: Label(reason) }).set(i64::from(*count));
         }
         registry.register("resources", "Resources by reason of the Ready condition", reasons);
         if let Some(left) = self.lowest_calls_left {
@@ -239,11 +243,22 @@ fn is_described(status: &StreamEncryptionStatus) -> bool {
 }
 
 /// Returns whether the resource has been suspended, or its stream not described, for longer than a call counts. The operator has
-/// made no call for it meanwhile, and the calls in its status keep their number although they no longer count. With each change
-/// of that number, a status gets a new `lastDescribeTime`.
+/// made no call for it meanwhile, and the calls in its status keep their number although they no longer count. Calls of others
+/// may have been added without a Describe, so they keep the calls of a resource that is not suspended.
 fn outlives_its_calls(status: &StreamEncryptionStatus, now: Timestamp) -> bool {
-    let times = [&status.suspended_since_time, &status.last_describe_time];
+    let has_external =
+        status.calls.as_ref().is_some_and(|calls| calls.external.is_some_and(|calls| calls > 0));
+    let described = status.last_describe_time.as_ref().filter(|_| !has_external);
+    let times = [status.suspended_since_time.as_ref(), described];
     times.into_iter().flatten().any(|since| now.duration_since(since.0) > QUOTA_WINDOW)
+}
+
+/// Returns the service of the stream; `None` if neither the status nor the spec has a valid one.
+fn service_of(resource: &StreamEncryption) -> Option<Service> {
+    let reported = resource.status.as_ref().and_then(|status| status.stream.as_ref());
+    let stream = &resource.spec.stream;
+    let arn = || Some(stream.arn.as_ref()?.parse::<StreamArn>().ok()?.service);
+    reported.map(|stream| stream.service).or(stream.service).or_else(arn)
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

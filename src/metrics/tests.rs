@@ -140,9 +140,10 @@ fn resources_are_counted_by_their_status() {
     for line in [
         "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 2",
         "stream_encryption_streams{aws_service=\"Kinesis\",status=\"DISABLED\"} 2",
-        "stream_encryption_resources{reason=\"KeyDisabled\"} 2",
-        "stream_encryption_resources{reason=\"UNKNOWN\"} 1",
-        "stream_encryption_resources{reason=\"SpecInvalid\"} 1",
+        "stream_encryption_resources{aws_service=\"Firehose\",reason=\"Encrypted\"} 1",
+        "stream_encryption_resources{aws_service=\"Kinesis\",reason=\"KeyDisabled\"} 2",
+        "stream_encryption_resources{aws_service=\"Kinesis\",reason=\"UNKNOWN\"} 1",
+        "stream_encryption_resources{aws_service=\"UNKNOWN\",reason=\"SpecInvalid\"} 1",
         "stream_encryption_lowest_calls_left 2",
         "stream_encryption_plaintext_streams 2",
         "stream_encryption_longest_plaintext_seconds 3600.0",
@@ -179,7 +180,7 @@ fn oldest_describe_ignores_streams_not_described() {
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     let name = "stream_encryption_oldest_describe_age_seconds";
     assert_eq!(lines(&text, name), [format!("{name} 600.0")]);
-    assert!(text.contains("stream_encryption_resources{reason=\"Suspended\"} 1"));
+    assert!(text.contains("stream_encryption_resources{aws_service=\"Kinesis\",reason=\"Suspended\"} 1"));
 
     let mut fleet = FleetSnapshot::default();
     fleet.add(Some(&described), Some(at("2026-01-01T00:59:00Z")), now);
@@ -241,6 +242,19 @@ fn assert_calls_count_for_a_day_after(field: &str) {
     let fleet = snapshot([Some(&suspended)], at("2026-01-02T00:31:01Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert!(lines(&text, name).is_empty(), "no other resource has calls");
+}
+
+/// An event of AWS enters the calls of others without a Describe.
+#[test]
+fn calls_of_others_count_without_a_describe() {
+    let denied = json!({
+        "calls": {"used": 24, "limit": 25, "external": 24}, "lastDescribeTime": "2026-01-01T00:00:00Z",
+        "conditions": [condition("Ready", "Unknown", "AccessDenied")],
+    });
+    let fleet = snapshot([Some(&resource("Enabled", &denied))], at("2026-01-03T00:00:00Z"));
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+    let name = "stream_encryption_lowest_calls_left";
+    assert_eq!(lines(&text, name), [format!("{name} 1")]);
 }
 
 /// Returns the cells of the table rows that begin with `beginning`.

@@ -140,7 +140,10 @@ async fn metrics_and_check_command_reflect_replica_state() {
     place.ask_for_encryption().await;
     place.until_it_is_encrypted().await;
     eventually("the metrics count the encrypted resource", async || {
-        replica.metrics().await.contains("stream_encryption_resources{reason=\"Encrypted\"} 1\n")
+        let metrics = replica.metrics().await;
+        metrics.lines().any(|line| {
+            line.starts_with("stream_encryption_resources{") && line.ends_with("reason=\"Encrypted\"} 1")
+        })
     })
     .await;
     let metrics = replica.metrics().await;

@@ -149,7 +149,7 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     eventually("the other shard describes the stream", by_rest).await;
     // Until its watch reports the new label, the first shard may correct the stream as well as the other one.
     let metrics = format!("http://{address}/metrics");
-    let has_resources = "stream_encryption_resources{reason=\"Encrypted\"}";
+    let has_resources = "reason=\"Encrypted\"}";
     eventually("the first shard has no resource", async || {
         asked(&metrics).await.is_some_and(|(_, words)| !words.contains(has_resources))
     })
