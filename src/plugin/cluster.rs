@@ -23,6 +23,8 @@ use crate::telemetry::error_chain;
 
 /// The namespace of a person who names none, neither by a flag nor in the context.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
+/// The operator's namespace, with the chart's and `config/`'s default.
+const OPERATOR_NAMESPACE: &str = "stream-encryption-system";
 /// The objects of one page of a list.
 const PAGE: u32 = 500;
 
@@ -39,7 +41,7 @@ pub(super) struct ClusterArguments {
     #[arg(short, long)]
     namespace: Option<String>,
     /// The namespace of the operator, which holds the ledgers.
-    #[arg(long, default_value = "stream-encryption-system", value_name = "NAMESPACE")]
+    #[arg(long, default_value = OPERATOR_NAMESPACE, value_name = "NAMESPACE")]
     operator_namespace: String,
 }
 
@@ -68,6 +70,8 @@ pub(super) struct Cluster {
     pub(super) operator_namespace: String,
     /// The flags that name this cluster, for commands to copy; empty if the person gave none.
     flags: String,
+    /// Likewise, those that only the plugin's own commands have.
+    plugin_flags: String,
 }
 
 /// The resources that a verb reads.
@@ -126,8 +130,9 @@ impl ClusterArguments {
         let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        let flags = self.flags();
-        Ok(Cluster { client, server, namespace, operator_namespace: self.operator_namespace.clone(), flags })
+        let (flags, plugin_flags) = (self.flags(), self.plugin_flags());
+        let operator_namespace = self.operator_namespace.clone();
+        Ok(Cluster { client, server, namespace, operator_namespace, flags, plugin_flags })
     }
 
     /// Returns the flags that name the cluster, as they are typed.
@@ -137,6 +142,15 @@ impl ClusterArguments {
         let given = [kubeconfig, context].into_iter().flatten();
         let words: Vec<String> = given.map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect();
         words.concat()
+    }
+
+    /// Returns the flags that kubectl itself does not have, as they are typed. Without them, a printed command would look for
+    /// the operator in another namespace.
+    fn plugin_flags(&self) -> String {
+        if self.operator_namespace == OPERATOR_NAMESPACE {
+            return String::new();
+        }
+        format!(" --operator-namespace {}", quoted(&self.operator_namespace))
     }
 }
 
@@ -169,7 +183,7 @@ impl fmt::Display for Scope {
 impl Cluster {
     /// Returns a sentence whose kubectl commands are about this cluster, also if it is not that of the current context.
     pub(super) fn with_flags(&self, sentence: &str) -> String {
-        with_flags(sentence, &self.flags)
+        with_flags(sentence, &self.flags, &self.plugin_flags)
     }
 
     /// Returns the access to the `StreamEncryptions` of a scope, except for its labels.
@@ -226,10 +240,10 @@ impl Cluster {
         none_if_missing(api.get(name).await).map_err(readable).with_context(wanted)
     }
 
-    /// Returns the error of [`ledgers`](Self::ledgers), if there is one, without reading all of them.
-    pub(super) async fn check_ledgers(&self) -> anyhow::Result<()> {
+    /// Returns whether there is a ledger, or the error of [`ledgers`](Self::ledgers), without reading all of them.
+    pub(super) async fn has_ledgers(&self) -> anyhow::Result<bool> {
         let one = self.ledger_api().list(&ListParams::default().limit(1)).await;
-        one.map(drop).map_err(readable).with_context(|| self.no_ledgers())
+        one.map(|page| !page.items.is_empty()).map_err(readable).with_context(|| self.no_ledgers())
     }
 
     fn ledger_api(&self) -> Api<DeserializeGuard<StreamLedger>> {
@@ -285,8 +299,9 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Adds flags at the end of each kubectl command of a sentence, before a pipe or the next part of the sentence.
-fn with_flags(sentence: &str, flags: &str) -> String {
+/// Adds flags at the end of each kubectl command of a sentence, before a pipe or the next part of the sentence. The
+/// commands of the plugin get `plugin_flags`, too.
+fn with_flags(sentence: &str, flags: &str, plugin_flags: &str) -> String {
     let mut parts = sentence.split("kubectl ");
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -296,6 +311,9 @@ fn with_flags(sentence: &str, flags: &str) -> String {
         result.push_str("kubectl ");
         result.push_str(command);
         result.push_str(flags);
+        if command.starts_with("streamencryption ") {
+            result.push_str(plugin_flags);
+        }
         result.push_str(&part[command.len()..]);
     }
     result
@@ -353,7 +371,7 @@ mod tests {
             kubeconfig: kubeconfig.map(PathBuf::from),
             context: context.map(str::to_owned),
             namespace: None,
-            operator_namespace: String::new(),
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         }
     }
 
@@ -385,6 +403,7 @@ mod tests {
             namespace: "${NS}".to_owned(),
             operator_namespace: String::new(),
             flags: String::new(),
+            plugin_flags: String::new(),
         };
         let scope = |all_namespaces| {
             ScopeArguments { cluster: arguments(None, None), all_namespaces, selector: None }.scope(&cluster)
@@ -408,8 +427,25 @@ mod tests {
             ("Run kubectl streamencryption doctor.", "Run kubectl streamencryption doctor --context prod."),
             ("aws kms enable-key", "aws kms enable-key"),
         ] {
-            assert_eq!(with_flags(sentence, " --context prod"), expected);
-            assert_eq!(with_flags(sentence, &arguments(None, None).flags()), sentence);
+            assert_eq!(with_flags(sentence, " --context prod", ""), expected);
+            let none = arguments(None, None);
+            assert_eq!(with_flags(sentence, &none.flags(), &none.plugin_flags()), sentence);
+        }
+    }
+
+    /// kubectl itself does not know the flag.
+    #[test]
+    fn command_of_the_plugin_names_the_operators_namespace() {
+        let operator_namespace = "encryption".to_owned();
+        let given = ClusterArguments { operator_namespace, ..arguments(None, Some("prod")) };
+        for (sentence, expected) in [
+            (
+                "Run kubectl streamencryption doctor.",
+                "Run kubectl streamencryption doctor --context prod --operator-namespace encryption.",
+            ),
+            ("kubectl get strenc -A | grep x", "kubectl get strenc -A --context prod | grep x"),
+        ] {
+            assert_eq!(with_flags(sentence, &given.flags(), &given.plugin_flags()), expected);
         }
     }
 

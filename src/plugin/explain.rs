@@ -6,11 +6,12 @@ mod next;
 
 use std::io::Write;
 
+use anyhow::ensure;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, find};
-use stream_encryption_api::ledger::Outcome as CallOutcome;
+use stream_encryption_api::ledger::{Outcome as CallOutcome, StreamLedger};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
@@ -19,7 +20,7 @@ use super::Outcome;
 use super::age::relative;
 use super::cluster::{Cluster, ClusterArguments};
 use super::fleet::{Entry, State};
-use super::ledger_calls::{LedgerCall, is_owner, of_ledger};
+use super::ledger_calls::{LedgerCall, counts_calls, is_owner, of_ledger};
 use super::output::{Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
 use crate::telemetry::error_chain;
 
@@ -45,7 +46,8 @@ struct Explanation {
     next: String,
     /// What a person can do, as commands or sentences.
     actions: Vec<String>,
-    /// The calls of the ledger, those of others included, oldest first; absent if the ledger could not be read.
+    /// The calls of the ledger, those of others included, oldest first; absent if the ledger could not be read, or does not
+    /// exist although the status counts calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<Vec<LedgerCall>>,
 }
@@ -80,16 +82,28 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Reads the calls of the resource's own ledger. The ledger of another resource is not shown.
+/// Reads the calls of the resource's own ledger.
 async fn calls(cluster: &Cluster, entry: &Entry) -> anyhow::Result<Vec<LedgerCall>> {
     let Some(stream) = entry.stream.as_ref().and_then(|arn| arn.parse::<StreamArn>().ok()) else {
         return Ok(Vec::new());
     };
     let ledger = cluster.ledger(&ledger::name(&stream)).await?;
-    Ok(ledger
-        .filter(|ledger| is_owner(ledger, entry))
-        .map(|ledger| of_ledger(&ledger, entry))
-        .unwrap_or_default())
+    own_calls(ledger.as_ref(), entry, &cluster.operator_namespace)
+}
+
+/// Returns the calls of the ledger of the stream. The ledger of another resource is not shown. If there is none although the
+/// status counts calls, the namespace is probably not that of the operator.
+fn own_calls(
+    ledger: Option<&StreamLedger>,
+    entry: &Entry,
+    namespace: &str,
+) -> anyhow::Result<Vec<LedgerCall>> {
+    ensure!(
+        ledger.is_some() || !counts_calls(entry),
+        "namespace {namespace} has no StreamLedger of this stream, although its status counts calls; if the operator is in another namespace, use --operator-namespace"
+    );
+    let own = ledger.filter(|ledger| is_owner(ledger, entry));
+    Ok(own.map(|ledger| of_ledger(ledger, entry)).unwrap_or_default())
 }
 
 fn write_text(
@@ -312,6 +326,17 @@ mod tests {
         for calls in [json!({"used": 20, "limit": 20}), json!({"used": 20, "external": 0, "limit": 20})] {
             assert!(!explained(&json!({"calls": calls})).contains("others"), "{calls}");
         }
+    }
+
+    #[test]
+    fn ledger_that_is_missing_is_not_read_as_no_calls() {
+        let calls = |used: u32| {
+            let entry = Entry { calls_used: Some(used), ..Entry::default() };
+            own_calls(None, &entry, "system").map(|calls| calls.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(calls(0), Ok(0));
+        let error = calls(1).unwrap_err();
+        assert!(error.starts_with("namespace system has no StreamLedger of this stream"), "{error}");
     }
 
     #[test]

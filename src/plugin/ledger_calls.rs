@@ -1,9 +1,12 @@
 //! The calls of a ledger as people see them. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedger, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::EncryptionStatus;
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger::{self, QUOTA_WINDOW, external};
 use stream_encryption_core::model::service::AWS_LIMIT;
 
@@ -79,6 +82,29 @@ pub(super) fn is_owner(ledger: &StreamLedger, entry: &Entry) -> bool {
     owner.namespace == entry.namespace && owner.name == entry.resource
 }
 
+/// Returns whether the status of an entry counts calls. The operator counts them in the ledger of the stream.
+pub(super) fn counts_calls(entry: &Entry) -> bool {
+    entry.calls_used.is_some_and(|used| used > 0)
+}
+
+/// Returns a warning if there is no ledger of streams whose status counts calls. A list of a namespace that has no ledgers,
+/// or that does not exist, is empty and no error.
+pub(super) fn missing<'a>(
+    entries: impl IntoIterator<Item = &'a Entry>,
+    ledgers: &BTreeMap<String, StreamLedger>,
+    namespace: &str,
+) -> Option<String> {
+    let counting = entries.into_iter().filter(|entry| counts_calls(entry));
+    let counting: Vec<StreamArn> = counting.filter_map(|entry| entry.stream.as_ref()?.parse().ok()).collect();
+    let missing = counting.iter().filter(|stream| !ledgers.contains_key(&ledger::name(stream))).count();
+    (missing > 0).then(|| {
+        format!(
+            "The report may lack calls: namespace {namespace} has no readable StreamLedger for {missing} of {} streams whose status counts calls. If the operator is in another namespace, use --operator-namespace.",
+            counting.len()
+        )
+    })
+}
+
 /// Returns the calls of a ledger, oldest first. A failure is reported with the status, or noted with the next call.
 pub(super) fn of_ledger(ledger: &StreamLedger, entry: &Entry) -> Vec<LedgerCall> {
     let calls = &ledger.spec.calls;
@@ -141,6 +167,33 @@ mod tests {
         assert_eq!(callers, [", by others (IAMUser)", ""]);
         assert_eq!(calls[0].kept_until_time, Some("2026-01-02T08:15:00Z".parse().unwrap()));
         assert_eq!(calls[0].outcome, Outcome::Accepted);
+    }
+
+    #[test]
+    fn ledger_is_missing_only_if_the_status_counts_calls() {
+        let entry = |name: &str, calls_used: Option<u32>| Entry {
+            stream: Some(format!("arn:aws:kinesis:eu-west-1:111122223333:stream/{name}")),
+            calls_used,
+            ..Entry::default()
+        };
+        let entries = [entry("a", Some(2)), entry("b", Some(1)), entry("c", Some(0)), entry("d", None)];
+        let warning = |named: &[&Entry]| {
+            let ledger: StreamLedger = serde_json::from_value(json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger", "metadata": {"name": "x"},
+                "spec": {"streamARN": "x", "owner": {"namespace": "data", "name": "x", "uid": "1"}},
+            }))
+            .unwrap();
+            let arn = |entry: &Entry| entry.stream.as_ref().unwrap().parse::<StreamArn>().unwrap();
+            let ledgers = named.iter().map(|entry| (ledger::name(&arn(entry)), ledger.clone())).collect();
+            missing(&entries, &ledgers, "system")
+        };
+        let words =
+            |count: u32| format!("namespace system has no readable StreamLedger for {count} of 2 streams");
+        for (named, count) in [(&[][..], 2), (&[&entries[1]], 1)] {
+            let warning = warning(named).unwrap();
+            assert!(warning.contains(&words(count)) && warning.contains("--operator-namespace"), "{warning}");
+        }
+        assert_eq!(warning(&[&entries[0], &entries[1]]), None);
     }
 
     #[test]

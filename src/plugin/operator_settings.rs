@@ -96,11 +96,6 @@ impl Watched {
 }
 
 impl OperatorSettings {
-    /// Reads the settings from the Deployment in the operator's namespace; `None` if there is none, or several.
-    pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Option<Self>> {
-        Ok(Self::only(&Self::read_all(cluster).await?))
-    }
-
     /// Reads the settings of each Deployment in the operator's namespace. Shards have several.
     pub(super) async fn read_all(cluster: &Cluster) -> anyhow::Result<Vec<Self>> {
         let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.operator_namespace);

@@ -160,17 +160,13 @@ async fn planner<'a>(
     arguments: &Arguments,
     manifests: &'a Manifests,
 ) -> anyhow::Result<Planner<'a>> {
-    let settings = settings(cluster, arguments).await;
-    let reads_ledgers = match cluster.check_ledgers().await {
-        Ok(()) => true,
-        Err(error) => {
-            notice(format_args!(
-                "The plan counts the calls by the statuses of the resources, as if they were made now: {}.",
-                error_chain(error.as_ref())
-            ));
-            false
-        }
-    };
+    let (settings, has_deployment) = settings(cluster, arguments).await;
+    let unread = unread_ledgers(&cluster.has_ledgers().await, has_deployment, &cluster.operator_namespace);
+    if let Some(why) = &unread {
+        notice(format_args!(
+            "The plan counts the calls by the statuses of the resources, as if they were made now: {why}."
+        ));
+    }
     let default_policy = arguments.default_policy.clone().or(settings.default_policy);
     let region = arguments.aws.region(settings.region.as_deref())?;
     let depends_on_region = manifests.resources.iter().any(names_no_region);
@@ -187,7 +183,7 @@ async fn planner<'a>(
         manifests,
         aws: Arc::new(arguments.aws.connect(region.clone()).await?),
         access: access.with_unapplied(planner::applied(cluster, manifests).await?),
-        reads_ledgers,
+        reads_ledgers: unread.is_none(),
         config: Config {
             region,
             drift_interval: SignedDuration::from_mins(10),
@@ -197,20 +193,21 @@ async fn planner<'a>(
     })
 }
 
-/// Returns the settings of the operator in the cluster, as far as they are known, and reports what is not.
-async fn settings(cluster: &Cluster, arguments: &Arguments) -> OperatorSettings {
-    let settings = match OperatorSettings::read(cluster).await {
-        Ok(Some(settings)) => settings,
-        Ok(None) => {
-            if arguments.default_policy.is_none() {
-                notice(unknown_settings(&cluster.operator_namespace));
-            }
-            return OperatorSettings::default();
-        }
+/// Returns the settings of the operator in the cluster, as far as they are known, and reports what is not. Also returns
+/// whether its namespace is known to have a Deployment of the operator. Shards have several, and no settings in common.
+async fn settings(cluster: &Cluster, arguments: &Arguments) -> (OperatorSettings, bool) {
+    let all = match OperatorSettings::read_all(cluster).await {
+        Ok(all) => all,
         Err(error) => {
             notice(unread_settings(&error, arguments.default_policy.is_some()));
-            return OperatorSettings::default();
+            return (OperatorSettings::default(), false);
         }
+    };
+    let Some(settings) = OperatorSettings::only(&all) else {
+        if arguments.default_policy.is_none() {
+            notice(unknown_settings(&cluster.operator_namespace));
+        }
+        return (OperatorSettings::default(), !all.is_empty());
     };
     if !settings.unread.is_empty() {
         notice(format_args!(
@@ -219,7 +216,23 @@ async fn settings(cluster: &Cluster, arguments: &Arguments) -> OperatorSettings 
             settings.unread.join(", ")
         ));
     }
-    settings
+    (settings, true)
+}
+
+/// Returns why the ledgers do not count, if they do not. The list of a wrong namespace is empty and no error, so an empty one
+/// counts only beside a Deployment.
+fn unread_ledgers(
+    has_ledgers: &anyhow::Result<bool>,
+    has_deployment: bool,
+    namespace: &str,
+) -> Option<String> {
+    match has_ledgers {
+        Ok(has_ledgers) if *has_ledgers || has_deployment => None,
+        Ok(_) => Some(format!(
+            "namespace {namespace} has no StreamLedger, and no known Deployment of the operator; if the operator is in another namespace, use --operator-namespace"
+        )),
+        Err(error) => Some(error_chain(error.as_ref())),
+    }
 }
 
 /// Returns whether the operator's region decides which stream the resource names.
@@ -259,5 +272,19 @@ mod tests {
             assert_eq!(text.contains("the plan has no default policy"), !is_given, "{text}");
             assert!(text.contains("watches all StreamEncryptions: the API server refused"), "{text}");
         }
+    }
+
+    #[test]
+    fn empty_list_of_ledgers_counts_only_beside_a_deployment() {
+        let unread = |found: anyhow::Result<bool>, has_deployment| {
+            unread_ledgers(&found, has_deployment, "system").unwrap_or_default()
+        };
+        for has_deployment in [false, true] {
+            assert_eq!(unread(Ok(true), has_deployment), "");
+            assert_eq!(unread(Err(anyhow::anyhow!("refused")), has_deployment), "refused");
+        }
+        assert_eq!(unread(Ok(false), true), "");
+        let why = unread(Ok(false), false);
+        assert!(why.starts_with("namespace system has no StreamLedger"), "{why}");
     }
 }

@@ -20,6 +20,7 @@ use super::Outcome;
 use super::age::short;
 use super::cluster::{Cluster, Found, Scope, ScopeArguments};
 use super::fleet::State;
+use super::ledger_calls;
 use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
 use super::places::PlaceArguments;
 use crate::telemetry::error_chain;
@@ -125,12 +126,19 @@ fn names_aws(places: &PlaceArguments) -> bool {
 
 async fn read(cluster: &Cluster, scope: &Scope, found: &[Found]) -> anyhow::Result<Report> {
     let mut warnings = Vec::new();
-    let ledgers = cluster.ledgers().await.unwrap_or_else(|error| {
-        warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
-        BTreeMap::default()
-    });
+    let (ledgers, are_read) = match cluster.ledgers().await {
+        Ok(ledgers) => (ledgers, true),
+        Err(error) => {
+            warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
+            (BTreeMap::default(), false)
+        }
+    };
     let mut streams = found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect();
     warnings.extend(surveyed::one_per_stream(&mut streams));
+    if are_read {
+        let entries = streams.iter().map(|stream| &stream.entry);
+        warnings.extend(ledger_calls::missing(entries, &ledgers, &cluster.operator_namespace));
+    }
     Ok(Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,
         version: env!("CARGO_PKG_VERSION"),

@@ -190,6 +190,7 @@ async fn pages_show_what_their_commands_print() {
     let report = std::fs::read_to_string(shell.folder().join("report.html")).expect("the report");
     assert!(report.contains("deliverystream/payments"));
     exit_codes(&shell).await;
+    ledgers_of_another_namespace(&shell).await;
     planned::refusals(&shell).await;
     permissions_of_plan(&cluster, &shell).await;
     surveyed_report(&shell, &aws).await;
@@ -264,6 +265,24 @@ async fn exit_codes(shell: &Shell) {
     assert!(candidates.starts_with("explain\t"), "{candidates}");
     let script = shell.output("kubectl-streamencryption completion bash").await;
     assert!(script.contains("complete "), "{script}");
+}
+
+/// The list of a namespace without ledgers is empty and no error. The verbs say that calls are missing.
+async fn ledgers_of_another_namespace(shell: &Shell) {
+    let elsewhere = "--operator-namespace default";
+    for (verb, words) in [
+        ("report -n data -o json", "namespace default has no readable StreamLedger for 4 of 4 streams"),
+        ("explain payments -n data", "Calls are not shown: namespace default has no StreamLedger"),
+    ] {
+        let (_, _, errors) = shell.run(&format!("kubectl streamencryption {verb}")).await;
+        assert!(!errors.contains("StreamLedger"), "{verb}: {errors}");
+        let (code, output, errors) = shell.run(&format!("kubectl streamencryption {verb} {elsewhere}")).await;
+        assert!(code == 0 && errors.contains(words), "{verb}: {code}: {output}{errors}");
+    }
+    let remedies = shell.json(&format!("kubectl-streamencryption doctor -o json {elsewhere}")).await;
+    let see = "kubectl streamencryption status -A --only attention,plaintext --operator-namespace default";
+    let repeats = |check: &Value| check["remedy"].as_str().is_some_and(|remedy| remedy.contains(see));
+    assert!(remedies.as_array().expect("checks").iter().any(repeats), "{remedies}");
 }
 
 /// With `--aws`, the report has the streams that nobody manages, and what AWS says now.

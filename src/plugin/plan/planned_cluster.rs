@@ -17,7 +17,7 @@ use crate::kubernetes::Cluster;
 pub(super) struct PlannedCluster {
     /// The operator's own access.
     pub(super) cluster: Cluster,
-    /// Whether the person may read ledgers. Without them, the calls that the status reports are counted as made now.
+    /// Whether the ledgers are known. Without them, the calls that the status reports are counted as made now.
     pub(super) reads_ledgers: bool,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Planner<'a> {
     pub(super) manifests: &'a Manifests,
     pub(super) aws: Arc<ReadOnly>,
     pub(super) access: kubernetes::Cluster,
-    /// Whether the person may read ledgers.
+    /// Whether the ledgers are known.
     pub(super) reads_ledgers: bool,
     pub(super) config: Config,
     pub(super) watched: Watched,

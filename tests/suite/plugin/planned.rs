@@ -240,6 +240,9 @@ pub(super) async fn refusals(shell: &Shell) {
         let is_unknown =
             errors.contains("Namespace data has no Deployment of the operator, or several (shards)");
         assert_eq!(is_unknown, deployments != 1, "{deployments}: {errors}");
+        // Without a Deployment, this is probably not the namespace of the ledgers.
+        let is_unread = errors.contains("namespace data has no StreamLedger");
+        assert_eq!(is_unread, deployments == 0, "{deployments}: {errors}");
     }
     shell
         .output("kubectl delete deployment -n data -l app.kubernetes.io/part-of=stream-encryption-operator")
