@@ -95,7 +95,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if checks[0].result != Health::Failed {
         checks.extend(kubernetes::definitions(&cluster).await);
         checks.extend(operator::all(&cluster, &deployments).await);
-        checks.extend(kubernetes::permissions(&cluster).await);
+        let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
+        checks.extend(kubernetes::permissions(&cluster, known).await);
         let namespace = arguments.cluster.namespace()?.map(str::to_owned);
         let scope = Scope { namespace, selector: None };
         let of_operator = settings.as_ref().and_then(|settings| settings.drift_interval);

@@ -25,6 +25,8 @@ pub(super) const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operato
 const DEPLOYMENT_LABELS: [&str; 2] = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"];
 /// The value of at least one of these labels.
 const OPERATOR: &str = "stream-encryption-operator";
+/// The service account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
 /// The variables that decide a plan or a check.
 const DECISIVE: [&str; 9] = [
     "AWS_REGION",
@@ -43,6 +45,8 @@ const DECISIVE: [&str; 9] = [
 pub(super) struct OperatorSettings {
     /// The name of its Deployment.
     pub(super) deployment: String,
+    /// The service account of its pods; `None` if that is not known.
+    pub(super) service_account: Option<String>,
     /// The region of streams that are named without one.
     pub(super) region: Option<String>,
     /// The default policy.
@@ -122,8 +126,10 @@ impl OperatorSettings {
         let container = containers.iter().find(|one| one.name == "operator").or(containers.first());
         let namespace = deployment.namespace().unwrap_or_default();
         let settings = container.map(|container| Self::of_container(container, &namespace));
+        let account = pod.map(|pod| pod.service_account_name.clone().filter(|name| !name.is_empty()));
         Self {
             deployment: deployment.name_any(),
+            service_account: account.map(|name| name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned())),
             image: container.and_then(|container| container.image.clone()),
             replicas: (
                 status.and_then(|status| status.ready_replicas).unwrap_or_default(),
@@ -252,6 +258,18 @@ mod tests {
         assert!(settings.events_queue_url.is_some_and(|url| url.ends_with("/events")));
         assert_eq!(settings.unread, [""; 0]);
         assert_eq!(OperatorSettings::of(&Deployment::default()).region, None);
+    }
+
+    #[test]
+    fn service_account_is_that_of_the_pods() {
+        let of = |pod: &serde_json::Value| {
+            let deployment = json!({"spec": {"selector": {}, "template": {"spec": pod}}});
+            OperatorSettings::of(&serde_json::from_value(deployment).unwrap()).service_account
+        };
+        let named = of(&json!({"containers": [], "serviceAccountName": "encryption"}));
+        assert_eq!(named.as_deref(), Some("encryption"));
+        assert_eq!(of(&json!({"containers": []})).as_deref(), Some("default"));
+        assert_eq!(OperatorSettings::of(&Deployment::default()).service_account, None);
     }
 
     #[test]

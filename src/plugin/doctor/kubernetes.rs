@@ -10,11 +10,12 @@ use stream_encryption_api::crd;
 
 use super::{Check, Health};
 use crate::plugin::cluster::{Cluster, readable};
+use crate::plugin::operator_settings::{OperatorSettings, Watched};
 
 /// The oldest minor version of Kubernetes 1 that the operator supports.
 const OLDEST_MINOR: u32 = 30;
 
-/// The name of the operator's service account, with the chart's and `config/`'s default.
+/// The name of the operator's service account if no Deployment names it: the chart's and `config/`'s default.
 const SERVICE_ACCOUNT: &str = "stream-encryption-operator";
 
 /// Checks that the API server answers, and its version.
@@ -133,46 +134,103 @@ const REQUIRED: &[(&str, &str, &str, bool)] = &[
     ("coordination.k8s.io", "leases", "create", true),
 ];
 
-/// Checks the permissions of the operator's service account.
-pub(super) async fn permissions(cluster: &Cluster) -> Vec<Check> {
-    let name = "permissions";
-    let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
-    let user = format!("system:serviceaccount:{}:{SERVICE_ACCOUNT}", cluster.operator_namespace);
-    let mut missing = Vec::new();
+/// The policies of the cluster, and their status.
+const POLICIES: &str = "streamencryptionpolicies";
+const POLICY_STATUS: &str = "streamencryptionpolicies/status";
+
+/// Returns the requests that the operator must be allowed, in words and as they are reviewed. An operator that watches some
+/// namespaces has its rights in each of them, reads only the labels of these namespaces, and writes no status of policies.
+fn reviews(operator_namespace: &str, watched: &Watched) -> Vec<(String, ResourceAttributes)> {
+    let mut reviews = Vec::new();
     for (group, resource, verb, own) in REQUIRED {
-        let (resource_name, subresource) = match resource.split_once('/') {
-            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        if *resource == POLICY_STATUS && !watched.is_everything() {
+            continue;
+        }
+        let (kind, subresource) = match resource.split_once('/') {
+            Some((kind, subresource)) => (kind, Some(subresource.to_owned())),
             None => (*resource, None),
         };
+        let words = format!("{verb} {resource}");
+        let anywhere = ResourceAttributes {
+            group: Some((*group).to_owned()),
+            resource: Some(kind.to_owned()),
+            subresource,
+            verb: Some((*verb).to_owned()),
+            ..ResourceAttributes::default()
+        };
+        if *own {
+            let namespace = Some(operator_namespace.to_owned());
+            reviews.push((words, ResourceAttributes { namespace, ..anywhere }));
+        } else if watched.namespaces.is_empty() || kind == POLICIES {
+            reviews.push((words, anywhere));
+        } else {
+            reviews.extend(watched.namespaces.iter().map(|one| {
+                if kind == "namespaces" {
+                    let name = Some(one.clone());
+                    (format!("{words} {one}"), ResourceAttributes { name, ..anywhere.clone() })
+                } else {
+                    let namespace = Some(one.clone());
+                    (
+                        format!("{words} in namespace {one}"),
+                        ResourceAttributes { namespace, ..anywhere.clone() },
+                    )
+                }
+            }));
+        }
+    }
+    reviews
+}
+
+/// Returns the name that the API server gives the operator.
+fn user(operator_namespace: &str, settings: &OperatorSettings) -> String {
+    let account = settings.service_account.as_deref().unwrap_or(SERVICE_ACCOUNT);
+    format!("system:serviceaccount:{operator_namespace}:{account}")
+}
+
+/// Checks the permissions of the service account of each Deployment. Without a Deployment, checks those of an operator that
+/// is installed with the defaults.
+pub(super) async fn permissions(cluster: &Cluster, deployments: &[OperatorSettings]) -> Vec<Check> {
+    let unknown = OperatorSettings::default();
+    let deployments = if deployments.is_empty() { std::slice::from_ref(&unknown) } else { deployments };
+    let mut checks = Vec::new();
+    for settings in deployments {
+        checks.push(Box::pin(permissions_of(cluster, settings)).await);
+    }
+    checks
+}
+
+async fn permissions_of(cluster: &Cluster, settings: &OperatorSettings) -> Check {
+    let name = "permissions";
+    let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+    let user = user(&cluster.operator_namespace, settings);
+    let reviews = reviews(&cluster.operator_namespace, &settings.watched);
+    let count = reviews.len();
+    let mut missing = Vec::new();
+    for (words, attributes) in reviews {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(user.clone()),
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some((*group).to_owned()),
-                    resource: Some(resource_name.to_owned()),
-                    subresource,
-                    verb: Some((*verb).to_owned()),
-                    namespace: own.then(|| cluster.operator_namespace.clone()),
-                    ..ResourceAttributes::default()
-                }),
+                resource_attributes: Some(attributes),
                 ..SubjectAccessReviewSpec::default()
             },
             ..SubjectAccessReview::default()
         };
         match api.create(&PostParams::default(), &review).await {
             Ok(answer) if answer.status.as_ref().is_some_and(|status| status.allowed) => {}
-            Ok(_) => missing.push(format!("{verb} {resource}")),
-            Err(error) => return vec![Check::not_checked(name, readable(error).to_string())],
+            Ok(_) => missing.push(words),
+            Err(error) => return Check::not_checked(name, readable(error).to_string()),
         }
     }
     if missing.is_empty() {
-        return vec![Check::good(name, format!("{user} has all {}", REQUIRED.len()))];
+        return Check::good(name, format!("{user} has all {count}"));
     }
-    vec![Check::warning(
-        name,
-        format!("{user} is not allowed to {}", missing.join(", ")),
-        "Expected with installScope: namespace, which grants them in the watched namespaces only, and with another service account. Otherwise apply the roles of this version.",
-    )]
+    let is_known = settings.service_account.is_some() && settings.unread.is_empty();
+    let remedy = if is_known {
+        "Apply the roles of this version; docs/install.md."
+    } else {
+        "Expected with installScope: namespace, which grants them in the watched namespaces only, and with another service account. Otherwise apply the roles of this version."
+    };
+    Check::warning(name, format!("{user} is not allowed to {}", missing.join(", ")), remedy)
 }
 
 #[cfg(test)]
@@ -220,5 +278,39 @@ mod tests {
         granted.sort();
         required.sort();
         assert_eq!(required, granted, "left: REQUIRED; right: config/rbac");
+    }
+
+    /// The chart grants these with `installScope: namespace`.
+    #[test]
+    fn rights_in_watched_namespaces_are_reviewed_in_each() {
+        let namespaces = vec!["data".to_owned(), "web".to_owned()];
+        let some = reviews("system", &Watched { namespaces, labels: None });
+        let place = |words: &str| {
+            let (_, found) = some.iter().find(|(one, _)| one == words).unwrap();
+            (found.namespace.as_deref(), found.name.as_deref())
+        };
+        for namespace in ["data", "web"] {
+            let patch = format!("patch streamencryptions/status in namespace {namespace}");
+            assert_eq!(place(&patch), (Some(namespace), None));
+            assert_eq!(place(&format!("list namespaces {namespace}")), (None, Some(namespace)));
+        }
+        assert_eq!(place("list streamencryptionpolicies"), (None, None));
+        assert_eq!(place("create streamledgers"), (Some("system"), None));
+        let has_status = |all: &[(String, ResourceAttributes)]| {
+            all.iter().any(|(words, _)| words.contains("streamencryptionpolicies/status"))
+        };
+        let everything = reviews("system", &Watched::default());
+        assert_eq!(everything.len(), REQUIRED.len());
+        assert!(has_status(&everything) && !has_status(&some));
+    }
+
+    #[test]
+    fn service_account_is_that_of_the_deployment() {
+        let of = |name: Option<&str>| {
+            let service_account = name.map(str::to_owned);
+            user("system", &OperatorSettings { service_account, ..OperatorSettings::default() })
+        };
+        assert_eq!(of(Some("encryption")), "system:serviceaccount:system:encryption");
+        assert_eq!(of(None), "system:serviceaccount:system:stream-encryption-operator");
     }
 }
