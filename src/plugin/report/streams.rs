@@ -150,8 +150,8 @@ impl ReportedStream {
 
     /// Returns the stream as a row, with a field for each control.
     pub(super) fn row(&self) -> Row<'_> {
-        let results = self.controls.iter();
-        Row { entry: &self.entry, controls: results.map(|one| (one.id, one.result)).collect() }
+        let controls = self.controls.iter().map(|one| (one.id, one.result)).collect();
+        Row { entry: &self.entry, managed: self.managed, controls }
     }
 }
 
@@ -223,13 +223,15 @@ fn more(found: &FoundStream) -> String {
 pub(super) struct Row<'a> {
     #[serde(flatten)]
     entry: &'a Entry,
+    managed: Option<bool>,
     #[serde(flatten)]
     controls: BTreeMap<&'static str, Verdict>,
 }
 
 impl Columns for Row<'_> {
     fn columns() -> Vec<&'static str> {
-        Entry::columns().into_iter().chain(CONTROLS.iter().map(|control| control.id)).collect()
+        let controls = CONTROLS.iter().map(|control| control.id);
+        Entry::columns().into_iter().chain(["managed"]).chain(controls).collect()
     }
 }
 
@@ -326,6 +328,17 @@ mod tests {
         let same = observed(&status("True", "ENABLED", "encryptedSinceTime"), FoundEncryption::AwsOwned);
         assert!(same.entry.encrypted_since_time.is_some());
         assert_eq!(same.entry.message.as_deref(), Some("why"));
+    }
+
+    /// A script that reads the CSV would miss a field.
+    #[test]
+    fn csv_has_each_field_of_the_json_except_lists() {
+        let stream = observed(&status("True", "ENABLED", "encryptedSinceTime"), FoundEncryption::AwsOwned);
+        let (fields, columns) = (serde_json::to_value(&stream).unwrap(), Row::columns());
+        for (field, value) in fields.as_object().unwrap() {
+            assert_eq!(columns.contains(&field.as_str()), !value.is_array(), "{field}");
+        }
+        assert_eq!(serde_json::to_value(stream.row()).unwrap()["managed"], json!(true));
     }
 
     #[test]
