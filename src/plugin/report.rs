@@ -7,9 +7,9 @@ mod streams;
 mod surveyed;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
@@ -94,6 +94,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let cluster = arguments.scope.cluster.connect().await?;
     let scope = arguments.scope.scope(&cluster)?;
+    arguments.file.as_deref().map_or(Ok(()), check_writable)?;
     let found = cluster.resources(&scope).await?;
     let mut report = read(&cluster, &scope, &found).await?;
     if arguments.aws {
@@ -107,7 +108,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let mut text = Vec::new();
             write(&mut text, arguments.output, &report)?;
             let text = anstream::adapter::strip_bytes(&text).into_vec();
-            fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
+            fs::write(path, text).with_context(|| not_written(path))?;
             notice(format_args!("Wrote {} with {} streams.", path.display(), report.streams.len()));
         }
         None => write(&mut stdout(), arguments.output, &report)?,
@@ -115,6 +116,17 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     ensure!(report.unread.is_empty(), "not everything could be read; the problems are listed above");
     let fails = report.streams.iter().any(ReportedStream::fails_a_control);
     Ok(if arguments.fail_on_failed_controls && fails { Outcome::Found } else { Outcome::Done })
+}
+
+/// Checks that a file can be written, so that a wrong path fails before a survey that may take an hour. Keeps what the file
+/// has until there is a report.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let opened = OpenOptions::new().create(true).write(true).truncate(false).open(path);
+    opened.map(drop).with_context(|| not_written(path))
+}
+
+fn not_written(path: &Path) -> String {
+    format!("failed to write {}", path.display())
 }
 
 /// Returns whether the flags are about AWS.
@@ -233,7 +245,49 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::plugin::Command;
+    use crate::settings::PluginArguments;
+
+    /// Runs the report of a cluster that does not answer into a file, and returns the error.
+    async fn error_with_file(file: &Path) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        let text = "{apiVersion: v1, kind: Config, current-context: c, users: [{name: c, user: {}}], \
+                    contexts: [{name: c, context: {cluster: c, user: c}}], \
+                    clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}";
+        fs::write(&kubeconfig, text).unwrap();
+        let (kubeconfig, file) = (kubeconfig.display().to_string(), file.display().to_string());
+        let words = [
+            "kubectl-streamencryption",
+            "report",
+            "--kubeconfig",
+            &kubeconfig,
+            "-n",
+            "data",
+            "--file",
+            &file,
+        ];
+        let Command::Report(arguments) = PluginArguments::try_parse_from(words).unwrap().command else {
+            panic!("no report")
+        };
+        Box::pin(run(&arguments)).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn file_that_cannot_be_written_fails_before_any_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing").join("report.html");
+        let error = error_with_file(&missing).await;
+        assert!(error.starts_with("failed to write ") && error.ends_with("report.html"), "{error}");
+        let earlier = folder.path().join("report.html");
+        fs::write(&earlier, "earlier").unwrap();
+        let error = error_with_file(&earlier).await;
+        assert!(error.starts_with("failed to list"), "{error}");
+        assert_eq!(fs::read_to_string(&earlier).unwrap(), "earlier", "the report of an earlier run stays");
+    }
 
     #[test]
     fn incomplete_report_does_not_say_that_all_is_well() {
