@@ -345,8 +345,9 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
     Ok(())
 }
 
-/// Prints the row of each stream whose state changes, and of each new one. Reports a failure of the watch to `errors` and
-/// goes on: the watch connects again.
+/// Prints the row of each stream whose state changes, and of each new one. A stream that `--only` no longer selects is printed
+/// once more, so that its last row does not show a state that it has left. Reports a failure of the watch to `errors` and goes
+/// on: the watch connects again.
 async fn print_changes(
     changes: impl Stream<Item = watcher::Result<DynamicObject>>,
     scope: &Scope,
@@ -369,12 +370,13 @@ async fn print_changes(
             }
         };
         let entry = Entry::of(&Found::of(resource));
-        if !arguments.only.is_empty() && !has_any(&entry, &arguments.only) {
-            shown.remove(&id(&entry));
-            continue;
-        }
-        let state = visible(&entry);
-        if shown.insert(id(&entry), state.clone()).as_ref() == Some(&state) {
+        let is_news = if arguments.only.is_empty() || has_any(&entry, &arguments.only) {
+            let state = visible(&entry);
+            shown.insert(id(&entry), state.clone()).as_ref() != Some(&state)
+        } else {
+            shown.remove(&id(&entry)).is_some()
+        };
+        if !is_news {
             continue;
         }
         if !write_next(out, arguments.output, &entry)? {
@@ -445,6 +447,19 @@ mod tests {
             let csv = watched("csv", first).await;
             assert_eq!(csv.lines().count(), 1 + expected.len(), "{csv}");
         }
+    }
+
+    #[tokio::test]
+    async fn watch_prints_once_that_a_stream_matches_no_longer() {
+        let arguments = Program::parse_from(["status", "--watch", "--only", "attention"]).arguments;
+        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
+        let seen = [Entry::of(&Found::of(changed("KeyDisabled")))];
+        let changes = ["Enabling", "Encrypted", "KeyDisabled", "Encrypted"].map(|reason| Ok(changed(reason)));
+        let (changes, mut out) = (futures_util::stream::iter(changes), Vec::new());
+        print_changes(changes, &scope, &seen, &arguments, &mut out, &mut Vec::new()).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let reasons: Vec<&str> = text.lines().filter_map(|line| line.split(['(', ')']).nth(1)).collect();
+        assert_eq!(reasons, ["Enabling", "KeyDisabled", "Encrypted"], "{text}");
     }
 
     #[tokio::test]
