@@ -15,6 +15,7 @@ use stream_encryption_api::ledger::{Outcome as CallOutcome, StreamLedger};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
+use stream_encryption_core::model::object::is_dns_subdomain;
 
 use super::Outcome;
 use super::age::relative;
@@ -24,10 +25,19 @@ use super::ledger_calls::{LedgerCall, counts_calls, is_owner, of_ledger};
 use super::output::{Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
 use crate::telemetry::error_chain;
 
+/// What can stand before the name, as kubectl accepts it, and prints it with `-o name`.
+const TYPES: [&str; 5] = [
+    "strenc",
+    "streamencryption",
+    "streamencryptions",
+    "streamencryption.streamencryption.dev",
+    "streamencryptions.streamencryption.dev",
+];
+
 /// The flags of `explain`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The name of the `StreamEncryption`.
+    /// The name of the `StreamEncryption`, such as orders or strenc/orders.
     name: String,
     #[command(flatten)]
     cluster: ClusterArguments,
@@ -54,8 +64,9 @@ struct Explanation {
 
 /// Explains one resource.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let name = name_alone(&arguments.name)?;
     let cluster = arguments.cluster.connect().await?;
-    let found = cluster.resource(&arguments.name).await?;
+    let found = cluster.resource(name).await?;
     let entry = Entry::of(&found);
     let now = Timestamp::now();
     let resource = found.resource.as_deref().ok();
@@ -80,6 +91,18 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         write_text(&mut out, &explanation, resource, now)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Returns the name without its type. Any other name would address something else: it becomes part of a request's path.
+fn name_alone(given: &str) -> anyhow::Result<&str> {
+    let of_type = |kind: &&str| given.strip_prefix(*kind)?.strip_prefix('/');
+    let name = TYPES.iter().find_map(of_type).unwrap_or(given);
+    if !is_dns_subdomain(name) {
+        return Err(super::usage(&format!(
+            "{given:?} is not the name of a StreamEncryption: use its name alone, or strenc/NAME"
+        )));
+    }
+    Ok(name)
 }
 
 /// Reads the calls of the resource's own ledger.
@@ -325,6 +348,21 @@ mod tests {
         assert!(text.contains("Calls left  5 of 25 in 24 hours, 18 used by others\n"), "{text}");
         for calls in [json!({"used": 20, "limit": 20}), json!({"used": 20, "external": 0, "limit": 20})] {
             assert!(!explained(&json!({"calls": calls})).contains("others"), "{calls}");
+        }
+    }
+
+    #[test]
+    fn name_can_have_the_type_that_kubectl_prints() {
+        for kind in TYPES {
+            assert_eq!(name_alone(&format!("{kind}/orders")).unwrap(), "orders");
+        }
+        for name in ["orders", "strenc", "strenc.orders", "streamencryption.dev"] {
+            assert_eq!(name_alone(name).unwrap(), name);
+        }
+        for other in ["", "strenc/", "pods/orders", "strenc/a/b", "../orders", "orders?watch=1", "Orders"] {
+            let error = name_alone(other).unwrap_err();
+            assert!(error.is::<crate::plugin::UsageError>(), "{other}: {error}");
+            assert!(error.to_string().starts_with(&format!("{other:?} is not the name")), "{error}");
         }
     }
 

@@ -233,6 +233,8 @@ async fn exit_codes(shell: &Shell) {
         ("kubectl streamencryption status -n data --fail-on nonsense", 2),
         ("kubectl streamencryption status --context nowhere", 1),
         ("kubectl streamencryption explain nothing -n data", 1),
+        ("kubectl streamencryption explain $(kubectl get strenc payments -n data -o name) -n data", 0),
+        ("kubectl streamencryption explain pods/payments -n data", 2),
         ("kubectl streamencryption report -n data --fail-on-failed-controls", 3),
         ("kubectl streamencryption report -n data --aws", 2),
         ("kubectl streamencryption status -n Data_Team", 2),
