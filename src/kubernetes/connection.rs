@@ -29,6 +29,9 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(79);
 /// the API server sends no bookmark while its cache of the kind has not advanced since the watch began.
 pub const WATCH_SECONDS: u32 = 75;
 
+/// The token of a pod's service account.
+const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 /// Returns the connection that KUBECONFIG or `~/.kube/config` describes, otherwise that of the pod's service
 /// account.
 pub async fn config() -> anyhow::Result<Config> {
@@ -53,21 +56,53 @@ pub enum NoCluster {
     NoCurrentContext,
 }
 
-/// Returns the connection of a context of a kubeconfig, with the defaults of kubectl: a person's, never that of a pod.
+/// Returns the connection of a person's command, with the defaults of kubectl: that of a context of a kubeconfig. Without any
+/// kubeconfig it is that of the pod's service account, if the process runs in a pod that has one, such as a job of a pipeline.
+///
+/// The service account never replaces what somebody has named. A file or a context that cannot be used is an error, because
+/// the cluster of the pod may be another one. A kubeconfig that exists and is empty, such as `/dev/null`, means no cluster.
 ///
 /// # Errors
 ///
-/// A [`NoCluster`] if no kubeconfig names a cluster; any other error if it names one that cannot be used.
+/// A [`NoCluster`] if nothing names a cluster; any other error if a cluster is named that cannot be used.
 pub async fn of_context(file: Option<&Path>, context: Option<&str>) -> anyhow::Result<Config> {
     let kubeconfig = match file {
-        Some(file) => Kubeconfig::read_from(file)
-            .with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?,
-        None => kubeconfig()?.ok_or(NoCluster::NoKubeconfig)?,
+        Some(file) => Some(
+            Kubeconfig::read_from(file)
+                .with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?,
+        ),
+        None => kubeconfig()?,
+    };
+    Ok(with_timeouts(of_person(kubeconfig, context, of_pod).await?))
+}
+
+/// Returns the connection of a person's command. `pod` returns the connection of the pod's service account, if there is one.
+async fn of_person(
+    kubeconfig: Option<Kubeconfig>,
+    context: Option<&str>,
+    pod: impl FnOnce() -> anyhow::Result<Option<Config>>,
+) -> anyhow::Result<Config> {
+    let Some(kubeconfig) = kubeconfig else {
+        let of_pod = if context.is_none() { pod()? } else { None };
+        return of_pod.ok_or_else(|| NoCluster::NoKubeconfig.into());
     };
     let current = context.or(kubeconfig.current_context.as_deref()).unwrap_or_default();
     ensure!(!current.is_empty(), NoCluster::NoCurrentContext);
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    Ok(with_timeouts(of_kubeconfig(kubeconfig, &options).await?))
+    of_kubeconfig(kubeconfig, &options).await
+}
+
+/// Returns the connection of the pod's service account, in its namespace. `None` if the process does not run in a pod with a
+/// token, by the rule of kubectl.
+fn of_pod() -> anyhow::Result<Option<Config>> {
+    let names_api_server = env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    if !names_api_server || !Path::new(TOKEN_FILE).is_file() {
+        return Ok(None);
+    }
+    let mut config = Config::incluster().context("the service account of this pod cannot be used")?;
+    // kube takes the whole file, also a line break at its end.
+    config.default_namespace = config.default_namespace.trim().to_owned();
+    Ok(Some(config))
 }
 
 /// Returns the connection with the operator's timeouts.
@@ -260,6 +295,24 @@ mod tests {
             assert!(watches < 2, "the watch was begun anew");
         };
         assert!(matches!(failure, watcher::Error::WatchFailed(_)), "{failure}");
+    }
+
+    /// A command in the wrong cluster would report on the wrong streams.
+    #[tokio::test]
+    async fn service_account_is_used_only_if_nothing_is_named() {
+        let pod = || {
+            let mut config = Config::new("https://10.0.0.1".parse().unwrap());
+            config.default_namespace = "ci".to_owned();
+            Ok(Some(config))
+        };
+        let config = of_person(None, None, pod).await.unwrap();
+        assert_eq!((config.cluster_url.host(), &*config.default_namespace), (Some("10.0.0.1"), "ci"));
+        let error = of_person(None, None, || Ok(None)).await.unwrap_err();
+        assert!(matches!(error.downcast_ref::<NoCluster>(), Some(NoCluster::NoKubeconfig)), "{error}");
+        let error = of_person(None, Some("prod"), pod).await.unwrap_err();
+        assert!(matches!(error.downcast_ref::<NoCluster>(), Some(NoCluster::NoKubeconfig)), "{error}");
+        let error = of_person(Some(Kubeconfig::default()), None, pod).await.unwrap_err();
+        assert!(matches!(error.downcast_ref::<NoCluster>(), Some(NoCluster::NoCurrentContext)), "{error}");
     }
 
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {

@@ -31,13 +31,13 @@ const PAGE: u32 = 500;
 /// The flags of every verb that reads from the cluster.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ClusterArguments {
-    /// The kubeconfig file. Default: as for kubectl.
+    /// The kubeconfig file. Default: as for kubectl, also in a pod, whose service account is used without a kubeconfig.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig. Default: the current one.
     #[arg(long)]
     context: Option<String>,
-    /// The namespace. Default: that of the context, otherwise default.
+    /// The namespace. Default: that of the context, otherwise default. In a pod without a kubeconfig, that of the pod.
     #[arg(short, long)]
     namespace: Option<String>,
     /// The namespace of the operator, which holds the ledgers.
@@ -115,7 +115,7 @@ impl ClusterArguments {
         Ok(given)
     }
 
-    /// Returns the namespace of the flag, otherwise that of the context, otherwise that of kubectl.
+    /// Returns the namespace of the flag, otherwise that of the context or of the pod, otherwise that of kubectl.
     fn namespace_or(&self, of_context: &str) -> anyhow::Result<String> {
         let given = self.namespace()?;
         Ok(given.unwrap_or(if of_context.is_empty() { DEFAULT_NAMESPACE } else { of_context }).to_owned())
@@ -129,7 +129,7 @@ impl ClusterArguments {
         let config = connection::of_context(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
         let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+        let client = Client::try_from(config).context("the connection to the cluster cannot be used")?;
         let (flags, plugin_flags) = (self.flags(), self.plugin_flags());
         let operator_namespace = self.operator_namespace.clone();
         Ok(Cluster { client, server, namespace, operator_namespace, flags, plugin_flags })
