@@ -5,9 +5,10 @@
 //! server's.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -67,10 +68,9 @@ pub enum NoCluster {
 /// A [`NoCluster`] if nothing names a cluster; any other error if a cluster is named that cannot be used.
 pub async fn of_context(file: Option<&Path>, context: Option<&str>) -> anyhow::Result<Config> {
     let kubeconfig = match file {
-        Some(file) => Some(
-            Kubeconfig::read_from(file)
-                .with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?,
-        ),
+        Some(file) => {
+            Some(read(file).with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?)
+        }
         None => kubeconfig()?,
     };
     Ok(with_timeouts(of_person(kubeconfig, context, of_pod).await?))
@@ -115,16 +115,42 @@ fn with_timeouts(mut config: Config) -> Config {
     config
 }
 
-/// Returns the kubeconfig, if there is one. A kubeconfig that the environment names must exist.
+/// Returns the kubeconfig of the environment, if there is one.
 fn kubeconfig() -> anyhow::Result<Option<Kubeconfig>> {
-    let named = env::var("KUBECONFIG").ok().filter(|path| !path.is_empty());
-    match (Kubeconfig::read(), named) {
-        (Ok(kubeconfig), _) => Ok(Some(kubeconfig)),
-        (Err(error), Some(path)) => Err(error).with_context(|| format!("KUBECONFIG={path} cannot be used")),
-        (Err(KubeconfigError::FindPath), None) => Ok(None),
-        (Err(KubeconfigError::ReadConfig(error, _)), None) if error.kind() == ErrorKind::NotFound => Ok(None),
-        (Err(error), None) => Err(error).context("~/.kube/config cannot be used"),
+    let default = env::home_dir().map(|home| home.join(".kube/config"));
+    kubeconfig_of(&env::var_os("KUBECONFIG").unwrap_or_default(), default.as_deref())
+}
+
+/// Returns the kubeconfig that `variable` names, the value of KUBECONFIG: a file, or several, which are merged as kubectl merges
+/// them. If it names none, returns that of the default file, if this exists.
+fn kubeconfig_of(variable: &OsStr, default: Option<&Path>) -> anyhow::Result<Option<Kubeconfig>> {
+    let files: Vec<PathBuf> =
+        env::split_paths(variable).filter(|file| !file.as_os_str().is_empty()).collect();
+    if files.is_empty() {
+        return match default.map(read) {
+            Some(Ok(kubeconfig)) => Ok(Some(kubeconfig)),
+            Some(Err(error)) if !is_missing(&error) => Err(error).context("~/.kube/config cannot be used"),
+            _ => Ok(None),
+        };
     }
+    let (missing, existing): (Vec<_>, Vec<_>) =
+        files.iter().map(|file| read(file)).partition(|file| file.as_ref().is_err_and(is_missing));
+    // Like kubectl, this skips the files that do not exist. If none of them does, the variable is wrong.
+    let files = if existing.is_empty() { missing } else { existing };
+    let merged = files.into_iter().try_fold(Kubeconfig::default(), |merged, file| merged.merge(file?));
+    merged.map(Some).with_context(|| format!("KUBECONFIG={} cannot be used", variable.display()))
+}
+
+/// Reads a file. An empty `current-context` is none, as for kubectl: it must not hide that of the next file.
+fn read(file: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    let mut kubeconfig = Kubeconfig::read_from(file)?;
+    kubeconfig.current_context = kubeconfig.current_context.filter(|name| !name.is_empty());
+    Ok(kubeconfig)
+}
+
+/// Returns whether the file does not exist.
+fn is_missing(error: &KubeconfigError) -> bool {
+    matches!(error, KubeconfigError::ReadConfig(error, _) if error.kind() == ErrorKind::NotFound)
 }
 
 async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<Config> {
@@ -295,6 +321,49 @@ mod tests {
             assert!(watches < 2, "the watch was begun anew");
         };
         assert!(matches!(failure, watcher::Error::WatchFailed(_)), "{failure}");
+    }
+
+    #[test]
+    fn list_of_kubeconfigs_is_merged_as_by_kubectl() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let cluster = |server: &str| format!("clusters: [{{name: x, cluster: {{server: '{server}'}}}}]\n");
+        for (name, text) in [
+            ("empty", String::new()),
+            ("none", format!("current-context: ''\n{}", cluster("https://first"))),
+            ("two", format!("current-context: two\n{}", cluster("https://second"))),
+            ("three", "current-context: three\n".to_owned()),
+            ("broken", "clusters: [".to_owned()),
+        ] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let merged = |names: &[&str], default: &str| {
+            let variable = env::join_paths(names.iter().map(|name| path(name))).unwrap();
+            let found = kubeconfig_of(&variable, Some(&path(default)));
+            found.map_err(|error| error.to_string()).map(|found| {
+                let found = found?;
+                let server = found.clusters.first().and_then(|entry| entry.cluster.as_ref()?.server.clone());
+                Some((found.current_context.unwrap_or_default(), server.unwrap_or_default()))
+            })
+        };
+        let of = |context: &str, server: &str| Ok::<_, String>(Some((context.to_owned(), server.to_owned())));
+        for (names, expected) in [
+            (&["none", "two", "three"][..], of("two", "https://first")),
+            (&["missing", "two"], of("two", "https://second")),
+            (&["three", "missing", "none"], of("three", "https://first")),
+            (&["none"], of("", "https://first")),
+            (&["empty"], of("", "")),
+            // The default file.
+            (&[], of("three", "")),
+        ] {
+            assert_eq!(merged(names, "three"), expected, "{names:?}");
+        }
+        for names in [&["missing"][..], &["missing", "gone"], &["two", "broken"]] {
+            let error = merged(names, "three").unwrap_err();
+            assert!(error.starts_with("KUBECONFIG=") && error.ends_with("cannot be used"), "{error}");
+        }
+        assert_eq!(merged(&[], "missing"), Ok(None));
+        assert_eq!(merged(&[], "broken"), Err("~/.kube/config cannot be used".to_owned()));
     }
 
     /// A command in the wrong cluster would report on the wrong streams.

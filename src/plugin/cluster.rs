@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
@@ -32,7 +33,7 @@ const PAGE: u32 = 500;
 #[derive(Args, Clone, Debug)]
 pub(super) struct ClusterArguments {
     /// The kubeconfig file. Default: as for kubectl, also in a pod, whose service account is used without a kubeconfig.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig. Default: the current one.
     #[arg(long)]
@@ -104,7 +105,17 @@ pub(super) struct Unreadable {
 impl ClusterArguments {
     /// Returns whether the flags name a cluster, so that it must be usable.
     pub(super) fn names_a_cluster(&self) -> bool {
-        self.kubeconfig.is_some() || self.context.is_some()
+        self.kubeconfig().is_some() || self.context().is_some()
+    }
+
+    /// Returns the file of the flag. An empty value is none, as for the namespace.
+    fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref().filter(|file| !file.as_os_str().is_empty())
+    }
+
+    /// Returns the context of the flag. An empty value is none, as for the namespace.
+    fn context(&self) -> Option<&str> {
+        self.context.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Returns the namespace of the flag, if it names one. As for kubectl, an empty name is none: it is what a script passes
@@ -126,7 +137,7 @@ impl ClusterArguments {
         // Invalid flags are the first error, whatever the kubeconfig is.
         self.namespace()?;
         check("--operator-namespace", &self.operator_namespace)?;
-        let config = connection::of_context(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
+        let config = connection::of_context(self.kubeconfig(), self.context()).await?;
         let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the connection to the cluster cannot be used")?;
@@ -137,8 +148,8 @@ impl ClusterArguments {
 
     /// Returns the flags that name the cluster, as they are typed.
     pub(super) fn flags(&self) -> String {
-        let kubeconfig = self.kubeconfig.as_ref().map(|path| ("--kubeconfig", path.display().to_string()));
-        let context = self.context.as_ref().map(|context| ("--context", context.clone()));
+        let kubeconfig = self.kubeconfig().map(|path| ("--kubeconfig", path.display().to_string()));
+        let context = self.context().map(|context| ("--context", context.to_owned()));
         let given = [kubeconfig, context].into_iter().flatten();
         let words: Vec<String> = given.map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect();
         words.concat()
@@ -391,6 +402,26 @@ mod tests {
         for of_context in ["", "team", "Data_Team"] {
             assert_eq!(namespace(Some("data"), of_context), Ok("data".to_owned()));
         }
+    }
+
+    /// A script passes it if its variable is not set.
+    #[test]
+    fn empty_flag_of_the_cluster_is_not_given() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            cluster: ClusterArguments,
+        }
+        let parsed = |words: &[&str]| {
+            let words = ["program"].iter().chain(words);
+            let program = <Program as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string());
+            program.map(|program| (program.cluster.names_a_cluster(), program.cluster.flags()))
+        };
+        for empty in [&["--context", ""][..], &["--kubeconfig", ""], &["--kubeconfig=", "--context="]] {
+            assert_eq!(parsed(empty), Ok((false, String::new())), "{empty:?}");
+        }
+        let given = parsed(&["--kubeconfig", "prod.yaml", "--context", ""]);
+        assert_eq!(given, Ok((true, " --kubeconfig prod.yaml".to_owned())));
     }
 
     /// A context may have the namespace of a template that was not filled in.
