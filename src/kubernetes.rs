@@ -4,7 +4,8 @@
 //! the function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline,
 //! except for watches and the lists with which they begin: their connections may be silent for at most 79 s, and
 //! `page_retry` limits each page. This module repeats no request of a reconcile: the next reconcile sends it, with the state
-//! at that time. Only the pages of the lists of watches are requested again (`page_retry`).
+//! at that time. Only the pages of the lists of watches are requested again (`page_retry`), and the requests of a person's
+//! command (`refusal_retry`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,6 +43,7 @@ pub mod page_retry;
 pub mod policies;
 pub mod policy_status;
 mod presence;
+pub mod refusal_retry;
 mod request;
 mod resources;
 mod shared_read;

@@ -107,7 +107,8 @@ fn of_pod() -> anyhow::Result<Option<Config>> {
 
 /// Returns the connection with the operator's timeouts.
 fn with_timeouts(mut config: Config) -> Config {
-    // Each request has its own deadline, and the next reconciliation retries with the state at that time.
+    // Each request of the operator has its own deadline, and the next reconciliation retries with the state at that time. A
+    // person would wait for minutes without a word: their requests are repeated by `refusal_retry`.
     config.default_retry = false;
     config.read_timeout = Some(READ_TIMEOUT);
     // Otherwise the time that a pooled connection was idle counts as silence: a watch that begins on it fails.

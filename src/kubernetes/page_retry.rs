@@ -70,14 +70,19 @@ fn pause_after(response: &kube::Result<Response<Body>>, pause: Duration) -> Opti
         Ok(response) => {
             let status = response.status();
             let is_temporary = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
-            is_temporary.then(|| wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds))))
+            is_temporary.then(|| pause_of(response, pause))
         }
         // The credentials cannot be read.
         Err(kube::Error::Auth(_)) => None,
         // The connection failed, or the response did not begin in time.
         Err(_) => Some(pause),
     }
+}
+
+/// Returns the pause that the API server asks for, if it is longer than `pause`.
+pub(super) fn pause_of(response: &Response<Body>, pause: Duration) -> Duration {
+    let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
+    wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]

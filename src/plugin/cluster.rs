@@ -18,6 +18,7 @@ use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
+use crate::kubernetes::refusal_retry::repeating_refusals;
 use crate::kubernetes::{connection, is_missing_object};
 use crate::settings::names;
 use crate::telemetry::error_chain;
@@ -141,6 +142,7 @@ impl ClusterArguments {
         let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the connection to the cluster cannot be used")?;
+        let client = repeating_refusals(client);
         let (flags, plugin_flags) = (self.flags(), self.plugin_flags());
         let operator_namespace = self.operator_namespace.clone();
         Ok(Cluster { client, server, namespace, operator_namespace, flags, plugin_flags })
@@ -372,8 +374,14 @@ pub(super) fn readable(error: kube::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
     use kube::core::Status;
     use serde_json::json;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -442,6 +450,29 @@ mod tests {
         assert!(scope(true).unwrap().namespace.is_none());
         let error = scope(false).unwrap_err().to_string();
         assert!(error.starts_with("the namespace of the kubeconfig's context is"), "{error}");
+    }
+
+    /// An API server that starts, or that has too many requests, refuses some.
+    #[tokio::test]
+    async fn refused_request_of_a_command_is_repeated() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let router = Router::new().fallback(async move || {
+            let list = r#"{"apiVersion":"streamencryption.dev/v1alpha1","kind":"StreamLedgerList","metadata":{},"items":[]}"#;
+            let is_ready = is_ready.swap(true, Ordering::Relaxed);
+            (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, list)
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        let kubeconfig = json!({"current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "x"}}],
+            "clusters": [{"name": "x", "cluster": {"server": server}}]});
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let operator_namespace = "operator".to_owned();
+        let given = ClusterArguments { operator_namespace, ..arguments(file.to_str(), None) };
+        let cluster = given.connect().await.unwrap();
+        cluster.check_ledgers().await.unwrap();
     }
 
     #[test]
