@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use stream_encryption_api::crd;
 
-use crate::settings::{Arguments, Command, LogFormat, PluginArguments};
+use crate::settings::{Arguments, Command, LogFormat, PluginArguments, invalid};
 use crate::{operator, plugin, telemetry};
 
 /// Runs the command of `arguments`.
@@ -51,6 +51,21 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reports invalid arguments, and returns the exit code. For `run`, the report is one line that names the setting, the last
+/// line of a pod's log. For everything else it is clap's, as is the help that somebody has requested.
+#[must_use]
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    let command = Arguments::command();
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    match command.find_subcommand("run") {
+        Some(run) if is_run && error.use_stderr() => {
+            print_error(&anyhow::Error::msg(invalid::message(error, run)));
+            ExitCode::from(2)
+        }
+        _ => error.exit(),
+    }
 }
 
 /// Runs a verb of the kubectl plugin. Its logs are those of failed requests; LOG=debug shows more. Other programs have a

@@ -16,7 +16,10 @@ fn main() -> ExitCode {
             let words: Vec<String> = std::env::args().skip(1).collect();
             commands::complete_plugin(&words).map(|()| ExitCode::SUCCESS)
         }
-        _ => commands::run(Arguments::parse()),
+        _ => match Arguments::try_parse() {
+            Ok(arguments) => commands::run(arguments),
+            Err(error) => return commands::refuse(&error),
+        },
     };
     ended.unwrap_or_else(|error| {
         commands::print_error(&error);

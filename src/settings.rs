@@ -17,6 +17,7 @@ use crate::plugin;
 
 pub(crate) mod default_policy;
 pub mod iam;
+pub(crate) mod invalid;
 pub(crate) mod names;
 mod request_limits;
 mod selector;
@@ -205,8 +206,10 @@ impl RunArguments {
     /// Checks the flags, and returns their values or the first problem.
     pub fn check(&self) -> anyhow::Result<Settings> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let within = |what: &str, good: bool, range: &str| {
-            if good { Ok(()) } else { Err(anyhow::anyhow!("{what} must be {range}")) }
+        let within = |what: &str, value: u32, [least, most]: [u32; 2]| {
+            let wanted = format!("a whole number from {least} to {most}");
+            anyhow::ensure!((least..=most).contains(&value), "{what} is \"{value}\", but must be {wanted}");
+            Ok(())
         };
         names::namespace("--namespace (POD_NAMESPACE)", &self.namespace)?;
         let watch_namespaces =
@@ -219,19 +222,19 @@ impl RunArguments {
         if let Some(identity) = &identity {
             names::identity("--identity (POD_NAME)", identity)?;
         }
-        within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
+        within("--aws-rate-percent (AWS_RATE_PERCENT)", self.aws_rate_percent.into(), [1, 100])?;
         within(
-            "--drift-interval-seconds",
-            (10..=86_400).contains(&self.drift_interval_seconds),
-            "from 10 to 86400",
+            "--drift-interval-seconds (DRIFT_INTERVAL_SECONDS)",
+            self.drift_interval_seconds,
+            [10, 86_400],
         )?;
         within(
-            "--events-drift-interval-seconds",
-            (10..=86_400).contains(&self.events_drift_interval_seconds),
-            "from 10 to 86400",
+            "--events-drift-interval-seconds (EVENTS_DRIFT_INTERVAL_SECONDS)",
+            self.events_drift_interval_seconds,
+            [10, 86_400],
         )?;
         // kube treats 0 as "no limit".
-        within("--concurrency", self.concurrency > 0, "at least 1")?;
+        within("--concurrency (CONCURRENCY)", self.concurrency.into(), [1, u16::MAX.into()])?;
         Ok(Settings {
             namespace: self.namespace.clone(),
             watch_namespaces,
@@ -409,7 +412,10 @@ mod tests {
     #[test]
     fn invalid_flags_are_rejected_with_a_hint() {
         for (flags, words) in [
-            (["--aws-rate-percent", "0"], "from 1 to 100"),
+            (
+                ["--aws-rate-percent", "0"],
+                r#"(AWS_RATE_PERCENT) is "0", but must be a whole number from 1 to 100"#,
+            ),
             (["--aws-request-limits", "50"], "--aws-request-limits (AWS_REQUEST_LIMITS) is not a list"),
             (["--drift-interval-seconds", "5"], "from 10 to 86400"),
             (["--events-drift-interval-seconds", "86401"], "from 10 to 86400"),
@@ -417,7 +423,7 @@ mod tests {
                 ["--events-queue-url", "arn:aws:sqs:eu-west-1:111122223333:x"],
                 "(EVENTS_QUEUE_URL): invalid queue",
             ),
-            (["--concurrency", "0"], "at least 1"),
+            (["--concurrency", "0"], r#"(CONCURRENCY) is "0", but must be a whole number from 1 to 65535"#),
             (["--region", "Ireland"], "such as eu-west-1"),
         ] {
             let error = format!("{:#}", run(&flags).unwrap_err());

@@ -71,6 +71,40 @@ fn invalid_settings_end_the_operator_without_a_backtrace() {
     }
 }
 
+/// clap's own message has several lines, and names no variable.
+#[test]
+fn setting_that_clap_refuses_is_named_on_one_line() {
+    for (variables, flags, line) in [
+        (
+            &[("LISTEN", ":8080")][..],
+            &[][..],
+            "Error: --listen (LISTEN) is \":8080\", but must be an address and a port, such as [::]:8080\n",
+        ),
+        (
+            &[("CONCURRENCY", "abc")],
+            &[],
+            "Error: --concurrency (CONCURRENCY) is \"abc\", but must be a whole number from 1 to 65535\n",
+        ),
+        (
+            &[("AWS_RATE_PERCENT", "300")],
+            &[],
+            "Error: --aws-rate-percent (AWS_RATE_PERCENT) is \"300\", but must be a whole number from 1 to 100\n",
+        ),
+        (&[], &["--lisen=[::]:8080"], "Error: unknown argument --lisen; did you mean --listen (LISTEN)?\n"),
+    ] {
+        let output = program(variables).args(flags).output().expect("it runs");
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(2), line));
+    }
+}
+
+/// Help is for people, so it is printed as for every other command.
+#[test]
+fn requested_help_of_the_operator_is_no_error() {
+    let output = program(&[]).arg("--help").stdout(Stdio::piped()).output().expect("it runs");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && help.contains("--listen <LISTEN>"), "{help}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreachable_api_server_is_named_with_the_cause() {
     let port = free_address().port();
