@@ -140,6 +140,44 @@ mod tests {
         }
     }
 
+    /// The verbs that read from AWS, each with the flags that it requires.
+    const VERBS_WITH_AWS: [&[&str]; 4] = [
+        &["plan", "-f", "orders.yaml"],
+        &["doctor"],
+        &["adopt", "--region", "eu-west-1"],
+        &["report", "--aws", "--region", "eu-west-1"],
+    ];
+
+    /// A pipeline must not take it for a cluster or an AWS that cannot be read.
+    #[test]
+    fn invalid_flag_about_aws_is_an_invalid_command_line() {
+        for verb in VERBS_WITH_AWS {
+            for (flag, value, words) in [
+                ("--region", "Ireland", "expected a code such as eu-west-1"),
+                ("--aws-rate-percent", "0", "0 is not in 1..=100"),
+                ("--aws-rate-percent", "150", "150 is not in 1..=100"),
+                ("--aws-endpoint-url", "foo", "expected http://HOST:PORT or https://HOST"),
+            ] {
+                let given = [&["kubectl-streamencryption"][..], verb, &[flag, value]].concat();
+                let error = PluginArguments::try_parse_from(given).expect_err("it is invalid");
+                assert!(error.exit_code() == 2 && error.to_string().contains(words), "{verb:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_flag_about_aws_is_valid() {
+        let is_valid = |verb: &[&str], flag: &str| {
+            let given = [&["kubectl-streamencryption"][..], verb, &[flag, ""]].concat();
+            PluginArguments::try_parse_from(given).is_ok()
+        };
+        for verb in VERBS_WITH_AWS {
+            assert!(is_valid(verb, "--aws-endpoint-url"), "{verb:?}");
+            // Those that survey AWS require a region.
+            assert_eq!(is_valid(verb, "--region"), !verb.contains(&"--region"), "{verb:?}");
+        }
+    }
+
     #[tokio::test]
     async fn namespace_of_the_operator_is_checked_too() {
         for name in ["", "a/b"] {

@@ -101,10 +101,12 @@ impl AwsConfig {
         if !(1..=100).contains(&self.rate_percent) {
             return Err(InvalidAwsConfig::RatePercent(self.rate_percent));
         }
-        match self.endpoint_url.as_deref() {
-            Some(url) if !is_http_url(url) => Err(InvalidAwsConfig::Url(url.to_owned())),
-            _ => Ok(()),
-        }
+        self.endpoint_url.as_deref().map_or(Ok(()), Self::check_endpoint_url)
+    }
+
+    /// Returns an error if a text is no URL for [`endpoint_url`](Self::endpoint_url).
+    pub fn check_endpoint_url(url: &str) -> Result<(), InvalidAwsConfig> {
+        if is_http_url(url) { Ok(()) } else { Err(InvalidAwsConfig::Url(url.to_owned())) }
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, value_parser};
 use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
-use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, Region, StreamArn};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
 use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
@@ -20,7 +20,7 @@ use stream_encryption_core::model::service::Operation;
 use tokio::time::timeout;
 
 use super::progress;
-use crate::aws::{Aws, AwsConfig, CredentialsReport, QueueState, QueueUrl};
+use crate::aws::{Aws, AwsConfig, CredentialsReport, InvalidAwsConfig, QueueState, QueueUrl};
 
 /// Time in which a person may confirm what the source of the credentials asks for.
 const CREDENTIALS_DEADLINE: Duration = Duration::from_mins(5);
@@ -31,13 +31,13 @@ const NOTE_AFTER: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(super) struct AwsArguments {
     /// The region of streams that are named without one. Default: that of the operator, otherwise `AWS_REGION`.
-    #[arg(long)]
+    #[arg(long, value_parser = region_or_none)]
     region: Option<String>,
     /// One URL for all AWS services, such as that of an AWS emulator.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint_url_or_none)]
     aws_endpoint_url: Option<String>,
     /// The share of AWS's request rate limits to use, in percent. The operator and other tools use the rest.
-    #[arg(long, value_name = "PERCENT", default_value_t = 20)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = value_parser!(u8).range(1..=100))]
     aws_rate_percent: u8,
     /// Use your own credentials for all streams, instead of the roles that the policies name.
     #[arg(long)]
@@ -75,7 +75,7 @@ impl AwsArguments {
     /// Creates the adapter; sends no request yet.
     pub(super) async fn connect(&self, region: Region) -> anyhow::Result<ReadOnly> {
         let config = AwsConfig {
-            endpoint_url: self.aws_endpoint_url.clone(),
+            endpoint_url: self.aws_endpoint_url.clone().filter(|url| !url.is_empty()),
             rate_percent: self.aws_rate_percent,
             ..AwsConfig::of(region)
         };
@@ -83,6 +83,22 @@ impl AwsArguments {
         let account_note = AccountNote::default();
         Ok(ReadOnly { aws, own_credentials: self.own_credentials, account_note })
     }
+}
+
+/// Checks the region of a flag. An empty one counts as not given: a script passes it if its variable is not set.
+fn region_or_none(text: &str) -> Result<String, ParseError> {
+    if !text.is_empty() {
+        text.parse::<Region>()?;
+    }
+    Ok(text.to_owned())
+}
+
+/// Checks the URL of a flag. An empty one counts as not given, as for the operator.
+pub(super) fn endpoint_url_or_none(text: &str) -> Result<String, InvalidAwsConfig> {
+    if !text.is_empty() {
+        AwsConfig::check_endpoint_url(text)?;
+    }
+    Ok(text.to_owned())
 }
 
 /// Creates the adapter with the person's credentials, once their source has answered.

@@ -1,14 +1,14 @@
 //! The accounts and regions of a verb that surveys AWS, and the identity with which they are read.
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::principal::{ExternalId, Role};
 
-use super::aws::of_person;
+use super::aws::{endpoint_url_or_none, of_person};
 use crate::adopt::survey::Place;
 use crate::aws::rate_limit::DEFAULT_RATE_PERCENT;
 use crate::aws::{Aws, AwsConfig};
@@ -29,10 +29,10 @@ pub(super) struct PlaceArguments {
     #[arg(long, value_enum, ignore_case = true)]
     service: Option<ServiceName>,
     /// One URL for all AWS services, such as that of an AWS emulator.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint_url_or_none)]
     aws_endpoint_url: Option<String>,
     /// The operator's share of AWS's request rate limits, in percent. This command uses at most half of that share.
-    #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_RATE_PERCENT)]
+    #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_RATE_PERCENT, value_parser = value_parser!(u8).range(1..=100))]
     aws_rate_percent: u8,
 }
 
@@ -87,7 +87,7 @@ impl PlaceArguments {
 
     async fn connect_in(&self, region: &Region) -> anyhow::Result<Aws> {
         let config = AwsConfig {
-            endpoint_url: self.aws_endpoint_url.clone(),
+            endpoint_url: self.endpoint_url().map(str::to_owned),
             rate_percent: self.aws_rate_percent,
             ..AwsConfig::of(region.clone())
         };
@@ -139,7 +139,7 @@ impl PlaceArguments {
 
     /// Returns the URL that replaces AWS's.
     pub(super) fn endpoint_url(&self) -> Option<&str> {
-        self.aws_endpoint_url.as_deref()
+        self.aws_endpoint_url.as_deref().filter(|url| !url.is_empty())
     }
 
     /// Returns the services to survey.

@@ -244,6 +244,11 @@ async fn exit_codes(shell: &Shell) {
         ("kubectl streamencryption report -A --region eu-west-1", 2),
         ("kubectl streamencryption report -A --service Kinesis", 2),
         ("kubectl streamencryption plan -k streams -R", 2),
+        ("kubectl streamencryption plan -f config/samples --region Ireland", 2),
+        ("kubectl streamencryption plan -f config/samples --aws-rate-percent 0", 2),
+        ("kubectl streamencryption doctor --region Ireland", 2),
+        ("kubectl streamencryption doctor --aws-endpoint-url foo", 2),
+        ("kubectl streamencryption report -A --aws --region eu-west-1 --aws-rate-percent 150", 2),
     ] {
         let (got, output, errors) = shell.run(line).await;
         assert_eq!(got, code, "{line}: {output}{errors}");
