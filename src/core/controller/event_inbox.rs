@@ -8,7 +8,7 @@
 //! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
 //! number of calls of each stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,9 @@ pub struct EventInbox(Mutex<State>);
 struct State {
     resources: HashMap<ResourceName, Registered>,
     /// The resources that name a stream, key or alias, by its hash. A collision leads to a Describe too many.
-    by_subject: HashMap<u64, Vec<ResourceName>>,
+    by_subject: HashMap<u64, BTreeSet<ResourceName>>,
+    /// The accounts and regions of the resources' streams and keys, with the number of resources that name each.
+    scopes: HashMap<EventScope, usize>,
     /// The calls that no reconcile has finished with, by the hash of their stream, and in the order of their times.
     calls: HashMap<u64, Vec<CallEvent>>,
     /// The arrivals of events, by account and region. One without any event in this term is not listed.
@@ -168,6 +170,7 @@ impl EventInbox {
         let mut state = self.lock();
         if let Some((name, registered)) = state.resources.remove_entry(name) {
             state.forget(&name, &registered.subjects);
+            state.forget_scopes(registered.scopes());
         }
     }
 
@@ -196,7 +199,8 @@ impl EventInbox {
             Subject::Alias(alias) => (hash_of(&(&event.scope, alias)), None),
             Subject::Heartbeat => return Vec::new(),
         };
-        let Some(resources) = state.by_subject.get(&subject).cloned() else { return Vec::new() };
+        let Some(users) = state.by_subject.get(&subject) else { return Vec::new() };
+        let resources = users.iter().cloned().collect();
         if let Some(call) = call {
             let calls = state.calls.entry(subject).or_default();
             if calls.iter().any(|held| held.event_id == call.event_id) {
@@ -266,8 +270,7 @@ impl EventInbox {
     #[must_use]
     pub fn ages(&self, now: Duration) -> Vec<(EventScope, Option<Duration>)> {
         let state = self.lock();
-        let used: HashSet<&EventScope> = state.resources.values().flat_map(Registered::scopes).collect();
-        let arrivals = state.arrivals.iter().filter(|(scope, _)| used.contains(scope));
+        let arrivals = state.arrivals.iter().filter(|(scope, _)| state.scopes.contains_key(scope));
         arrivals.map(|(scope, arrivals)| (scope.clone(), arrivals.age(now))).collect()
     }
 
@@ -378,7 +381,7 @@ impl State {
     fn arrived(&mut self, scope: &EventScope, now: Duration) {
         if let Some(arrivals) = self.arrivals.get_mut(scope) {
             arrivals.record(now);
-        } else if self.resources.values().any(|registered| registered.is_in(scope)) {
+        } else if self.scopes.contains_key(scope) {
             self.arrivals.insert(scope.clone(), Arrivals::begin(now));
         }
     }
@@ -392,17 +395,28 @@ impl State {
         key_scopes: BTreeSet<EventScope>,
     ) {
         let registered = self.resources.entry(name.clone()).or_default();
-        registered.scope = Some(scope);
-        registered.key_scopes = key_scopes.into_iter().collect();
-        if registered.subjects == subjects {
-            return;
+        let key_scopes: Vec<EventScope> = key_scopes.into_iter().collect();
+        for scope in key_scopes.iter().chain([&scope]) {
+            *self.scopes.entry(scope.clone()).or_default() += 1;
         }
-        let added = &subjects - &registered.subjects;
-        let earlier = mem::replace(&mut registered.subjects, subjects);
-        let removed = &earlier - &registered.subjects;
-        self.forget(name, &removed);
-        for subject in added {
-            self.by_subject.entry(subject).or_default().push(name.clone());
+        let earlier_scopes = mem::replace(&mut registered.key_scopes, key_scopes);
+        let earlier_scope = registered.scope.replace(scope);
+        let earlier = mem::replace(&mut registered.subjects, subjects.clone());
+        self.forget_scopes(earlier_scope.iter().chain(&earlier_scopes));
+        self.forget(name, &(&earlier - &subjects));
+        for subject in &subjects - &earlier {
+            self.by_subject.entry(subject).or_default().insert(name.clone());
+        }
+    }
+
+    /// Counts one resource less for each of these accounts and regions.
+    fn forget_scopes<'a>(&mut self, scopes: impl IntoIterator<Item = &'a EventScope>) {
+        for scope in scopes {
+            let Some(resources) = self.scopes.get_mut(scope) else { continue };
+            *resources -= 1;
+            if *resources == 0 {
+                self.scopes.remove(scope);
+            }
         }
     }
 
@@ -410,7 +424,7 @@ impl State {
     fn forget(&mut self, name: &ResourceName, subjects: &BTreeSet<u64>) {
         for subject in subjects {
             let Some(users) = self.by_subject.get_mut(subject) else { continue };
-            users.retain(|user| user != name);
+            users.remove(name);
             if users.is_empty() {
                 self.by_subject.remove(subject);
                 self.calls.remove(subject);

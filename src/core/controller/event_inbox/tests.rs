@@ -175,6 +175,7 @@ fn changed_key_replaces_the_earlier_one() {
     inbox.evict("data/orders");
     let state = inbox.lock();
     assert!(state.resources.is_empty() && state.by_subject.is_empty(), "a deleted resource");
+    assert!(state.scopes.is_empty());
 }
 
 #[test]
