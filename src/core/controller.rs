@@ -50,7 +50,9 @@ pub mod trigger;
 use event_inbox::CallsOutcome;
 use interruption::Interruption;
 use kube_api::{KubeApi, KubeError, ReadFrom};
-use resolve::ResolveError;
+use ledger_store::LedgerHandle;
+use memory::LastReconcile;
+use resolve::{ResolveError, ResolvedSpec};
 use state::ReconcileState;
 use stream_api::StreamApi;
 
@@ -163,8 +165,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     finalizer_failure = finalizer_failure.or(finalize::sync_finalizer(context, resource, &spec).await?);
     event_interest::add_desired(context, resource, &spec);
     notice.keep_calls_of(&spec.stream);
-    let mut ledger =
-        ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
+    let mut ledger = open_ledger(context, resource, &spec, &last, from).await?;
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
     context.memory.record_known_call(resource, last.known_call.clone());
     let may_claim = spec.claim().allowed;
@@ -205,6 +206,25 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     // Even if the status could not be written: the ledger and the memory hold what the events led to.
     context.memory.events.finish(resource, &notice, calls);
     wake
+}
+
+/// Opens the ledger of a resource's stream. If it has a call that may be in flight, and that this process did not know, the
+/// cache may be behind, and lack the effect of this call or a later one. The ledger is then read from the API server.
+async fn open_ledger<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    resource: &StreamEncryption,
+    spec: &ResolvedSpec,
+    last: &LastReconcile,
+    from: ReadFrom,
+) -> Result<LedgerHandle, KubeError> {
+    let open = async |from| {
+        ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await
+    };
+    let ledger = open(from).await?;
+    let known = last.known_call.as_deref();
+    let call = state::known_call(&ledger, known, context.clock.monotonic());
+    let is_new = call.is_some_and(|call| known.is_none_or(|known| known.id != call.id));
+    if from == ReadFrom::Cache && is_new { open(ReadFrom::ApiServer).await } else { Ok(ledger) }
 }
 
 #[cfg(test)]

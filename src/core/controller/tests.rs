@@ -29,6 +29,7 @@ mod clock_error;
 mod fakes;
 mod finalizers;
 mod interrupted;
+mod lagging_ledger;
 mod ledger_gc;
 mod lost_ledger;
 mod test_record;

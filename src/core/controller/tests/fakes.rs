@@ -375,7 +375,9 @@ impl KubeApi for World {
     }
 
     async fn ledger(&self, _: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
-        Ok(self.request(Request::ReadLedger(from))?.ledger.clone())
+        let state = self.request(Request::ReadLedger(from))?;
+        let lagging = state.lagging_ledger.as_ref().filter(|_| from == ReadFrom::Cache);
+        Ok(lagging.or(state.ledger.as_ref()).cloned())
     }
 
     /// Returns one ledger. The token is the name of the next one.

@@ -198,16 +198,15 @@ impl State {
         }
         let arn = stream.to_string();
         let lag = self.world.settings().read_lag;
-        // Soon after a call, the operator may treat the observation as stale; also after one that it has recorded
-        // and not sent.
-        let last = self.invariants.last_call(&arn).max(self.invariants.last_reservation(&arn));
-        let known_since = self.call_known_since(replica, &arn, last);
-        self.record_trusted_describe(stream, response, known_since + READ_LAG + lag);
+        self.record_trusted_describe(stream, response);
         let state = match response {
             Ok(None) if !self.replicas[replica].foreign_credentials => ObservedState::Missing,
             Ok(Some(description)) if description.arn == *stream => {
                 let actual = self.world.stream(&arn, now - lag).and_then(|actual| actual.active_key.clone());
-                let is_new = now < known_since + READ_LAG + lag && self.may_be_unconfirmed(&arn, last);
+                // Soon after a call, the operator may treat the observation as stale; also after one that it has recorded
+                // and not sent.
+                let last = self.invariants.last_call(&arn).max(self.invariants.last_reservation(&arn));
+                let is_new = self.is_call_new_to_replica(replica, &arn, last, lag);
                 let called = is_new || last.is_some_and(|at| now < at + READ_LAG + lag);
                 let shows_encryption =
                     Observation::of(stream, Some(description)).stable_encryption().is_some();
@@ -234,9 +233,15 @@ impl State {
         self.invariants.unreported.entry(self.current_task.task).or_default().push(observation);
     }
 
-    /// Records that the replica describes the stream. Returns when it first did so after the last call: earlier, it may not have
-    /// known this call.
-    fn call_known_since(&mut self, replica: usize, arn: &str, last: Option<Timestamp>) -> Timestamp {
+    /// Records that the replica describes the stream. Returns whether it may not have known the last call for [`READ_LAG`]: it
+    /// first described the stream after this call less than that ago, and no ledger says that the call took effect.
+    fn is_call_new_to_replica(
+        &mut self,
+        replica: usize,
+        arn: &str,
+        last: Option<Timestamp>,
+        lag: SignedDuration,
+    ) -> bool {
         let now = self.now;
         let name = self.current_task.name.clone().unwrap_or_default();
         let uid = self.store.resource(&name).and_then(|resource| resource.metadata.uid.clone());
@@ -246,16 +251,15 @@ impl State {
         if first.call != last {
             *first = FirstDescribe { call: last, at: now };
         }
-        first.at
-    }
-
-    /// Returns whether no stored ledger says that the last call took effect, although it may be in flight.
-    fn may_be_unconfirmed(&self, arn: &str, last: Option<Timestamp>) -> bool {
-        let ledger = arn.parse().ok().and_then(|stream| self.store.ledger(&ledger::name(&stream)));
-        let is_unconfirmed = ledger.is_some_and(|ledger| {
-            ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| !call.confirmed)
-        });
-        is_unconfirmed && last.is_some_and(|at| self.now < at + MAX_IN_FLIGHT + self.max_clock_difference())
+        let known_since = first.at;
+        let stream = arn.parse().ok();
+        let is_unconfirmed =
+            stream.and_then(|stream| self.store.ledger(&ledger::name(&stream))).is_some_and(|ledger| {
+                ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| !call.confirmed)
+            });
+        is_unconfirmed
+            && now < known_since + READ_LAG + lag
+            && last.is_some_and(|at| now < at + MAX_IN_FLIGHT + self.max_clock_difference())
     }
 
     /// Returns the time at which the current reconcile began.
@@ -276,14 +280,8 @@ impl State {
         ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| ledger::shows_effect(&observation, call))
     }
 
-    /// Records the last Describe of a reconcile, if the operator has no reason to treat it as stale. Before `trusted_from`, the
-    /// replica may just have learned of the last call, from a cache that does not hold its effect yet.
-    fn record_trusted_describe(
-        &mut self,
-        stream: &StreamArn,
-        response: &DescribeResponse,
-        trusted_from: Timestamp,
-    ) {
+    /// Records the last Describe of a reconcile, if the operator has no reason to treat it as stale.
+    fn record_trusted_describe(&mut self, stream: &StreamArn, response: &DescribeResponse) {
         let task = self.current_task.task;
         self.invariants.trusted.remove(&task);
         let arn = stream.to_string();
@@ -297,9 +295,7 @@ impl State {
         // A reconcile that had read the ledger before the call was reserved cannot record there that the call
         // took effect.
         let last = self.invariants.last_reservation(&arn);
-        if self.now >= trusted_from
-            && confirmed
-                .is_some_and(|(read, reported)| last.is_some_and(|last| last < read) && reported < began)
+        if confirmed.is_some_and(|(read, reported)| last.is_some_and(|last| last < read) && reported < began)
         {
             self.invariants.trusted.insert(task, TrustedDescribe { arn, encrypted });
         }
