@@ -472,7 +472,7 @@ mod tests {
         let operator_namespace = "operator".to_owned();
         let given = ClusterArguments { operator_namespace, ..arguments(file.to_str(), None) };
         let cluster = given.connect().await.unwrap();
-        cluster.check_ledgers().await.unwrap();
+        cluster.has_ledgers().await.unwrap();
     }
 
     #[test]
