@@ -12,7 +12,7 @@ use stream_encryption_core::controller::Config;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::request_limits::RequestLimits;
 
-use crate::aws::QueueUrl;
+use crate::aws::{AwsConfig, QueueUrl};
 use crate::plugin;
 
 pub(crate) mod default_policy;
@@ -233,6 +233,10 @@ impl RunArguments {
             self.events_drift_interval_seconds,
             [10, 86_400],
         )?;
+        let aws_endpoint_url = given(&self.aws_endpoint_url);
+        if let Some(url) = &aws_endpoint_url {
+            AwsConfig::check_endpoint_url(url).context("--aws-endpoint-url (AWS_ENDPOINT_URL)")?;
+        }
         // kube treats 0 as "no limit".
         within("--concurrency (CONCURRENCY)", self.concurrency.into(), [1, u16::MAX.into()])?;
         Ok(Settings {
@@ -241,8 +245,9 @@ impl RunArguments {
             watch_label_selector,
             region: given(&self.region)
                 .ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?
-                .parse()?,
-            aws_endpoint_url: given(&self.aws_endpoint_url),
+                .parse()
+                .context("--region (AWS_REGION)")?,
+            aws_endpoint_url,
             aws_rate_percent: self.aws_rate_percent,
             aws_request_limits: given(&self.aws_request_limits)
                 .map(|text| {
@@ -250,7 +255,9 @@ impl RunArguments {
                 })
                 .transpose()?
                 .unwrap_or_default(),
-            default_policy: given(&self.default_policy).as_deref().map(default_policy::parse).transpose()?,
+            default_policy: given(&self.default_policy)
+                .map(|text| default_policy::parse(&text).context("--default-policy (DEFAULT_POLICY)"))
+                .transpose()?,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
             events_queue: given(&self.events_queue_url)
                 .map(|url| url.parse().context("--events-queue-url (EVENTS_QUEUE_URL)"))
@@ -320,6 +327,20 @@ mod tests {
         ] {
             let error = format!("{:#}", run(&["--default-policy", &policy]).unwrap_err());
             assert!(error.contains(words), "{policy}: {error}");
+        }
+    }
+
+    #[test]
+    fn error_about_a_value_names_flag_and_variable() {
+        for (flag, value, names) in [
+            ("--region", "Ireland", "--region (AWS_REGION): "),
+            ("--aws-endpoint-url", "foo", "--aws-endpoint-url (AWS_ENDPOINT_URL): "),
+            ("--default-policy", "all", "--default-policy (DEFAULT_POLICY): not JSON"),
+            ("--events-queue-url", "foo", "--events-queue-url (EVENTS_QUEUE_URL): "),
+            ("--concurrency", "0", "--concurrency (CONCURRENCY)"),
+        ] {
+            let error = format!("{:#}", run(&[flag, value]).unwrap_err());
+            assert!(error.starts_with(names), "{error}");
         }
     }
 

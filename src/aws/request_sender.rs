@@ -19,7 +19,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// waits for the rate limiter instead.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
-/// Maximum number of limits that are remembered as unresponsive. Users can name any number of regions.
+/// Maximum number of limits that are remembered as unresponsive; then all are forgotten. Users can name any number of regions.
 const MAX_UNRESPONSIVE: usize = 1000;
 
 /// Sends requests through a rate limiter. Clones share it.
@@ -79,9 +79,10 @@ impl RequestSender {
         match outcome {
             Err(error) if error.operation != quota.operation => {}
             Err(error) if error.kind == ErrorKind::Transient => {
-                if unresponsive.len() < MAX_UNRESPONSIVE {
-                    unresponsive.insert(quota.clone());
+                if unresponsive.len() >= MAX_UNRESPONSIVE {
+                    unresponsive.clear();
                 }
+                unresponsive.insert(quota.clone());
             }
             Ok(_) | Err(_) => {
                 unresponsive.remove(quota);

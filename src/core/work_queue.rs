@@ -171,22 +171,25 @@ where
         Some(key)
     }
 
-    /// Records whether AWS has responded to the request of a running resource, whose reconcile ends at `now`.
-    pub fn record_response(&mut self, key: &K, responds: bool, now: Duration) {
-        let Some(Entry::Running { work, .. }) = self.entries.get(key) else { return };
-        let scope = work.scope.clone();
+    /// Records whether AWS has responded to the request of a running resource in this scope, whose reconcile ends at `now`. Has
+    /// no effect if the resource was started in another scope.
+    pub fn record_response(&mut self, key: &K, scope: &S, responds: bool, now: Duration) {
+        match self.entries.get(key) {
+            Some(Entry::Running { work, .. }) if work.scope == *scope => {}
+            _ => return,
+        }
         let running = |scope: &S| self.scopes.get(scope).map_or(0, ScopeQueue::running);
         if responds {
-            if self.unresponsive.remove(&scope).is_some() {
-                self.running_unresponsive -= running(&scope);
+            if self.unresponsive.remove(scope).is_some() {
+                self.running_unresponsive -= running(scope);
             }
         } else {
             self.unresponsive.retain(|other, at| running(other) > 0 || *at + UNRESPONSIVE_FOR > now);
             if self.unresponsive.insert(scope.clone(), now).is_none() {
-                self.running_unresponsive += running(&scope);
+                self.running_unresponsive += running(scope);
             }
         }
-        self.update_startable(&scope, None);
+        self.update_startable(scope, None);
     }
 
     /// Records that the reconcile of a resource has ended, and schedules the next one at `again`; with `None`, only

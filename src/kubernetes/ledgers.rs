@@ -13,8 +13,9 @@ use kube::{Client, Resource as _};
 use stream_encryption_api::FIELD_MANAGER;
 use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
+use tokio::time::Instant;
 
-use super::request::{none_if_missing, with_timeout};
+use super::request::{DEADLINE, none_if_missing, with_timeout};
 use super::watches;
 
 /// Returns the parameters of a write by the operator's field manager.
@@ -93,6 +94,9 @@ pub(super) async fn create(
 
 /// The pauses before the write of a ledger is sent again. An API server that restarts responds again after seconds. If the
 /// outcome of a call is not written, the stream waits for 31 minutes.
+///
+/// After a slow response, such as that to a webhook which times out, the write is not sent again: the deadline would hide the
+/// error.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
@@ -105,10 +109,13 @@ pub(super) async fn replace(
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(KubeError::Conflict);
     };
+    let begin = Instant::now();
     let replaced = async {
         for pause in PAUSES {
             match api.replace(name, &as_operator(), ledger).await {
-                Err(error) if is_temporary(&error) => tokio::time::sleep(pause).await,
+                Err(error) if is_temporary(&error) && begin.elapsed() < DEADLINE / 2 => {
+                    tokio::time::sleep(pause).await;
+                }
                 replaced => return replaced,
             }
         }
@@ -213,7 +220,11 @@ mod tests {
 
     /// Returns the result of a write of which the API server answers the first requests with this code, and the number of
     /// requests.
-    async fn replaced_after(failures: usize, code: u16) -> (Result<StreamLedger, KubeError>, usize) {
+    async fn replaced_after(
+        failures: usize,
+        code: u16,
+        reason: &'static str,
+    ) -> (Result<StreamLedger, KubeError>, usize) {
         let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
         let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
         stored.metadata.resource_version = Some("1".to_owned());
@@ -221,7 +232,7 @@ mod tests {
         let (counted, answered) = (requests.clone(), stored.clone());
         let client = client(move |_| {
             if counted.fetch_add(1, Ordering::Relaxed) < failures {
-                let status = json!({"kind": "Status", "status": "Failure", "reason": "No", "code": code, "message": "no"});
+                let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": "no"});
                 return (code, status);
             }
             (200, serde_json::to_value(&answered).unwrap())
@@ -233,17 +244,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn write_is_repeated_while_the_api_server_restarts() {
         for (failures, code) in [(0, 503), (4, 503), (2, 429)] {
-            let (replaced, requests) = replaced_after(failures, code).await;
+            let (replaced, requests) = replaced_after(failures, code, "").await;
             assert!(replaced.is_ok() && requests == failures + 1, "{replaced:?} after {requests}");
         }
-        let (replaced, requests) = replaced_after(5, 503).await;
+        let (replaced, requests) = replaced_after(5, 503, "").await;
         assert!(matches!(replaced, Err(KubeError::Unavailable(_))) && requests == 5, "{replaced:?}");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn error_of_a_webhook_that_times_out_is_returned() {
+        let server = Router::new().fallback(async || {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let status = json!({"kind": "Status", "status": "Failure", "code": 500, "message": "failed calling webhook"});
+            (StatusCode::INTERNAL_SERVER_ERROR, status.to_string())
+        });
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
+        stored.metadata.resource_version = Some("1".to_owned());
+        let api = Api::namespaced(Client::new(server, "default"), "default");
+        let error = replace(&api, &stored).await.unwrap_err();
+        assert_eq!(error, KubeError::Unavailable("failed calling webhook".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn refused_write_is_sent_once() {
-        for (code, error) in [(409, "Conflict"), (403, "Rejected")] {
-            let (replaced, requests) = replaced_after(9, code).await;
+        for (code, reason, error) in [(409, "Conflict", "Conflict"), (403, "Forbidden", "Rejected")] {
+            let (replaced, requests) = replaced_after(9, code, reason).await;
             let replaced = format!("{:?}", replaced.unwrap_err());
             assert!(replaced.starts_with(error) && requests == 1, "{replaced} after {requests}");
         }

@@ -243,14 +243,13 @@ fn is_described(status: &StreamEncryptionStatus) -> bool {
 }
 
 /// Returns whether the resource has been suspended, or its stream not described, for longer than a call counts. The operator has
-/// made no call for it meanwhile, and the calls in its status keep their number although they no longer count. Calls of others
-/// may have been added without a Describe, so they keep the calls of a resource that is not suspended.
+/// made no call for it meanwhile, and the calls in its status keep their number although they no longer count. While the oldest
+/// call counts, they do: without a Describe, AWS's events may have added the calls of others.
 fn outlives_its_calls(status: &StreamEncryptionStatus, now: Timestamp) -> bool {
-    let has_external =
-        status.calls.as_ref().is_some_and(|calls| calls.external.is_some_and(|calls| calls > 0));
-    let described = status.last_describe_time.as_ref().filter(|_| !has_external);
-    let times = [status.suspended_since_time.as_ref(), described];
-    times.into_iter().flatten().any(|since| now.duration_since(since.0) > QUOTA_WINDOW)
+    let oldest_ends = status.calls.as_ref().and_then(|calls| calls.next_available_time.as_ref());
+    let times = [&status.suspended_since_time, &status.last_describe_time];
+    oldest_ends.is_none_or(|end| end.0 <= now)
+        && times.into_iter().flatten().any(|since| now.duration_since(since.0) > QUOTA_WINDOW)
 }
 
 /// Returns the service of the stream; `None` if neither the status nor the spec has a valid one.

@@ -248,13 +248,18 @@ fn assert_calls_count_for_a_day_after(field: &str) {
 #[test]
 fn calls_of_others_count_without_a_describe() {
     let denied = json!({
-        "calls": {"used": 24, "limit": 25, "external": 24}, "lastDescribeTime": "2026-01-01T00:00:00Z",
+        "calls": {"used": 24, "limit": 25, "external": 24, "nextAvailableTime": "2026-01-03T07:00:00Z"},
+        "lastDescribeTime": "2026-01-01T00:00:00Z",
         "conditions": [condition("Ready", "Unknown", "AccessDenied")],
     });
-    let fleet = snapshot([Some(&resource("Enabled", &denied))], at("2026-01-03T00:00:00Z"));
-    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     let name = "stream_encryption_lowest_calls_left";
-    assert_eq!(lines(&text, name), [format!("{name} 1")]);
+    // Afterwards, a status that is not updated any more, such as that of an invalid spec, says nothing.
+    for (now, expected) in [("2026-01-03T00:00:00Z", Some(1)), ("2026-01-03T07:00:00Z", None)] {
+        let fleet = snapshot([Some(&resource("Enabled", &denied))], at(now));
+        let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+        let expected: Vec<String> = expected.iter().map(|left| format!("{name} {left}")).collect();
+        assert_eq!(lines(&text, name), expected, "{now}");
+    }
 }
 
 /// Returns the cells of the table rows that begin with `beginning`.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use kube::ResourceExt as _;
-use stream_encryption_api::condition::{DescribePurpose, Reason};
+use stream_encryption_api::condition::Reason;
 use stream_encryption_core::controller::due_work::{AwsLimit, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
@@ -103,8 +103,8 @@ struct EndedReconcile {
     key: Key,
     /// The time until the next reconcile; `None` if only a change leads to one.
     wait: Option<Duration>,
-    /// Whether AWS has responded; `None` if that is not known.
-    responds: Option<bool>,
+    /// Whether AWS has responded, and the scope in which it was asked; `None` if that is not known.
+    responds: Option<(AwsLimit, bool)>,
 }
 
 impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
@@ -140,7 +140,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
             let due = due.into_iter().chain(self.all_due).min().filter(|_| is_started);
             tokio::select! {
                 () = end.cancelled() => {}
-                Some(trigger) = triggers.next() => self.trigger(trigger),
+                Some(trigger) = triggers.next() => self.trigger(trigger, is_started),
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 () = sleep_until(due) => {}
                 () = may_start.wait(), if !is_started => {}
@@ -152,7 +152,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         }
     }
 
-    fn trigger(&mut self, trigger: Trigger) {
+    fn trigger(&mut self, trigger: Trigger, is_started: bool) {
         let now = self.start.elapsed();
         match trigger {
             Trigger::One(key) => {
@@ -160,7 +160,9 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
                 self.queue.schedule(key, now);
             }
             Trigger::All => {
-                self.all_due.get_or_insert(Instant::now() + ALL_AFTER);
+                // Before the first reconcile, everything is due anyway.
+                let pause = if is_started { ALL_AFTER } else { Duration::ZERO };
+                self.all_due.get_or_insert(Instant::now() + pause);
             }
         }
     }
@@ -201,8 +203,8 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         match ended {
             Ok(EndedReconcile { key, wait, responds }) => {
                 let now = self.start.elapsed();
-                if let Some(responds) = responds {
-                    self.queue.record_response(&key, responds, now);
+                if let Some((scope, responds)) = responds {
+                    self.queue.record_response(&key, &scope, responds, now);
                 }
                 self.queue.end(key, wait.map(|wait| now + wait));
             }
@@ -260,7 +262,7 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     let resource = resources.get(&key).filter(|_| !end.is_cancelled());
     let Some(resource) = resource else { return EndedReconcile { key, wait: None, responds: None } };
     let end = TermEnd::new(move || end.clone().cancelled_owned());
-    let asks_aws = work_of(context, &resource).scope != AwsLimit::NoRequest;
+    let scope = work_of(context, &resource).scope;
     let begin = std::time::Instant::now();
     let outcome = reconcile_or_report(&resource, context, &end).await;
     let result = match &outcome {
@@ -269,14 +271,23 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
         Err(_) => ReconcileResult::error,
     };
     metrics.reconciled(result, begin.elapsed());
-    let is_reported = asks_aws && matches!(result, ReconcileResult::ok);
-    let responds = last_reason(context, &resource).filter(|_| is_reported);
-    let responds = responds.map(|reason| reason != Reason::AwsUnreachable);
+    let is_told = scope != AwsLimit::NoRequest && matches!(result, ReconcileResult::ok);
+    let reason = last_reason(context, &resource).filter(|_| is_told);
+    let responds = reason.and_then(has_responded).map(|responds| (scope, responds));
     let wait = match outcome {
         Ok((_, wait)) => wait,
         Err(error) => Some(after_error(context, &resource, &error)),
     };
     EndedReconcile { key, wait, responds }
+}
+
+/// Returns whether AWS has responded in a reconcile that reports this reason; `None` if AWS may not have been asked.
+fn has_responded(reason: Reason) -> Option<bool> {
+    match reason {
+        Reason::AwsUnreachable => Some(false),
+        Reason::NoCredentials => None,
+        reason => reason.is_described().then_some(true),
+    }
 }
 
 /// Returns the reason that this process has reported last.
@@ -321,13 +332,18 @@ fn after_error<A, R>(
     let uid = resource.uid().unwrap_or_default();
     let failures = context.memory.count_failure(&uid);
     // The operator follows a change also if it must not write the status or the finalizer.
-    let follows_change = last_reason(context, resource)
-        .is_some_and(|reason| reason.describe_purpose() == DescribePurpose::Change);
+    let follows_change = last_reason(context, resource).is_some_and(is_changing);
     let wait = match error {
         KubeError::Rejected(_) if !follows_change => schedule::after_kube_refusal(&uid, failures),
         _ => schedule::after_kube_error(&uid, failures),
     };
     wait.unsigned_abs()
+}
+
+/// Returns whether AWS is changing the stream, or may be, so that its state is another one soon.
+fn is_changing(reason: Reason) -> bool {
+    use Reason::{Disabling, Enabling, OutcomeUnknown, Settling, StreamUpdating, Verifying};
+    matches!(reason, Disabling | Enabling | OutcomeUnknown | Settling | StreamUpdating | Verifying)
 }
 
 #[cfg(test)]
@@ -385,11 +401,14 @@ mod tests {
         for (unresponsive, responds) in [(true, Some(false)), (false, Some(true))] {
             reconciler.context.aws.unresponsive.store(unresponsive, Ordering::Relaxed);
             let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
-            assert_eq!(ended.responds, responds);
+            assert_eq!(ended.responds.map(|(_, responds)| responds), responds);
         }
-        let (invalid, key) = self::reconciler(&json!({"stream": 7}));
-        let ended = reconcile_resource(invalid, key, CancellationToken::new()).await;
-        assert_eq!(ended.responds, None);
+        // Without a request to AWS, nothing is known.
+        for spec in [json!({"stream": 7}), json!({"stream": {"arn": ARN}, "suspend": true})] {
+            let (reconciler, key) = self::reconciler(&spec);
+            let ended = reconcile_resource(reconciler, key, CancellationToken::new()).await;
+            assert_eq!(ended.responds, None, "{spec}");
+        }
     }
 
     #[test]

@@ -119,8 +119,11 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Checks that a file can be written, so that a wrong path fails before a survey that may take an hour. Keeps what the file
-/// has until there is a report.
+/// has until there is a report. A pipe is not opened: its reader would see its end.
 fn check_writable(path: &Path) -> anyhow::Result<()> {
+    if path.metadata().is_ok_and(|existing| !existing.is_file() && !existing.is_dir()) {
+        return Ok(());
+    }
     let opened = OpenOptions::new().create(true).write(true).truncate(false).open(path);
     opened.map(drop).with_context(|| not_written(path))
 }

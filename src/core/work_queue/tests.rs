@@ -48,6 +48,12 @@ impl Table {
         }
     }
 
+    /// Records whether AWS has responded to the request of a resource in its scope.
+    fn respond(&mut self, key: u32, responds: bool, now: Duration) {
+        let scope = self.work[&key].scope;
+        self.queue.record_response(&key, &scope, responds, now);
+    }
+
     /// Starts and ends one resource after the other.
     fn one_at_a_time(&mut self) -> Vec<u32> {
         let mut order = Vec::new();
@@ -302,7 +308,7 @@ fn with_unresponsive_scopes(concurrency: usize) -> Table {
     }
     for _ in 0..100 {
         let key = table.start(ZERO).unwrap();
-        table.queue.record_response(&key, false, ZERO);
+        table.respond(key, false, ZERO);
         table.queue.end(key, Some(ZERO));
     }
     table
@@ -322,7 +328,7 @@ fn unresponsive_scopes_leave_half_of_the_places() {
     // Those of the other scopes do not end.
     while let Some(key) = table.start(ZERO) {
         assert!(key >= 1000, "{key}");
-        table.queue.record_response(&key, true, ZERO);
+        table.respond(key, true, ZERO);
         table.queue.end(key, None);
         responsive += 1;
     }
@@ -336,7 +342,7 @@ fn scopes_that_respond_again_use_all_places() {
     let mut table = with_unresponsive_scopes(8);
     for _ in 0..100 {
         let key = table.start(ZERO).unwrap();
-        table.queue.record_response(&key, true, ZERO);
+        table.respond(key, true, ZERO);
         table.queue.end(key, Some(seconds(1)));
     }
     assert!(table.queue.unresponsive.is_empty() && table.queue.unresponsive_startable.is_empty());
@@ -348,7 +354,7 @@ fn unresponsive_scope_is_forgotten_after_an_hour() {
     let mut table = with_unresponsive_scopes(8);
     table.due([1000], "another", Lane::Changed, "data");
     while table.start(ZERO).is_some_and(|key| key != 1000) {}
-    table.queue.record_response(&1000, false, seconds(3601));
+    table.respond(1000, false, seconds(3601));
     // Those with a running resource are not forgotten.
     assert_eq!(table.queue.unresponsive.len(), table.queue.running_unresponsive);
     assert!(table.queue.running() <= 5);
@@ -419,7 +425,9 @@ proptest! {
                 }
                 Step::Respond { which, responds } => {
                     if let Some(key) = running.get(which) {
-                        table.queue.record_response(key, responds, now);
+                        // The resource may have moved to another scope since it was started.
+                        let scope = scopes[which % scopes.len()];
+                        table.queue.record_response(key, &scope, responds, now);
                     }
                 }
                 Step::End { which, again } if !running.is_empty() => {

@@ -134,6 +134,9 @@ const REQUIRED: &[(&str, &str, &str, bool)] = &[
     ("coordination.k8s.io", "leases", "create", true),
 ];
 
+/// The last of these, in words.
+const CREATE_LEASES: &str = "create leases";
+
 /// The policies of the cluster, and their status.
 const POLICIES: &str = "streamencryptionpolicies";
 const POLICY_STATUS: &str = "streamencryptionpolicies/status";
@@ -203,7 +206,12 @@ async fn permissions_of(cluster: &Cluster, settings: &OperatorSettings) -> Check
     let name = "permissions";
     let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
     let user = user(&cluster.operator_namespace, settings);
-    let reviews = reviews(&cluster.operator_namespace, &settings.watched);
+    let is_known = settings.service_account.is_some() && settings.unread.is_empty();
+    let mut reviews = reviews(&cluster.operator_namespace, &settings.watched);
+    if is_known && settings.lease.is_none() {
+        // Without leader election, no role allows it.
+        reviews.retain(|(words, _)| words != CREATE_LEASES);
+    }
     let count = reviews.len();
     let mut missing = Vec::new();
     for (words, attributes) in reviews {
@@ -224,7 +232,6 @@ async fn permissions_of(cluster: &Cluster, settings: &OperatorSettings) -> Check
     if missing.is_empty() {
         return Check::good(name, format!("{user} has all {count}"));
     }
-    let is_known = settings.service_account.is_some() && settings.unread.is_empty();
     let remedy = if is_known {
         "Apply the roles of this version; docs/install.md."
     } else {
