@@ -39,10 +39,13 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two attempts to acquire the lease, and before a failed renewal is repeated. A standby notices within this time
 /// that the lease was released.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Timeouts of a request about the lease, to connect and then to respond: an API server that does not respond counts as
-/// unavailable. They are short, so that a failed renewal can be repeated before the lease expires.
+/// How long a renewal may take. It can be repeated once before the lease expires. A webhook for all kinds that does not respond
+/// delays each write by several seconds, and the API server then carries out the write.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(8);
+/// Timeouts of a request about the lease, to connect and then to respond. An idle connection counts as one that does not respond,
+/// so the second one is longer than the interval of the renewals, which otherwise would need a new connection each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a replica that ends tries to release the lease.
 const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -173,7 +176,8 @@ async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
         let next = (held.renewed_at + RENEW_INTERVAL).max(Instant::now() + RETRY_PERIOD);
         let renewal = async {
             sleep_until(next).await;
-            lease.renew(&held).await
+            let renewed = timeout(RENEW_TIMEOUT, lease.renew(&held)).await;
+            renewed.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
         };
         match timeout_at(held.renewed_at + LEASE_DURATION, renewal).await {
             Ok(Ok(Some(still_held))) => (held, failure) = (still_held, None),
@@ -240,6 +244,15 @@ mod tests {
             Reply::Answered
         };
         assert_eq!(loses_after(labels).await, None);
+    }
+
+    /// A webhook that does not respond, with a timeout of several seconds; and one renewal without a response.
+    #[tokio::test(start_paused = true)]
+    async fn slow_renewals_do_not_end_a_term() {
+        assert_eq!(loses_after(during(1..10_000, Reply::After(Duration::from_secs(7)))).await, None);
+        assert_eq!(loses_after(during(105..119, Reply::Never)).await, None);
+        assert!(RENEW_INTERVAL + RENEW_TIMEOUT + RETRY_PERIOD + RENEW_TIMEOUT < LEASE_DURATION);
+        assert!(RESPONSE_TIMEOUT > RENEW_INTERVAL, "idle connections are used again");
     }
 
     #[tokio::test(start_paused = true)]
