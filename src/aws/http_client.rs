@@ -9,6 +9,8 @@
 //! hour, until the kernel gives up. So whenever a request is abandoned before its response, its connection is not used
 //! again.
 
+use std::time::Duration;
+
 use aws_sdk_kinesis::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, rustls_provider::CryptoMode};
@@ -20,6 +22,10 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+
+/// How long an idle connection is kept. AWS and NAT gateways close idle connections after a minute or less, without a word or
+/// just when a request is sent. The outcome of a call on such a connection is unknown, and the stream waits for 31 minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Returns a client that connects as the SDK's default one does: with rustls, the CA certificates of the system, and
 /// the proxy of the environment.
@@ -37,6 +43,7 @@ fn with_trust(trust: TlsContext) -> SharedHttpClient {
             connector.set_sleep_impl(components.sleep_impl());
         }
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        connector.set_pool_idle_timeout(Some(Some(IDLE_TIMEOUT)));
         connector.build()
     });
     SharedHttpClient::new(ClosingClient(client))
@@ -99,7 +106,6 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use aws_config::BehaviorVersion;
     use aws_config::timeout::TimeoutConfig;
