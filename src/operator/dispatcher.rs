@@ -131,9 +131,13 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         may_start: &SetOnce<()>,
         end: &CancellationToken,
     ) {
+        let mut is_ordered = false;
         while !end.is_cancelled() {
             let is_started = may_start.initialized();
             if is_started {
+                if !std::mem::replace(&mut is_ordered, true) {
+                    self.schedule_oldest_first();
+                }
                 self.start_due(end);
             }
             let due = self.queue.next_due().map(|due| self.start + due);
@@ -149,6 +153,20 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         self.waiting.set(|_| 0);
         while let Some(ended) = self.running.join_next().await {
             self.ended(ended);
+        }
+    }
+
+    /// Schedules the resources that are known before the first reconcile, those first whose streams were described longest
+    /// ago. In the order of their names, the last ones would never be described if leaders changed often.
+    fn schedule_oldest_first(&mut self) {
+        let mut known = self.reconciler.resources.select(|resource| {
+            let key = Key::of(&resource);
+            let status = resource.0.ok()?.status;
+            Some((status.and_then(|status| Some(status.last_describe_time?.0)), key))
+        });
+        known.sort_unstable();
+        for (number, (_, key)) in (0..).zip(known) {
+            self.queue.schedule(key, Duration::from_nanos(number));
         }
     }
 
@@ -393,6 +411,33 @@ mod tests {
             end.cancel();
         };
         tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
+    }
+
+    #[tokio::test]
+    async fn first_reconciles_are_those_described_longest_ago() {
+        let (reconciler, _) = self::reconciler(&json!({"stream": 7}));
+        for (name, described) in [("a", Some("2026-01-02")), ("b", None), ("z", Some("2026-01-01"))] {
+            let resource = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": name, "namespace": "data", "uid": name}, "spec": {"stream": {"arn": ARN}},
+                "status": {"lastDescribeTime": described.map(|day| format!("{day}T00:00:00Z"))},
+            });
+            reconciler.resources.apply(&Event::Apply(serde_json::from_value(resource).unwrap()));
+        }
+        let mut dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+        dispatcher.schedule_oldest_first();
+        let work = |_: &Key| {
+            let (scope, namespace) = (AwsLimit::NoRequest, "data".to_owned());
+            Some(Work { scope, lane: Lane::Drift, namespace })
+        };
+        let second = Duration::from_secs(1);
+        let order: Vec<String> = std::iter::from_fn(|| {
+            let key = dispatcher.queue.next(second, work)?;
+            dispatcher.queue.end(key.clone(), None);
+            Some(key.name().to_owned())
+        })
+        .collect();
+        assert_eq!(order, ["b", "z", "a"]);
     }
 
     #[tokio::test]
