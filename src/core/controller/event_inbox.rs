@@ -401,10 +401,12 @@ impl State {
         }
         let earlier_scopes = mem::replace(&mut registered.key_scopes, key_scopes);
         let earlier_scope = registered.scope.replace(scope);
-        let earlier = mem::replace(&mut registered.subjects, subjects.clone());
+        let added = &subjects - &registered.subjects;
+        let removed = &registered.subjects - &subjects;
+        registered.subjects = subjects;
         self.forget_scopes(earlier_scope.iter().chain(&earlier_scopes));
-        self.forget(name, &(&earlier - &subjects));
-        for subject in &subjects - &earlier {
+        self.forget(name, &removed);
+        for subject in added {
             self.by_subject.entry(subject).or_default().insert(name.clone());
         }
     }
