@@ -83,8 +83,12 @@ impl Recorder {
         let key = key(resource, happening);
         let known = {
             let mut published = self.published();
-            published.retain(|_, event| event.last + SERIES > now);
-            published.get(&key).cloned()
+            let is_current = |event: &Published| event.last + SERIES > now;
+            // Only before the table grows: after a burst, each visit of all events takes long.
+            if published.len() == published.capacity() {
+                published.retain(|_, event| is_current(event));
+            }
+            published.get(&key).filter(|event| is_current(event)).cloned()
         };
         if let Some(Published { name, count, .. }) = known {
             let count = count.saturating_add(1);
