@@ -166,6 +166,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::add_desired(context, resource, &spec);
     notice.keep_calls_of(&spec.stream);
     let mut ledger = open_ledger(context, resource, &spec, &last, from).await?;
+    if let Some(id) = &last.unsent_call {
+        ledger.record_unsent(spec.stream.service, id, context.clock.now());
+    }
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
     context.memory.record_known_call(resource, last.known_call.clone());
     let may_claim = spec.claim().allowed;

@@ -161,11 +161,17 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
-    write_ledger(context, state).await?;
+    if let Err(error) = write_ledger(context, state).await {
+        // The API server may have applied the write, or may still apply it. If the next reconcile finds the reservation, it
+        // records that the call was not sent. Otherwise the stream would wait for the effect of the call.
+        context.memory.record_unsent_call(resource, &id);
+        return Err(error.into());
+    }
 
     let sent = context.clock.monotonic();
     let outcome = if is_late(state) {
-        Err(not_sent(&stream, target.action))
+        let why = "too much time has passed since the Describe";
+        Err(AwsError::not_sent(Operation::change(stream.service, target.action), OPERATOR_PAUSED, why))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
         send(context, state, target, &signer, reserved).await
@@ -324,15 +330,5 @@ fn response_late(stream: &StreamArn, action: Action, accepted: Accepted) -> AwsE
         code: Some(RESPONSE_LATE.to_owned()),
         message: "AWS accepted the call long after its reservation".to_owned(),
         request_id: accepted.request_id,
-    }
-}
-
-fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
-    AwsError {
-        operation: Operation::change(stream.service, action),
-        kind: ErrorKind::Transient,
-        code: Some(OPERATOR_PAUSED.to_owned()),
-        message: "too much time has passed since the Describe".to_owned(),
-        request_id: None,
     }
 }

@@ -9,8 +9,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::ledger::{Call, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 use tracing::warn;
 
 use super::context::Context;
@@ -18,9 +18,11 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::policies::permission_in;
 use crate::model::arn::{AwsAccount, StreamArn};
+use crate::model::aws_error::{AwsError, NOT_RESERVED};
 use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;
 use crate::model::ledger::{self, external};
+use crate::model::service::Operation;
 use crate::model::status_fields;
 
 /// A stream's ledger: as it was read, and as it is to be written.
@@ -182,6 +184,16 @@ impl LedgerHandle {
         let is_news = recorded.external_calls != self.spec.external_calls;
         self.spec = recorded;
         is_news
+    }
+
+    /// Records that the call with this id was not sent, if the ledger has its reservation.
+    pub(super) fn record_unsent(&mut self, service: Service, id: &str, now: Timestamp) {
+        let is_pending = |call: &&Call| call.id == id && call.outcome == Outcome::Pending;
+        let Some(call) = self.spec.calls.iter().find(is_pending) else { return };
+        let why = "the API server did not acknowledge the reservation";
+        warn!(ledger = self.name, call = id, "the call was not sent: {why}");
+        let error = AwsError::not_sent(Operation::change(service, call.target.action), NOT_RESERVED, why);
+        self.spec = ledger::record_outcome(&self.spec, id, Err(&error), now);
     }
 
     /// Returns whether this resource may enter the calls of others into the ledger: it owns the ledger, or may claim the

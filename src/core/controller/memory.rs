@@ -56,6 +56,9 @@ pub struct LastReconcile {
     pub next_record: Option<Timestamp>,
     /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
+    /// The id of the last call that was not sent because the API server did not acknowledge its reservation, which may still be
+    /// in the ledger. Boxed, because it is absent for most streams.
+    pub unsent_call: Option<Box<str>>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
@@ -212,6 +215,11 @@ impl Memory {
             None if call.is_none() => {}
             None => entries.entry(uid(resource).to_owned()).or_default().known_call = call,
         }
+    }
+
+    /// Records that the call with this id was not sent, because the API server did not acknowledge its reservation.
+    pub fn record_unsent_call(&self, resource: &StreamEncryption, id: &str) {
+        self.lock().entry(uid(resource).to_owned()).or_default().unsent_call = Some(id.into());
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than

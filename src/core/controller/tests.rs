@@ -34,6 +34,7 @@ mod ledger_gc;
 mod lost_ledger;
 mod test_record;
 mod transitions;
+mod unsent_call;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 

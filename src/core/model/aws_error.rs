@@ -113,6 +113,13 @@ pub struct Accepted {
 }
 
 impl AwsError {
+    /// Returns the error of a call that the operator did not send, for a temporary cause with this code of the operator.
+    #[must_use]
+    pub fn not_sent(operation: Operation, code: &str, message: &str) -> Self {
+        let (kind, message) = (ErrorKind::Transient, message.to_owned());
+        Self { operation, kind, code: Some(code.to_owned()), message, request_id: None }
+    }
+
     /// Returns whether the operator did not send the request: it had no usable credentials, or held the request back.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
@@ -168,7 +175,7 @@ impl AwsError {
 /// Returns whether this is a code of the operator for a request that it did not send.
 #[must_use]
 pub fn is_unsent_code(code: &str) -> bool {
-    matches!(code, NOT_CONNECTED | OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY)
+    matches!(code, NOT_CONNECTED | NOT_RESERVED | OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY)
         || CredentialsProblem::of(code).is_some()
 }
 
@@ -198,6 +205,8 @@ pub enum RawError<'a> {
 
 /// The operator's own code for a request that was not sent because no connection to AWS could be opened.
 pub const NOT_CONNECTED: &str = "NotConnected";
+/// The operator's own code for a call that was not sent because the API server did not acknowledge its reservation.
+pub const NOT_RESERVED: &str = "NotReserved";
 /// The operator's own code for a call that was not sent because the process was paused.
 pub const OPERATOR_PAUSED: &str = "OperatorPaused";
 /// The operator's own code for a call that AWS accepted long after its reservation, because the process was paused before it

@@ -462,8 +462,10 @@ pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> Stre
     shorter
 }
 
+/// Returns an id that no other call has. Two replicas do not read their clocks at the same nanosecond, so an id also names the
+/// process that made the reservation.
 fn fresh_id(calls: &[Call], now: Timestamp) -> String {
-    let base = now.as_millisecond();
+    let base = now.as_nanosecond();
     let taken = |id: &String| calls.iter().any(|call| call.id == *id);
     (0..=calls.len())
         .map(|n| format!("{base}-{n}"))

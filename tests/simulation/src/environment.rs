@@ -253,14 +253,15 @@ impl Environment {
         state.replicas[replica].clock_error_range = (lowest.min(error), highest.max(error));
     }
 
-    /// Returns the time of a replica's clock.
+    /// Returns the time of a replica's clock. No two replicas read it at the same nanosecond.
     pub fn clock(self: &Arc<Self>, replica: usize) -> Clock {
         let (wall, monotonic) = (self.clone(), self.clone());
         Clock::new(
             move || {
                 let micros =
                     wall.now.load(Ordering::Relaxed) + wall.clock_errors[replica].load(Ordering::Relaxed);
-                Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX)
+                let nanos = i128::from(micros) * 1_000 + replica as i128;
+                Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::MAX)
             },
             move || {
                 let elapsed = monotonic.now.load(Ordering::Relaxed) - START.as_microsecond();

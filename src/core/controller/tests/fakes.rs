@@ -106,8 +106,8 @@ pub struct State {
     pub refuses_clock: bool,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
-    /// Whether the response of the API server to each write of a status is lost.
-    pub loses_status_response: bool,
+    /// The write to the API server whose response is lost each time, after the write was applied.
+    pub loses_response_to: Option<Request>,
     /// Whether the API server refuses each write of a status.
     pub refuses_status: bool,
     /// Whether the response to a test record says that it was not encrypted.
@@ -125,6 +125,12 @@ impl State {
     pub fn next_version(&mut self) -> String {
         self.version += 1;
         self.version.to_string()
+    }
+
+    /// Returns the response to a write that was applied, unless it is lost.
+    fn respond<T>(&self, request: Request, response: T) -> Result<T, KubeError> {
+        let is_lost = self.loses_response_to == Some(request);
+        if is_lost { Err(KubeError::Unavailable("no response".to_owned())) } else { Ok(response) }
     }
 }
 
@@ -157,7 +163,7 @@ impl World {
             kms_hangs: false,
             refuses_clock: false,
             refuses_calls: false,
-            loses_status_response: false,
+            loses_response_to: None,
             refuses_status: false,
             is_record_plaintext: false,
             grants_permits: true,
@@ -398,7 +404,7 @@ impl KubeApi for World {
         let mut ledger = StreamLedger::new(name, spec.clone());
         ledger.metadata.resource_version = Some(state.next_version());
         state.ledger = Some(ledger.clone());
-        Ok(ledger)
+        state.respond(Request::WriteLedger, ledger)
     }
 
     async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
@@ -410,7 +416,7 @@ impl KubeApi for World {
         let mut ledger = ledger.clone();
         ledger.metadata.resource_version = Some(state.next_version());
         state.ledger = Some(ledger.clone());
-        Ok(ledger)
+        state.respond(Request::WriteLedger, ledger)
     }
 
     async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
@@ -443,10 +449,7 @@ impl KubeApi for World {
         }
         resource.metadata.resource_version.clone_from(&version);
         resource.status = Some(status.clone());
-        if state.loses_status_response {
-            return Err(KubeError::Unavailable("no response".to_owned()));
-        }
-        Ok(version)
+        state.respond(Request::WriteStatus, version)
     }
 
     async fn publish_event(&self, _: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::fakes::{World, run};
+use super::fakes::{Request, World, run};
 use super::{reconcile, resource};
 use crate::controller::{Context, ReconcileMetrics};
 use crate::model::key::Key;
@@ -16,7 +16,7 @@ use crate::model::observation::ReportedEncryption;
 #[test]
 fn event_is_published_once_although_the_response_is_lost() {
     let world = World::new(resource());
-    world.state().loses_status_response = true;
+    world.state().loses_response_to = Some(Request::WriteStatus);
     let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
     assert!(run(reconcile(&context, &cached())).is_err());
     assert_eq!(world.state().events, []);
@@ -55,10 +55,10 @@ fn transition_is_published_although_another_follows() {
     reconcile_after(0).unwrap();
     assert_eq!(reason(), "Enabling");
     world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    world.state().loses_status_response = true;
+    world.state().loses_response_to = Some(Request::WriteStatus);
     reconcile_after(10).unwrap_err();
     assert_eq!((reason().as_str(), durations.0.lock().unwrap().len()), ("Settling", 0));
-    world.state().loses_status_response = false;
+    world.state().loses_response_to = None;
     reconcile_after(10).unwrap();
     assert_eq!(reason(), "Encrypted");
     assert_eq!(durations.0.lock().unwrap().len(), 1);

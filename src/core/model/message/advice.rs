@@ -1,6 +1,6 @@
 //! The message of `status.failure`: what a failure means, and the remedy.
 
-use crate::model::aws_error::{NOT_CONNECTED, OPERATOR_PAUSED, SIGNER_CHANGED};
+use crate::model::aws_error::{NOT_CONNECTED, NOT_RESERVED, OPERATOR_PAUSED, SIGNER_CHANGED};
 use crate::model::credentials::CredentialsProblem;
 use crate::model::status_fields::NOT_APPLIED;
 
@@ -33,6 +33,9 @@ pub fn advice(failure: &str) -> &'static str {
         NOT_APPLIED => "AWS accepted the encryption call, and the stream is unchanged. The operator retries.",
         NOT_CONNECTED => {
             "The operator could not connect to AWS, so it did not send the call. Check its DNS, network, proxy and endpoint. It retries."
+        }
+        NOT_RESERVED => {
+            "The API server did not acknowledge the entry of the call in the ledger, so the operator did not send the call. It retries."
         }
         OPERATOR_PAUSED => {
             "The operator's process did not run for some seconds, so it did not send the call. It retries."

@@ -3,7 +3,9 @@
 
 use stream_encryption_api::ledger::Action;
 
-use crate::model::aws_error::{AwsError, ErrorKind, NOT_CONNECTED, OPERATOR_PAUSED, SIGNER_CHANGED};
+use crate::model::aws_error::{
+    AwsError, ErrorKind, NOT_CONNECTED, NOT_RESERVED, OPERATOR_PAUSED, SIGNER_CHANGED,
+};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::desired::DesiredEncryption;
@@ -76,6 +78,9 @@ pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
         Some(NOT_CONNECTED) => format!(
             "The operator could not connect to AWS for {action}, and sent nothing. Check the operator's DNS, network, proxy and endpoint; the operator retries."
         ),
+        Some(NOT_RESERVED) => {
+            "The Kubernetes API server did not acknowledge the entry of the encryption call in the ledger, so the operator did not send the call. The operator retries.".to_owned()
+        }
         Some(OPERATOR_PAUSED) => {
             "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()
         }

@@ -103,7 +103,7 @@ const FROM_RESOLVE: [&str; 2] = [
 ];
 
 /// The failure types and codes that have a message of their own, and one that has none.
-const FAILURES: [&str; 20] = [
+const FAILURES: [&str; 21] = [
     "KMS_ACCESS_DENIED",
     "KMSAccessDeniedException",
     "DISABLED_KMS_KEY",
@@ -121,6 +121,7 @@ const FAILURES: [&str; 20] = [
     "LimitExceededException",
     "NOT_APPLIED",
     "NotConnected",
+    "NotReserved",
     "OperatorPaused",
     "SignerChanged",
     "(any other)",
@@ -375,6 +376,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
             .after(1)
             .sees(Observation::On(key(1))),
         refused(ErrorKind::Transient, "NotConnected"),
+        refused(ErrorKind::Transient, "NotReserved"),
         refused(ErrorKind::Transient, "OperatorPaused"),
         refused(ErrorKind::Transient, "SignerChanged"),
         refused(

@@ -85,6 +85,7 @@ fn credentials_refusal_message_depends_on_code() {
         ("ExpiredTokenException", ErrorKind::CredentialsRejected, "has ended"),
         ("SessionTooOld", ErrorKind::NoCredentials, "older than 6 hours"),
         ("NotConnected", ErrorKind::Transient, "could not connect"),
+        ("NotReserved", ErrorKind::Transient, "did not acknowledge"),
         ("OperatorPaused", ErrorKind::Transient, "did not run for some seconds"),
         ("SignerChanged", ErrorKind::Transient, "credentials changed"),
     ] {
@@ -121,7 +122,7 @@ fn documented_failure_has_specific_advice() {
         (&["AccessDeniedException"], "lacks a permission"),
         (&["LimitExceededException"], "limit"),
         (&["NOT_APPLIED"], "is unchanged"),
-        (&["NotConnected", "OperatorPaused", "SignerChanged"], "did not send the call"),
+        (&["NotConnected", "NotReserved", "OperatorPaused", "SignerChanged"], "did not send the call"),
         (&["NoCredentials"], "no request was sent"),
         (&["SessionTooOld"], "older than 6 hours"),
     ] {

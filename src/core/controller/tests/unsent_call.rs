@@ -1,0 +1,56 @@
+//! A call whose reservation is in the ledger although the API server did not acknowledge it: the call was not sent.
+
+use std::time::Duration;
+
+use stream_encryption_api::ledger::Outcome;
+
+use super::fakes::{Request, World, run};
+use super::resource;
+use crate::controller::kube_api::KubeError;
+use crate::controller::{Context, reconcile};
+use crate::model::aws_error::NOT_RESERVED;
+
+fn reconcile_after(world: &World, context: &Context<World, World>, seconds: u64) -> Result<(), KubeError> {
+    world.state().elapsed += Duration::from_secs(seconds);
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(context, &cached)).map(|_| ())
+}
+
+/// Returns a world in which this operator's first reservation was applied and not acknowledged.
+fn with_unacknowledged_reservation() -> (World, Context<World, World>) {
+    let world = World::new(resource());
+    let context = world.context();
+    world.state().loses_response_to = Some(Request::WriteLedger);
+    let failed = reconcile_after(&world, &context, 0);
+    assert!(matches!(failed, Err(KubeError::Unavailable(_))), "{failed:?}");
+    world.state().loses_response_to = None;
+    (world, context)
+}
+
+/// Returns the outcome and the code of the only call.
+fn recorded(world: &World) -> (Outcome, Option<String>) {
+    let ledger = world.state().ledger.clone().unwrap();
+    let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
+    (call.outcome, call.code.clone())
+}
+
+#[test]
+fn unacknowledged_reservation_delays_call_by_a_minute() {
+    let (world, context) = with_unacknowledged_reservation();
+    assert_eq!(recorded(&world), (Outcome::Pending, None));
+    reconcile_after(&world, &context, 1).unwrap();
+    assert_eq!(recorded(&world), (Outcome::Refused, Some(NOT_RESERVED.to_owned())));
+    assert_eq!(world.count(Request::Start), 0, "attempts have a pause");
+    reconcile_after(&world, &context, 60).unwrap();
+    assert_eq!(world.count(Request::Start), 1);
+}
+
+#[test]
+fn unacknowledged_reservation_of_other_process_is_believed() {
+    let (world, _) = with_unacknowledged_reservation();
+    let context = world.context();
+    for _ in 0..3 {
+        reconcile_after(&world, &context, 60).unwrap();
+    }
+    assert_eq!((recorded(&world).0, world.count(Request::Start)), (Outcome::Pending, 0));
+}
