@@ -46,6 +46,7 @@ mod presence;
 pub mod refusal_retry;
 mod request;
 mod resources;
+mod retry;
 mod shared_read;
 pub mod store;
 pub mod triggers;

@@ -7,15 +7,12 @@
 
 use std::time::Duration;
 
-use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use tokio::time::{Instant, sleep, timeout};
-use tower::service_fn;
 
-/// The first pause before a page is requested again. Each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+use super::retry::{Repetition, repeating};
+
 /// How long the API server may take to begin its response to one request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a page is not requested again. Then the list has failed.
@@ -24,32 +21,13 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Returns the same client, which repeats failed pages.
 #[must_use]
 pub fn repeating_pages(client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request| {
-        let client = client.clone();
-        async move { send(&client, request).await }
+    let pages = Repetition {
+        applies_to: is_page,
+        is_temporary,
+        response_timeout: Some(RESPONSE_TIMEOUT),
+        patience: DEADLINE,
     };
-    Client::new(service_fn(send), namespace)
-}
-
-async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
-    if !is_page(&request) {
-        return client.send(request).await;
-    }
-    let (parts, _) = request.into_parts();
-    let begin = Instant::now();
-    let mut next_pause = FIRST_PAUSE;
-    loop {
-        let sent = client.send(Request::from_parts(parts.clone(), Body::empty()));
-        let response = timeout(RESPONSE_TIMEOUT, sent).await;
-        let response = response.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())));
-        let Some(pause) = pause_after(&response, next_pause) else { return response };
-        if pause > DEADLINE.saturating_sub(begin.elapsed()) {
-            return response;
-        }
-        sleep(pause).await;
-        next_pause *= 2;
-    }
+    repeating(client, pages)
 }
 
 /// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
@@ -63,26 +41,19 @@ pub(super) fn gets(request: &Request<Body>, parameter: &str) -> bool {
     request.method() == Method::GET && parameters.any(|given| given.starts_with(parameter))
 }
 
-/// Returns how long to wait before the request is repeated; `None` if the response is final. A refusal for another
-/// reason than the load or the state of the API server is final.
-fn pause_after(response: &kube::Result<Response<Body>>, pause: Duration) -> Option<Duration> {
+/// Returns whether the request may soon succeed. A refusal for another reason than the load or the state of the API server
+/// is final.
+fn is_temporary(response: &kube::Result<Response<Body>>) -> bool {
     match response {
         Ok(response) => {
             let status = response.status();
-            let is_temporary = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            is_temporary.then(|| pause_of(response, pause))
+            status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
         }
         // The credentials cannot be read.
-        Err(kube::Error::Auth(_)) => None,
+        Err(kube::Error::Auth(_)) => false,
         // The connection failed, or the response did not begin in time.
-        Err(_) => Some(pause),
+        Err(_) => true,
     }
-}
-
-/// Returns the pause that the API server asks for, if it is longer than `pause`.
-pub(super) fn pause_of(response: &Response<Body>, pause: Duration) -> Duration {
-    let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
-    wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
@@ -90,11 +61,13 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
+    use axum::http::header::RETRY_AFTER;
     use axum::http::{HeaderMap, Uri};
     use axum::response::IntoResponse;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, ListParams, WatchParams};
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
 

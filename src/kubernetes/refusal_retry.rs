@@ -7,57 +7,32 @@
 
 use std::time::Duration;
 
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use tokio::time::{Instant, sleep};
-use tower::service_fn;
 
-use super::page_retry::pause_of;
+use super::retry::{Repetition, repeating};
 
-/// The first pause before a request is repeated. Each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The time after which a request is not repeated. Then the person sees the refusal.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the same client, which repeats refused requests.
 #[must_use]
 pub fn repeating_refusals(client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request| {
-        let client = client.clone();
-        async move { send(&client, request).await }
+    let refusals = Repetition {
+        applies_to: |_| true,
+        is_temporary: is_refusal,
+        response_timeout: None,
+        patience: PATIENCE,
     };
-    Client::new(service_fn(send), namespace)
+    repeating(client, refusals)
 }
 
-async fn send(client: &Client, request: Request<Body>) -> kube::Result<Response<Body>> {
-    let (parts, body) = request.into_parts();
-    let begin = Instant::now();
-    let mut next_pause = FIRST_PAUSE;
-    loop {
-        // Only a body that is in memory can be sent twice. Those of kube's requests are.
-        let Some(copy) = body.try_clone() else {
-            return client.send(Request::from_parts(parts, body)).await;
-        };
-        let response = client.send(Request::from_parts(parts.clone(), copy)).await?;
-        if !is_refusal(response.status()) {
-            return Ok(response);
-        }
-        let pause = pause_of(&response, next_pause);
-        if pause > PATIENCE.saturating_sub(begin.elapsed()) {
-            return Ok(response);
-        }
-        sleep(pause).await;
-        next_pause *= 2;
-    }
-}
-
-/// Returns whether the same request may succeed a moment later.
-fn is_refusal(status: StatusCode) -> bool {
+/// Returns whether the same request may succeed a moment later. A request without a response is not repeated.
+fn is_refusal(response: &kube::Result<Response<Body>>) -> bool {
     let refusals =
         [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
-    refusals.contains(&status)
+    response.as_ref().is_ok_and(|response| refusals.contains(&response.status()))
 }
 
 #[cfg(test)]
@@ -65,9 +40,10 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
-    use axum::http::Method;
     use axum::http::header::RETRY_AFTER;
+    use axum::http::{Method, Request};
     use axum::response::IntoResponse;
+    use tokio::time::Instant;
 
     use super::*;
 
