@@ -16,6 +16,7 @@ use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
 use tokio::time::Instant;
 
 use super::request::{DEADLINE, none_if_missing, with_timeout};
+use super::retry::is_temporary;
 use super::watches;
 
 /// Returns the parameters of a write by the operator's field manager.
@@ -125,15 +126,6 @@ pub(super) async fn replace(
         Some(replaced) => Ok(replaced),
         // The ledger was deleted: its old content must not be written back as if it were current.
         None => Err(KubeError::Conflict),
-    }
-}
-
-/// Returns whether the same request may soon succeed.
-fn is_temporary(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
-        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
-        _ => false,
     }
 }
 

@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 
-use super::retry::{Repetition, repeating};
+use super::retry::{self, Repetition};
 
 /// How long the API server may take to begin its response to one request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub fn repeating_pages(client: Client) -> Client {
         response_timeout: Some(RESPONSE_TIMEOUT),
         patience: DEADLINE,
     };
-    repeating(client, pages)
+    retry::repeating(client, pages)
 }
 
 /// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
@@ -41,18 +41,11 @@ pub(super) fn gets(request: &Request<Body>, parameter: &str) -> bool {
     request.method() == Method::GET && parameters.any(|given| given.starts_with(parameter))
 }
 
-/// Returns whether the request may soon succeed. A refusal for another reason than the load or the state of the API server
-/// is final.
+/// Returns whether the same request may soon succeed.
 fn is_temporary(response: &kube::Result<Response<Body>>) -> bool {
     match response {
-        Ok(response) => {
-            let status = response.status();
-            status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-        }
-        // The credentials cannot be read.
-        Err(kube::Error::Auth(_)) => false,
-        // The connection failed, or the response did not begin in time.
-        Err(_) => true,
+        Ok(response) => retry::is_temporary_code(response.status().as_u16()),
+        Err(error) => retry::is_temporary(error),
     }
 }
 
@@ -62,7 +55,7 @@ mod tests {
 
     use axum::Router;
     use axum::http::header::RETRY_AFTER;
-    use axum::http::{HeaderMap, Uri};
+    use axum::http::{HeaderMap, StatusCode, Uri};
     use axum::response::IntoResponse;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, ListParams, WatchParams};

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use stream_encryption_core::controller::kube_api::KubeError;
 use tokio::sync::Semaphore;
 
+use super::retry::is_temporary_code;
 use crate::telemetry::error_chain;
 
 /// Deadline of every request, except for watches and the lists with which they begin.
@@ -66,7 +67,7 @@ pub fn is_missing_object(status: &Status) -> bool {
 fn to_kube_error(error: &kube::Error) -> KubeError {
     match error {
         kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => KubeError::Conflict,
-        kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {
+        kube::Error::Api(status) if is_temporary_code(status.code) => {
             KubeError::Unavailable(status.message.clone())
         }
         // 401 occurs while the API server restarts or a token is renewed.

@@ -1,5 +1,6 @@
 //! Repeats requests to the API server that fail for the moment. Which requests those are, which responses, and for how long,
-//! is in `page_retry` for the operator, and in `refusal_retry` for a person's command.
+//! is in `page_retry` for the operator, and in `refusal_retry` for a person's command. `ledgers` repeats its writes itself,
+//! because they have a deadline, and their errors are known only once the whole response is read.
 
 use std::time::Duration;
 
@@ -76,4 +77,21 @@ async fn send(
 fn pause_of(response: &Response<Body>, pause: Duration) -> Duration {
     let wanted = || response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
     wanted().map_or(pause, |seconds| pause.max(Duration::from_secs(seconds)))
+}
+
+/// Returns whether the same request may soon succeed. A refusal for another reason than the load or the state of the API server
+/// is final, also a conflict. A request without a response may have been carried out.
+pub(super) fn is_temporary(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => is_temporary_code(status.code),
+        // The connection failed, or the response did not arrive in time.
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        // Nothing was sent, such as without credentials, or the response cannot be parsed.
+        _ => false,
+    }
+}
+
+/// Returns whether the code of a refusal stands for the load or the state of the API server.
+pub(super) fn is_temporary_code(code: u16) -> bool {
+    code == 429 || code >= 500
 }
