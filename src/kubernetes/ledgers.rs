@@ -179,6 +179,14 @@ mod tests {
         })
     }
 
+    /// Returns a ledger with the version that the API server gave it.
+    fn stored() -> StreamLedger {
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
+        stored.metadata.resource_version = Some("1".to_owned());
+        stored
+    }
+
     fn names(page: &LedgerPage) -> Vec<&str> {
         page.ledgers.iter().filter_map(|ledger| ledger.metadata.name.as_deref()).collect()
     }
@@ -217,9 +225,7 @@ mod tests {
         code: u16,
         reason: &'static str,
     ) -> (Result<StreamLedger, KubeError>, usize) {
-        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
-        let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
-        stored.metadata.resource_version = Some("1".to_owned());
+        let stored = stored();
         let requests = Arc::new(AtomicUsize::new(0));
         let (counted, answered) = (requests.clone(), stored.clone());
         let client = client(move |_| {
@@ -250,11 +256,8 @@ mod tests {
             let status = json!({"kind": "Status", "status": "Failure", "code": 500, "message": "failed calling webhook"});
             (StatusCode::INTERNAL_SERVER_ERROR, status.to_string())
         });
-        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
-        let mut stored: StreamLedger = serde_json::from_value(ledger("orders", &owner)).unwrap();
-        stored.metadata.resource_version = Some("1".to_owned());
         let api = Api::namespaced(Client::new(server, "default"), "default");
-        let error = replace(&api, &stored).await.unwrap_err();
+        let error = replace(&api, &stored()).await.unwrap_err();
         assert_eq!(error, KubeError::Unavailable("failed calling webhook".to_owned()));
     }
 
