@@ -207,6 +207,16 @@ mod tests {
         error.raw_response().map(|response| response.status().as_u16())
     }
 
+    /// Lets this time pass for the connections while there is no request. The clock stands still only meanwhile: it would
+    /// otherwise jump to the deadline of a request whose response is on its way.
+    async fn pass(time: Duration) {
+        // The connection becomes idle in a task of its own.
+        tokio::task::yield_now().await;
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
+
     #[tokio::test]
     async fn clients_of_two_regions_share_a_connection() {
         let (url, connections) = server().await;
@@ -229,5 +239,16 @@ mod tests {
         // The same connection, which has fallen silent.
         assert_eq!(send(&client, Duration::from_millis(100)).await, None);
         assert_eq!(send(&client, long).await, Some(400));
+    }
+
+    #[tokio::test]
+    async fn connection_that_was_idle_for_15_seconds_is_not_used_again() {
+        let (url, connections) = server().await;
+        let client = client(shared(), "eu-west-1", &url);
+        for (idle, expected) in [(0, 1), (10, 1), (10, 1), (16, 2)] {
+            pass(Duration::from_secs(idle)).await;
+            assert_eq!(send(&client, Duration::from_mins(1)).await, Some(400));
+            assert_eq!(connections.load(Ordering::Relaxed), expected, "after {idle} s");
+        }
     }
 }
