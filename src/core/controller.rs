@@ -17,6 +17,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{Instrument as _, debug, error_span, warn};
 
 use crate::model::decision::Ownership;
+use crate::model::ledger::external;
 use crate::model::schedule;
 use crate::model::status_fields;
 
@@ -53,7 +54,7 @@ use kube_api::{KubeApi, KubeError, ReadFrom};
 use ledger_store::LedgerHandle;
 use memory::LastReconcile;
 use resolve::{ResolveError, ResolvedSpec};
-use state::ReconcileState;
+use state::{Observed, ReconcileState};
 use stream_api::StreamApi;
 
 pub use clock::{Clock, Moment};
@@ -172,7 +173,13 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
     context.memory.record_known_call(resource, last.known_call.clone());
     let may_claim = spec.claim().allowed;
-    if ledger.record_events(&notice.calls(), may_claim, context.clock.now()) && last.discard_remembered() {
+    let has_news = ledger.record_events(&notice.calls(), may_claim, context.clock.now());
+    if has_news {
+        context.memory.events.record_external_call(resource, context.clock.monotonic());
+    }
+    // Either the operator's clock is wrong, which a Describe shows, or the event.
+    let is_time_in_doubt = external::is_any_outside(&notice.calls(), context.clock.now());
+    if (has_news || is_time_in_doubt) && last.discard_remembered() {
         is_for_event = true;
         // KMS's response was discarded, too. The spec was resolved with it, so it is resolved again, which asks KMS.
         let resolving = resolve::resolve(context, resource, &last, from);
@@ -181,6 +188,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             Ok(_) => return Err(Interruption::Outdated),
             Err(why) => return report::unresolved(context, resource, &last, why, finalizer_failure).await,
         };
+    }
+    if has_news {
+        spec.drift_interval = spec.drift_interval.min(schedule::AFTER_EXTERNAL_CALL);
     }
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
@@ -202,6 +212,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
+        // Calls that may count were left out by a clock that AWS has not accepted.
+        _ if is_time_in_doubt && matches!(state.observed, Observed::Failed(_)) => CallsOutcome::NotEntered,
         _ if state.ledger.may_record_events(may_claim) => CallsOutcome::Entered,
         Ownership::Owned | Ownership::Another => CallsOutcome::MustNotEnter,
     };

@@ -66,8 +66,9 @@ struct Registered {
     scope: Option<EventScope>,
     /// The accounts and regions of its keys, except for `scope`.
     key_scopes: Vec<EventScope>,
-    /// When the last event that requires a Describe arrived, or such events were found missing, on the monotonic clock.
-    describe_required_at: Option<Duration>,
+    /// When the last event that requires a Describe arrived, such events were found missing, or a call of somebody else was
+    /// entered in the ledger, on the monotonic clock. For some time AWS may still report the state before.
+    unsettled_since: Option<Duration>,
     /// The number of the last event that concerns it and that no reconcile has finished with. `None`: there is nothing to
     /// do. Unequal to `taken`: a reconcile is due, and has not begun. Equal to `taken`: its reconcile runs, has failed, or
     /// could not enter the calls in the ledger.
@@ -211,6 +212,14 @@ impl EventInbox {
         state.record(resources, call.is_none().then_some(now))
     }
 
+    /// Records that a call of somebody else was entered in the ledger of the resource's stream at `now`, on the monotonic clock.
+    /// A Describe may not show its effect yet.
+    pub fn record_external_call(&self, resource: &StreamEncryption, now: Duration) {
+        if let Some(registered) = self.lock().resources.get_mut(&name_of(resource)) {
+            registered.unsettled_since = Some(now);
+        }
+    }
+
     /// Records that AWS has accepted an encryption call of the operator, which was sent at this time on the monotonic clock.
     /// An event must report it.
     pub fn record_own_call(&self, scope: &EventScope, sent: Duration) {
@@ -241,8 +250,8 @@ impl EventInbox {
     }
 
     /// Returns whether events report what happens to a resource's stream and keys: those of their accounts and regions arrive,
-    /// and the last one that required a Describe arrived at least `settling` ago. Before that, the Describe may have failed, or
-    /// AWS may have reported an old state. `key` is the key that the resource names, which may not be registered yet.
+    /// and the last change that they reported is at least `settling` ago. Before that, the Describe may have failed, or AWS may
+    /// have reported an old state. `key` is the key that the resource names, which may not be registered yet.
     #[must_use]
     pub fn suffice_for(
         &self,
@@ -261,7 +270,7 @@ impl EventInbox {
             && key_scopes(stream, key).iter().all(arrive)
             && state.resources.get(&name_of(resource)).is_none_or(|registered| {
                 registered.key_scopes.iter().all(arrive)
-                    && registered.describe_required_at.is_none_or(|at| now.saturating_sub(at) >= settling)
+                    && registered.unsettled_since.is_none_or(|at| now.saturating_sub(at) >= settling)
             })
     }
 
@@ -368,7 +377,7 @@ impl State {
             let is_waiting = registered.noticed.is_some() && registered.taken != registered.noticed;
             registered.noticed = Some(self.counter);
             registered.must_describe |= describe_required_at.is_some();
-            registered.describe_required_at = describe_required_at.or(registered.describe_required_at);
+            registered.unsettled_since = describe_required_at.or(registered.unsettled_since);
             if !is_waiting {
                 due.push(name);
             }
@@ -411,13 +420,14 @@ impl State {
         }
     }
 
-    /// Counts one resource less for each of these accounts and regions.
+    /// Counts one resource less for each of these accounts and regions. Without resources, nobody has to forward their events.
     fn forget_scopes<'a>(&mut self, scopes: impl IntoIterator<Item = &'a EventScope>) {
         for scope in scopes {
             let Some(resources) = self.scopes.get_mut(scope) else { continue };
             *resources -= 1;
             if *resources == 0 {
                 self.scopes.remove(scope);
+                self.arrivals.remove(scope);
             }
         }
     }

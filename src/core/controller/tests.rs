@@ -26,6 +26,7 @@ use crate::model::schedule;
 use fakes::{Identity, Request, World, run};
 
 mod clock_error;
+mod external_calls;
 mod fakes;
 mod finalizers;
 mod interrupted;

@@ -107,6 +107,8 @@ pub fn change_poll_interval(since: Timestamp, now: Timestamp, expected: SignedDu
 pub const AFTER_STEP: SignedDuration = SignedDuration::from_secs(2);
 /// The wait after one of the first conflicts, before everything is read and decided again.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
+/// The wait after a call of somebody else was learned from an event. The Describe before that may not show its effect yet.
+pub const AFTER_EXTERNAL_CALL: SignedDuration = SignedDuration::from_mins(1);
 /// Number of conflicts in succession that are ordinary: another writer was first.
 const ORDINARY_CONFLICTS: u32 = 2;
 /// Minimum age of a description before a change of the retry annotation alone causes another Describe.

@@ -458,3 +458,11 @@ fn only_an_event_since_the_call_can_report_it() {
         assert_eq!(are_arriving(&inbox, sent + SILENCE), !is_silent, "{ages:?}");
     }
 }
+
+#[test]
+fn region_without_resources_is_not_silent() {
+    let inbox = inbox(&["orders"]);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
+    inbox.evict("data/orders");
+    assert_eq!(inbox.find_silent(MINUTE + SILENCE), []);
+}

@@ -51,10 +51,20 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
         caller_type: event.caller_type.clone(),
         code: event.code.clone(),
     };
-    if expires_at(&call) <= now || event.time > saturating_add(now, MAX_CLOCK_SKEW) {
+    if is_outside(event.time, now) {
         return;
     }
     insert_bounded(&mut ledger.external_calls, call, |call| (call.time.0, call.code.as_deref()));
+}
+
+/// Returns whether [`record_events`] leaves one of these events out because of its time.
+#[must_use]
+pub fn is_any_outside(events: &[CallEvent], now: Timestamp) -> bool {
+    events.iter().any(|event| is_outside(event.time, now))
+}
+
+fn is_outside(time: Timestamp, now: Timestamp) -> bool {
+    saturating_add(time, DAY + MAX_CLOCK_SKEW) <= now || time > saturating_add(now, MAX_CLOCK_SKEW)
 }
 
 /// Inserts a call into calls that are sorted by time. If there are more than [`MAX_EXTERNAL_CALLS`] then, removes the
