@@ -27,9 +27,10 @@ use caches::{Caches, NotCurrent};
 use events::Recorder;
 use policies::MaybeInvalidPolicy;
 pub use policies::UnappliedObjects;
-pub(crate) use request::is_missing_object;
+pub(crate) use request::{is_missing_object, strict};
 use shared_read::SharedRead;
 use store::Key;
+pub(crate) use trimmed::Unmanaged;
 
 pub mod caches;
 pub mod connection;

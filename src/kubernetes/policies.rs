@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::generations::Generations;
 use super::presence::Presence;
 use super::request::with_timeout;
-use super::trimmed::Trimmed;
+use super::trimmed::{Trimmed, Unmanaged};
 use super::watches;
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
@@ -208,12 +208,13 @@ pub fn namespace_events(
     namespace: Option<&str>,
     relist_every: Duration,
 ) -> impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static {
-    let api: Api<NamespaceLabels> = Api::all(client);
+    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client);
     let config = match namespace {
         Some(name) => watches::config().fields(&format!("metadata.name={name}")),
         None => watches::config(),
     };
     let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
+    let events = events.map_ok(watches::unwrap_trimmed);
     let only = namespace.map(str::to_owned);
     let mut presence = Presence::default();
     let events = events.inspect_ok(move |event| {

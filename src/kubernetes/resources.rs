@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, GetParams, PartialObjectMeta, Patch, PatchParams, Request};
+use kube::api::{Api, GetParams, Patch, PatchParams, Request};
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,12 +119,25 @@ pub(super) async fn set_finalizer(
     Ok(Some(written.metadata.resource_version.unwrap_or_default()))
 }
 
+/// The finalizers of an object, and its version. The other metadata may be such that it cannot be parsed.
+#[derive(Deserialize)]
+struct WithFinalizers {
+    metadata: Finalizers,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Finalizers {
+    resource_version: Option<String>,
+    finalizers: Option<Vec<String>>,
+}
+
 /// Sends a request that is answered with the metadata of a resource.
 async fn metadata_of(
     client: &Client,
     permits: &Semaphore,
     request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
-) -> Result<Option<PartialObjectMeta<StreamEncryption>>, KubeError> {
+) -> Result<Option<WithFinalizers>, KubeError> {
     none_if_missing(async {
         send_then_acquire(client, request.map_err(kube::Error::BuildRequest)?, permits).await
     })

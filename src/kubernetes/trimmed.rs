@@ -2,40 +2,78 @@
 //!
 //! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are dropped
 //! entry by entry while the JSON is parsed: no parsed object ever holds them.
+//!
+//! Users may also write managed fields that the types of Kubernetes cannot hold, such as a time after the year 9999, or
+//! fields nested a thousand deep: the API server takes these fields from a request. One such object must not make a list
+//! unreadable, in which there are objects of others.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use stream_encryption_api::{FINALIZER, RETRY_ANNOTATION, SUSPEND_ANNOTATION};
+use stream_encryption_api::{FIELD_MANAGER, FINALIZER, RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
 /// Maximum number of characters of an annotation's value. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
 
-/// An object without its labels, and without the annotations and finalizers that the operator does not use. Of
-/// its managed fields, only the writers of the status remain.
+/// An object of which only the metadata `M` is kept. By default it has no labels, and only the annotations and finalizers that
+/// the operator uses. Of its managed fields, the last writers of the status remain.
 #[derive(Clone, Debug)]
-pub(super) struct Trimmed<K>(pub(super) K);
+pub struct Trimmed<K, M = UsedMetadata>(pub K, PhantomData<M>);
+
+/// An object without its managed fields.
+pub type Unmanaged<K> = Trimmed<K, UnmanagedMetadata>;
 
 /// An object before its conversion to a type.
 #[derive(Deserialize)]
-struct Object {
+struct Object<M: Default> {
     #[serde(default)]
-    metadata: Metadata,
+    metadata: M,
     #[serde(flatten)]
     members: Map<String, Value>,
 }
 
-/// The metadata that is kept.
-#[derive(Default, Deserialize, Serialize)]
+/// The metadata without the managed fields.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UnmanagedMetadata(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UnmanagedMetadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = UnmanagedMetadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("metadata")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UnmanagedMetadata, A::Error> {
+                let mut kept = Map::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "managedFields" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        kept.insert(name, map.next_value()?);
+                    }
+                }
+                Ok(UnmanagedMetadata(kept))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The metadata that the operator uses.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Metadata {
+pub struct UsedMetadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,74 +89,107 @@ struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_timestamp: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    finalizers: Option<Kept<Finalizer>>,
+    finalizers: Option<OwnFinalizer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<OwnAnnotations>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    managed_fields: Option<Kept<Manager>>,
+    managed_fields: Option<StatusWriters>,
 }
 
-/// An entry of a list of which only some entries are kept.
-trait Entry: DeserializeOwned {
-    /// Returns whether the entry is kept.
-    fn is_kept(&self) -> bool;
-}
+/// Maximum number of other writers of the status that are kept, those that wrote last. The API server limits the writers that
+/// update, but not those that apply.
+const MAX_OTHER_WRITERS: usize = 8;
 
-/// The kept entries of a list.
-#[derive(Serialize)]
-struct Kept<E>(Vec<E>);
+/// The last writers of the status, the latest first. Their fields are dropped.
+#[derive(Clone, Debug, Default, Serialize)]
+struct StatusWriters(Vec<Manager>);
 
-/// One entry of the managed fields, without the fields. The writers of the status are kept.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Manager {
     #[serde(rename = "manager")]
     name: Option<String>,
     subresource: Option<String>,
+    #[serde(default, deserialize_with = "time_or_latest")]
     time: Option<Time>,
 }
 
-impl Entry for Manager {
-    fn is_kept(&self) -> bool {
-        self.subresource.as_deref() == Some("status")
+impl Manager {
+    fn is_own(&self) -> bool {
+        self.name.as_deref() == Some(FIELD_MANAGER)
+    }
+
+    /// Later writers have a higher rank.
+    fn rank(&self) -> (Option<Timestamp>, Option<&str>) {
+        (self.time.as_ref().map(|time| time.0), self.name.as_deref())
     }
 }
 
-/// A finalizer. The operator's own is kept.
-#[derive(Deserialize, Serialize)]
-struct Finalizer(String);
-
-impl Entry for Finalizer {
-    fn is_kept(&self) -> bool {
-        self.0 == FINALIZER
-    }
-}
-
-impl<'de, E: Entry> Deserialize<'de> for Kept<E> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<E>(PhantomData<E>);
-        impl<'de, E: Entry> Visitor<'de> for Entries<E> {
-            type Value = Kept<E>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list in the metadata")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Kept<E>, A::Error> {
-                let mut kept = Vec::new();
-                while let Some(entry) = entries.next_element::<E>()? {
-                    if entry.is_kept() {
-                        kept.push(entry);
-                    }
-                }
-                Ok(Kept(kept))
-            }
+impl StatusWriters {
+    fn add(&mut self, writer: Manager) {
+        let is_own = writer.is_own();
+        let at = self.0.partition_point(|one| one.rank() >= writer.rank());
+        self.0.insert(at, writer);
+        let limit = if is_own { 1 } else { MAX_OTHER_WRITERS };
+        let mut of_kind = self.0.iter().enumerate().filter(|(_, one)| one.is_own() == is_own);
+        if let Some((excess, _)) = of_kind.nth(limit) {
+            self.0.remove(excess);
         }
-        deserializer.deserialize_seq(Entries(PhantomData))
+    }
+}
+
+/// Returns the latest time that can be represented for one that cannot. Such a writer has written last.
+fn time_or_latest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    Ok(text.map(|text| Time(text.parse().unwrap_or(Timestamp::MAX))))
+}
+
+/// The operator's own finalizer, once, or none.
+#[derive(Clone, Debug, Default, Serialize)]
+struct OwnFinalizer(Vec<String>);
+
+/// Adds the entries of a list to what is kept of them.
+struct Entries<E, T>(fn(&mut T, E), PhantomData<E>);
+
+impl<'de, E: Deserialize<'de>, T: Default> Visitor<'de> for Entries<E, T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list in the metadata")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<T, A::Error> {
+        let mut kept = T::default();
+        while let Some(entry) = entries.next_element::<E>()? {
+            self.0(&mut kept, entry);
+        }
+        Ok(kept)
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusWriters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let add = |writers: &mut Self, one: Manager| {
+            if one.subresource.as_deref() == Some("status") {
+                writers.add(one);
+            }
+        };
+        deserializer.deserialize_seq(Entries(add, PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for OwnFinalizer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let add = |own: &mut Self, one: String| {
+            if one == FINALIZER && own.0.is_empty() {
+                own.0.push(one);
+            }
+        };
+        deserializer.deserialize_seq(Entries(add, PhantomData))
     }
 }
 
 /// The annotations that the operator reads.
-#[derive(Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct OwnAnnotations(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for OwnAnnotations {
@@ -148,15 +219,20 @@ impl<'de> Deserialize<'de> for OwnAnnotations {
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Trimmed<K> {
+impl<'de, K, M> Deserialize<'de> for Trimmed<K, M>
+where
+    K: DeserializeOwned,
+    M: Default + DeserializeOwned + Serialize,
+{
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Object { metadata, mut members } = Object::deserialize(deserializer)?;
+        let Object::<M> { metadata, mut members } = Object::deserialize(deserializer)?;
         members.insert("metadata".to_owned(), serde_json::to_value(metadata).map_err(D::Error::custom)?);
-        K::deserialize(Value::Object(members)).map(Self).map_err(D::Error::custom)
+        let object = K::deserialize(Value::Object(members)).map_err(D::Error::custom)?;
+        Ok(Self(object, PhantomData))
     }
 }
 
-impl<K: Resource> Resource for Trimmed<K> {
+impl<K: Resource, M> Resource for Trimmed<K, M> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -227,7 +303,7 @@ mod tests {
     #[test]
     fn trimmed_object_keeps_only_used_metadata() {
         let text = object().to_string();
-        let Trimmed(read): Trimmed<StreamEncryption> = serde_json::from_str(&text).unwrap();
+        let Trimmed(read, _): Trimmed<StreamEncryption> = serde_json::from_str(&text).unwrap();
         let whole: StreamEncryption = serde_json::from_str(&text).unwrap();
         let kept = ObjectMeta {
             labels: None,
@@ -255,7 +331,7 @@ mod tests {
         for member in ["annotations", "finalizers", "labels", "managedFields", "deletionTimestamp"] {
             object["metadata"][member] = Value::Null;
         }
-        let Trimmed(read): Trimmed<StreamEncryption> = serde_json::from_value(object).unwrap();
+        let Trimmed(read, _): Trimmed<StreamEncryption> = serde_json::from_value(object).unwrap();
         assert_eq!(read.metadata.annotations, None);
         assert_eq!(read.metadata.name.as_deref(), Some("orders"));
     }
@@ -264,11 +340,60 @@ mod tests {
     fn trimmed_invalid_object_keeps_its_metadata() {
         let mut object = object();
         object["spec"]["stream"] = json!(7);
-        let Trimmed(read): Trimmed<DeserializeGuard<StreamEncryption>> =
+        let Trimmed(read, _): Trimmed<DeserializeGuard<StreamEncryption>> =
             serde_json::from_str(&object.to_string()).unwrap();
         let invalid = read.0.unwrap_err();
         assert_eq!(invalid.metadata.name.as_deref(), Some("orders"));
         assert_eq!(invalid.metadata.labels, None);
         assert!(!invalid.error.is_empty());
+    }
+
+    fn with_managers(managers: Value) -> String {
+        let mut object = object();
+        object["metadata"]["managedFields"] = managers;
+        object.to_string()
+    }
+
+    /// The API server takes the managed fields of a request, and checks neither their times nor their depth.
+    #[test]
+    fn managed_fields_that_cannot_be_represented_do_not_fail_the_object() {
+        let deep = format!("{}1{}", r#"{"f:a":"#.repeat(1_000), "}".repeat(1_000));
+        let text = with_managers(json!([
+            {"manager": "x", "subresource": "status", "time": "9999-12-31T00:00:00Z", "fieldsV1": "DEEP"},
+            {"manager": "y", "subresource": "status", "time": null},
+        ]));
+        let text = text.replace("\"DEEP\"", &deep);
+        let read: Trimmed<StreamEncryption> = serde_json::from_str(&text).unwrap();
+        let times: Vec<_> =
+            read.0.metadata.managed_fields.iter().flatten().map(|one| one.time.clone()).collect();
+        assert_eq!(times.len(), 2);
+        assert!(times[0].as_ref().is_some_and(|time| time.0.as_second() == Timestamp::MAX.as_second()));
+        let read: Unmanaged<StreamEncryption> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.0.metadata.managed_fields, None);
+        assert!(read.0.metadata.labels.is_some_and(|labels| labels["team"] == "data"));
+    }
+
+    #[test]
+    fn last_writers_of_the_status_are_kept_up_to_a_limit() {
+        let writer = |name: &str, second: usize| {
+            let time = format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
+            json!({"manager": name, "operation": "Apply", "subresource": "status", "time": time})
+        };
+        let mut writers: Vec<Value> = (0..1_000).map(|n| writer(&format!("w{n}"), n)).collect();
+        writers.extend((0..100).map(|n| writer(FIELD_MANAGER, n)));
+        let read: Trimmed<StreamEncryption> = serde_json::from_str(&with_managers(json!(writers))).unwrap();
+        let kept = read.0.metadata.managed_fields.unwrap();
+        let names: Vec<_> = kept.iter().filter_map(|one| one.manager.as_deref()).collect();
+        assert_eq!(names.len(), MAX_OTHER_WRITERS + 1);
+        assert_eq!((names[0], names[8]), ("w999", FIELD_MANAGER));
+        assert_eq!(kept[8].time.as_ref().unwrap().0.to_string(), "2026-01-01T00:01:39Z");
+    }
+
+    #[test]
+    fn repeated_finalizer_is_kept_once() {
+        let mut object = object();
+        object["metadata"]["finalizers"] = json!(vec![FINALIZER; 1_000]);
+        let read: Trimmed<StreamEncryption> = serde_json::from_value(object).unwrap();
+        assert_eq!(read.0.metadata.finalizers.unwrap(), [FINALIZER]);
     }
 }

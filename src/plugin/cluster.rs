@@ -19,7 +19,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::kubernetes::refusal_retry::repeating_refusals;
-use crate::kubernetes::{connection, is_missing_object};
+use crate::kubernetes::{Unmanaged, connection, is_missing_object};
 use crate::settings::names;
 use crate::telemetry::error_chain;
 
@@ -200,7 +200,7 @@ impl Cluster {
     }
 
     /// Returns the access to the `StreamEncryptions` of a scope, except for its labels.
-    pub(super) fn api(&self, scope: &Scope) -> Api<DynamicObject> {
+    pub(super) fn api(&self, scope: &Scope) -> Api<Unmanaged<DynamicObject>> {
         let kind = ApiResource::erase::<StreamEncryption>(&());
         match &scope.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
@@ -213,7 +213,7 @@ impl Cluster {
         let mut params = ListParams::default();
         params.label_selector.clone_from(&scope.selector);
         let listed = list(&self.api(scope), params).await.context("failed to list StreamEncryptions")?;
-        let mut found: Vec<Found> = listed.into_iter().map(Found::of).collect();
+        let mut found: Vec<Found> = listed.into_iter().map(|one| Found::of(one.0)).collect();
         found.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         Ok(found)
     }
@@ -243,7 +243,7 @@ impl Cluster {
         let found = found.with_context(|| {
             format!("StreamEncryption {name} does not exist in namespace {namespace}; use -n NAMESPACE")
         })?;
-        Ok(Found::of(found))
+        Ok(Found::of(found.0))
     }
 
     /// Returns the ledger of this name; `None` if there is none.

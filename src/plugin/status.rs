@@ -5,7 +5,7 @@ use std::io::Write;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -127,6 +127,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         config.label_selector.clone_from(&scope.selector);
         let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
+        let changes = changes.map_ok(|object| object.0);
         let mut errors = std::io::stderr();
         print_changes(changes, &scope, &entries, arguments, &mut watched_stdout(), &mut errors).await?;
     }

@@ -299,7 +299,7 @@ async fn invalid_object_blocks_neither_others_nor_its_deletion() {
             }],
         },
     });
-    let (own, _aws, _operator) = own_stage(&lax.to_string()).await;
+    let (own, aws, _operator) = own_stage(&lax.to_string()).await;
     apply(&own, "data", "broken", &json!({"stream": 7})).await;
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_says(&own, "data", "orders", "Encrypted").await;
@@ -314,6 +314,27 @@ async fn invalid_object_blocks_neither_others_nor_its_deletion() {
         own.kubectl(&[&["get"], &broken[..]].concat()).await.is_err()
     })
     .await;
+
+    // The API server takes the managed fields of a request, and does not check their times. The types of Kubernetes in Rust
+    // cannot hold this one.
+    let name_label = json!({"f:metadata": {"f:labels": {"f:kubernetes.io/metadata.name": {}}}});
+    for (object, version, fields) in [
+        ("strenc/orders", "streamencryption.dev/v1alpha1", json!({"f:spec": {"f:stream": {"f:arn": {}}}})),
+        ("namespace/data", "v1", name_label),
+    ] {
+        let entry = json!({
+            "manager": "x", "operation": "Update", "apiVersion": version, "time": "9999-12-31T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
+        });
+        let patch = json!({"metadata": {"managedFields": [entry]}}).to_string();
+        own.kubectl(&["patch", object, "-n", "data", "--type=merge", "-p", &patch]).await.expect("a patch");
+        let stored = own.kubectl(&["get", object, "-n", "data", "-o", "yaml", "--show-managed-fields"]).await;
+        let stored = stored.expect("the object");
+        assert!(stored.contains("9999-12-31"), "{stored}");
+    }
+    aws.world().plant_stream(PlantedStream { name: "later".to_owned(), ..PlantedStream::default() });
+    apply(&own, "data", "later", &json!({"stream": {"arn": firehose("later")}})).await;
+    until_it_says(&own, "data", "later", "Encrypted").await;
 }
 
 /// A minimal definition of a kind `Key` in `group`.
