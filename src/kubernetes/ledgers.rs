@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use axum::http;
 use futures_util::Stream;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::core::{DeserializeGuard, Status};
+use kube::core::{DeserializeGuard, Request, Status};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource as _};
 use stream_encryption_api::FIELD_MANAGER;
@@ -15,7 +16,7 @@ use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
 use tokio::time::Instant;
 
-use super::request::{DEADLINE, none_if_missing, with_timeout};
+use super::request::{DEADLINE, none_if_missing, strict, with_timeout};
 use super::retry::is_temporary;
 use super::watches;
 
@@ -84,13 +85,16 @@ fn token_of_expired(status: &Status) -> Option<String> {
     (status.code == 410 && !offered.is_empty()).then_some(offered)
 }
 
-/// Creates a ledger.
+/// Creates a ledger. A definition of an older version may lack a field, so the API server must validate strictly: a ledger
+/// without some of its fields could lead to a call too many.
 pub(super) async fn create(
     api: &Api<StreamLedger>,
     name: &str,
     spec: &StreamLedgerSpec,
 ) -> Result<StreamLedger, KubeError> {
-    with_timeout(api.create(&as_operator(), &StreamLedger::new(name, spec.clone()))).await
+    let ledger = StreamLedger::new(name, spec.clone());
+    let request = Request::new(api.resource_url()).create(&as_operator(), bytes(&ledger)?);
+    with_timeout(send_strictly(api, request)).await
 }
 
 /// The pauses before the write of a ledger is sent again. An API server that restarts responds again after seconds. If the
@@ -102,7 +106,8 @@ const PAUSES: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// Replaces a ledger, if it is still the version that was read. The request is repeated while the API server does not
-/// respond or cannot serve it. If it has applied a write without a response, the repeated one is a conflict.
+/// respond or cannot serve it. If it has applied a write without a response, the repeated one is a conflict. The API server
+/// validates strictly, as in [`create`].
 pub(super) async fn replace(
     api: &Api<StreamLedger>,
     ledger: &StreamLedger,
@@ -110,23 +115,38 @@ pub(super) async fn replace(
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(KubeError::Conflict);
     };
-    let begin = Instant::now();
+    let (begin, body) = (Instant::now(), bytes(ledger)?);
+    let send = async || {
+        let request = Request::new(api.resource_url()).replace(name, &as_operator(), body.clone());
+        send_strictly(api, request).await
+    };
     let replaced = async {
         for pause in PAUSES {
-            match api.replace(name, &as_operator(), ledger).await {
+            match send().await {
                 Err(error) if is_temporary(&error) && begin.elapsed() < DEADLINE / 2 => {
                     tokio::time::sleep(pause).await;
                 }
                 replaced => return replaced,
             }
         }
-        api.replace(name, &as_operator(), ledger).await
+        send().await
     };
     match none_if_missing(replaced).await? {
         Some(replaced) => Ok(replaced),
         // The ledger was deleted: its old content must not be written back as if it were current.
         None => Err(KubeError::Conflict),
     }
+}
+
+async fn send_strictly(
+    api: &Api<StreamLedger>,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> kube::Result<StreamLedger> {
+    api.clone().into_client().request(strict(request.map_err(kube::Error::BuildRequest)?)?).await
+}
+
+fn bytes(ledger: &StreamLedger) -> Result<Vec<u8>, KubeError> {
+    serde_json::to_vec(ledger).map_err(|error| KubeError::Rejected(error.to_string()))
 }
 
 /// Deletes a ledger, if it is still the version that was read.
@@ -228,7 +248,8 @@ mod tests {
         let stored = stored();
         let requests = Arc::new(AtomicUsize::new(0));
         let (counted, answered) = (requests.clone(), stored.clone());
-        let client = client(move |_| {
+        let client = client(move |query| {
+            assert!(query.contains("fieldValidation=Strict"), "{query}");
             if counted.fetch_add(1, Ordering::Relaxed) < failures {
                 let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": "no"});
                 return (code, status);

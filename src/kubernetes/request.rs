@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::http;
 use futures_util::AsyncReadExt as _;
 use kube::Client;
 use kube::core::Status;
@@ -55,6 +56,17 @@ pub(super) async fn send_then_acquire<T: DeserializeOwned>(
     let mut body = Vec::new();
     pin!(response).read_to_end(&mut body).await.map_err(|error| kube::Error::Service(error.into()))?;
     serde_json::from_slice(&body).map_err(kube::Error::SerdeError)
+}
+
+/// Adds strict validation to a write, which kube's parameters cannot express: the API server refuses a field that it does not
+/// know. Otherwise it would store the object without the field.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#setting-the-field-validation-level>
+pub fn strict(request: http::Request<Vec<u8>>) -> kube::Result<http::Request<Vec<u8>>> {
+    let (mut parts, body) = request.into_parts();
+    let separator = if parts.uri.query().is_some() { '&' } else { '?' };
+    let uri = format!("{}{separator}fieldValidation=Strict", parts.uri);
+    parts.uri = uri.parse().map_err(|error: http::uri::InvalidUri| kube::Error::HttpError(error.into()))?;
+    Ok(http::Request::from_parts(parts, body))
 }
 
 /// Returns whether the API server responds that an object does not exist. Its response to a path that it does not serve has

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use axum::http;
 use kube::api::{
     Api, ApiResource, DynamicObject, GetParams, Patch, PatchParams, PostParams, ValidationDirective,
 };
@@ -15,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::merge::{self, LastApply};
-use crate::kubernetes::is_missing_object;
+use crate::kubernetes::{is_missing_object, strict};
 use crate::plugin::cluster::readable;
 use crate::telemetry::error_chain;
 
@@ -92,7 +91,7 @@ impl Target<'_> {
 
     async fn attempt(&self, given: &DynamicObject) -> Result<Accepted, Failure> {
         let name = given.name_any();
-        let request = self.requests().get(&name, &GetParams::default()).map_err(unsent);
+        let request = self.requests().get(&name, &GetParams::default()).map_err(kube::Error::BuildRequest);
         let stored: DynamicObject = match self.client.request(request.map_err(Failure::Read)?).await {
             Ok(stored) => stored,
             Err(kube::Error::Api(status)) if is_missing_object(&status) => {
@@ -137,12 +136,13 @@ impl Target<'_> {
     }
 
     async fn create(&self, given: &DynamicObject) -> kube::Result<DynamicObject> {
-        let request = self.requests().create(&params(), bytes(given)?).map_err(unsent)?;
+        let request = self.requests().create(&params(), bytes(given)?).map_err(kube::Error::BuildRequest)?;
         self.client.request(strict(request)?).await
     }
 
     async fn replace(&self, name: &str, object: &Value) -> kube::Result<DynamicObject> {
-        let request = self.requests().replace(name, &params(), bytes(object)?).map_err(unsent)?;
+        let request =
+            self.requests().replace(name, &params(), bytes(object)?).map_err(kube::Error::BuildRequest)?;
         self.client.request(strict(request)?).await
     }
 
@@ -185,18 +185,6 @@ fn value(object: &impl Serialize) -> Value {
 
 fn bytes(object: &impl Serialize) -> kube::Result<Vec<u8>> {
     serde_json::to_vec(object).map_err(kube::Error::SerdeError)
-}
-
-fn unsent(error: kube::core::request::Error) -> kube::Error {
-    kube::Error::BuildRequest(error)
-}
-
-/// Adds strict validation to a request, which kube's parameters cannot express.
-fn strict(request: http::Request<Vec<u8>>) -> kube::Result<http::Request<Vec<u8>>> {
-    let (mut parts, body) = request.into_parts();
-    let uri = format!("{}&fieldValidation=Strict", parts.uri);
-    parts.uri = uri.parse().map_err(|error: http::uri::InvalidUri| kube::Error::HttpError(error.into()))?;
-    Ok(http::Request::from_parts(parts, body))
 }
 
 /// Returns how long to wait before the same request may succeed; `None` if it never does.
