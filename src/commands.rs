@@ -47,6 +47,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let ended = runtime.block_on(operator::run(settings));
             // The runtime still runs here, because the last traces are sent now.
             drop(telemetry);
+            // A lookup of a name may hang for longer than the pod has.
+            runtime.shutdown_timeout(Duration::from_secs(1));
             ended?;
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ use crate::kubernetes::{keys, ledgers, policies, watches};
 
 /// Number of drift intervals after which the watches list everything again, in case that they lost a change.
 const RELIST_INTERVALS: u32 = 6;
+
+/// The pause before changes of key objects are looked up, together with those that follow meanwhile.
+const KEY_CHANGES_PAUSE: Duration = Duration::from_secs(1);
+/// Maximum number of events of key objects that are looked up together. A list is one event.
+const MAX_KEY_CHANGES: usize = 4096;
 
 /// The scope of the watches.
 pub(super) struct WatchScope {
@@ -148,21 +154,29 @@ fn changed<K: Kind + Send + 'static>(
     })
 }
 
-/// Returns a stream of the resources that reference a changed key object.
+/// Returns a stream of the resources that reference a changed key object. The changes of a second are looked up together, and
+/// beside the dispatcher: a user can change a key object any number of times.
 fn resources_using_key(
     changes: impl Stream<Item = Vec<KeyObject>> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    changes.flat_map(move |changed| {
-        let found = users_of(&changed, &store, |resource| store.get(resource));
-        debug!(keys = changed.len(), users = found.len(), "key objects changed");
-        futures_util::stream::iter(found)
-    })
+    let found = changes.ready_chunks(MAX_KEY_CHANGES).then(move |changed| {
+        let (changed, store) = (changed.concat(), store.clone());
+        async move {
+            tokio::time::sleep(KEY_CHANGES_PAUSE).await;
+            let find = move || {
+                let found = users_of(&changed, &store, |resource| store.get(resource));
+                debug!(keys = changed.len(), users = found.len(), "key objects changed");
+                found
+            };
+            tokio::task::spawn_blocking(find).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+        }
+    });
+    found.flat_map(futures_util::stream::iter)
 }
 
 /// Returns those of the resources that reference one of these key objects. `get` unpacks a resource. It is called once
-/// for each in the namespaces of the key objects, however many these are, because the dispatcher does nothing else
-/// meanwhile.
+/// for each in the namespaces of the key objects, however many these are.
 fn users_of(
     changed: &[KeyObject],
     store: &Store<MaybeInvalidResource>,
@@ -234,6 +248,18 @@ mod tests {
         });
         assert_eq!(users, ["second-user", "user"].map(|name| Key::new("data", name)));
         assert_eq!(unpacked.into_inner(), ["other-group", "other-key", "second-user", "user"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_object_that_changes_often_wakes_once_a_second() {
+        let (group, store) = ("kms.services.k8s.aws", Store::default());
+        let object_ref = json!({"group": group, "kind": "Key", "name": "orders"});
+        store.apply(&Event::Apply(resource("data", "user", &object_ref)));
+        let change = || vec![KeyObject { group, key: Key::new("data", "orders") }];
+        let changes = futures_util::stream::repeat_with(change).take(5_000);
+        let begin = tokio::time::Instant::now();
+        let woken: Vec<Key> = resources_using_key(changes, store).collect().await;
+        assert_eq!((woken.len(), begin.elapsed().as_secs()), (2, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,7 +34,10 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 /// How long the first housekeeping waits for the first list of the ledgers.
 const FIRST_LIST_OF_LEDGERS: Duration = Duration::from_mins(10);
 
-/// How long the first reconciles wait for the first lists of all caches.
+/// How long the first reconciles wait for the first lists of the resources. A list of 50,000 takes a minute.
+const FIRST_LIST_OF_RESOURCES: Duration = Duration::from_mins(2);
+
+/// How long the first reconciles wait for the first lists of all other caches.
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
 /// What one term reconciles, and how much of it at a time.
@@ -65,7 +68,11 @@ impl Term {
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
         background.spawn(housekeeping(shared.clone(), store.clone(), [settled.clone(), ledgers_settled]));
-        background.spawn(wait_for_first_lists(sources.caches.first_lists_settled(), may_start.clone()));
+        background.spawn(wait_for_first_lists(
+            settled.clone(),
+            sources.caches.first_lists_settled(),
+            may_start.clone(),
+        ));
         if self.scope.is_everything() {
             let shared = shared.clone();
             background.spawn(async move { policy_statuses.keep_current(&shared.context).await });
@@ -128,8 +135,14 @@ async fn run_until_end(
 }
 
 /// Sets `may_start` when the first list of each cache is complete, or after [`FIRST_LISTS`]: until then each
-/// reconcile would read from the API server instead of the caches.
-async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetOnce<()>>) {
+/// reconcile would read from the API server instead of the caches. The list of the resources may take longer: while it is
+/// incomplete, the streams that were described longest ago are not known.
+async fn wait_for_first_lists(
+    resources: Arc<SetOnce<()>>,
+    listed: [Arc<SetOnce<()>>; 4],
+    may_start: Arc<SetOnce<()>>,
+) {
+    let _ = tokio::time::timeout(FIRST_LIST_OF_RESOURCES, resources.wait()).await;
     let lists = async {
         for listed in listed {
             listed.wait().await;
