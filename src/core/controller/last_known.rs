@@ -6,7 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, MAX_MESSAGE_BYTES, Reason, condition, find, whole_second,
 };
-use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_api::stream_encryption::{
+    Encryption, EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
+};
 
 use super::annotations::suspended_by;
 use crate::model::message;
@@ -33,7 +35,12 @@ pub(super) fn suspended(
     let described = before.last_describe_time.as_ref().map(|time| time.0);
     let by = suspended_by(resource).unwrap_or_default();
     let words = message::suspended(&by, since, described, before.encryption_status);
-    let truth = find(&before.conditions, ConditionType::Ready).map_or(ConditionStatus::Unknown, truth_of);
+    let truth = match find(&before.conditions, ConditionType::Ready) {
+        Some(ready) if ready.observed_generation == generation || may_match(resource, before) => {
+            truth_of(ready)
+        }
+        _ => ConditionStatus::Unknown,
+    };
     let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
     status.conditions.retain(|old| kept.iter().any(|kind| old.type_ == kind.as_str()));
     for condition in &mut status.conditions {
@@ -53,6 +60,20 @@ pub(super) fn suspended(
     );
     status.conditions.insert(0, ready);
     status
+}
+
+/// Returns whether a stream that has matched an earlier spec, with this status, may match the present spec, too. Nothing is
+/// asked about a suspended resource, so an alias or a Key object counts as unchanged.
+fn may_match(resource: &StreamEncryption, status: &StreamEncryptionStatus) -> bool {
+    let spec = &resource.spec;
+    if spec.encryption == Encryption::Disabled {
+        return status.encryption_status == Some(EncryptionStatus::Disabled);
+    }
+    let Some(active) = &status.active_key else { return false };
+    spec.key.as_ref().is_none_or(|key| {
+        let reached = status.desired_key.as_ref().unwrap_or(active);
+        key.kind == reached.kind && (key.arn.is_none() || key.arn == reached.arn)
+    })
 }
 
 /// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in
@@ -117,6 +138,7 @@ fn truth_of(condition: &Condition) -> ConditionStatus {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -186,7 +208,7 @@ mod tests {
 
     #[test]
     fn retry_of_suspended_resource_is_not_handled() {
-        let resource: StreamEncryption = serde_json::from_value(serde_json::json!({
+        let resource: StreamEncryption = serde_json::from_value(json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": "orders", "annotations": {"streamencryption.dev/retry": "tuesday"}},
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "suspend": true},
@@ -201,8 +223,56 @@ mod tests {
     }
 
     #[test]
+    fn suspended_resource_is_not_ready_for_a_spec_that_asks_for_more() {
+        let arn =
+            |n: u8| format!("arn:aws:kms:eu-west-1:111122223333:key/4b000000-0000-4000-8000-00000000000{n}");
+        let customer = |n| json!({"type": "CUSTOMER_MANAGED_CMK", "arn": arn(n)});
+        let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+        let owned = json!({"type": "AWS_OWNED_CMK"});
+        let enabled = |desired: &Value, active: &Value| json!({"encryptionStatus": "ENABLED", "desiredKey": desired, "activeKey": active});
+        let first = enabled(&customer(1), &customer(1));
+        let any = enabled(&Value::Null, &owned);
+        let plaintext = json!({"encryptionStatus": "DISABLED"});
+        for (status, spec, truth) in [
+            (&first, json!({"key": customer(1)}), "True"),
+            (&first, json!({"key": customer(2)}), "Unknown"),
+            (&first, json!({"key": alias}), "True"),
+            (&first, json!({"key": owned}), "Unknown"),
+            (&first, json!({}), "True"),
+            (&first, json!({"encryption": "Disabled"}), "Unknown"),
+            (&any, json!({"key": owned}), "True"),
+            (&any, json!({"key": customer(1)}), "Unknown"),
+            (&plaintext, json!({"encryption": "Disabled"}), "True"),
+            (&plaintext, json!({}), "Unknown"),
+        ] {
+            let mut spec = spec.clone();
+            spec["stream"] = json!({"service": "Kinesis", "name": "orders"});
+            let resource: StreamEncryption = serde_json::from_value(json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "orders", "generation": 2}, "spec": spec,
+            }))
+            .unwrap();
+            let now = at("2026-01-01T02:00:00Z");
+            let ready = |generation| {
+                let (kind, reason) = (ConditionType::Ready, Reason::Encrypted);
+                condition(&[], kind, ConditionStatus::True, reason, "What was so.", Some(generation), now)
+            };
+            let mut before: StreamEncryptionStatus = serde_json::from_value(status.clone()).unwrap();
+            before.conditions = vec![ready(1)];
+            assert_eq!(
+                suspended(&resource, &before, now).conditions[0].status,
+                truth,
+                "{spec} with {status}"
+            );
+            // The status of the present spec is kept, whatever it says.
+            before.conditions = vec![ready(2)];
+            assert_eq!(suspended(&resource, &before, now).conditions[0].status, "True");
+        }
+    }
+
+    #[test]
     fn suspended_status_keeps_its_beginning_and_is_written_once() {
-        let resource: StreamEncryption = serde_json::from_value(serde_json::json!({
+        let resource: StreamEncryption = serde_json::from_value(json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": "orders", "generation": 2},
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "suspend": true},
