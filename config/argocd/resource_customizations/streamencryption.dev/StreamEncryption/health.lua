@@ -69,6 +69,10 @@ end
 if ready == nil then
   return hs
 end
+if ready.reason == "Suspended" then
+  hs.message = "Waiting for the operator to resume the reconciliation."
+  return hs
+end
 hs.message = ready.message
 if conditions.Stalled ~= nil and conditions.Stalled.status == "True" then
   hs.status = "Degraded" -- Progress requires a change to the spec, a policy, or the resource that conflicts.
