@@ -6,6 +6,7 @@
 mod adapter;
 mod assume_role;
 mod bounded_cache;
+mod cached_credentials;
 mod credentials;
 mod credentials_source;
 mod error;

@@ -23,7 +23,8 @@ use stream_encryption_core::model::principal::{Principal, Role, SESSION_TAGS};
 use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
-use super::credentials::{BaseCredentials, Session};
+use super::cached_credentials::Session;
+use super::credentials::BaseCredentials;
 use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed};
 use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
@@ -78,7 +79,7 @@ impl RoleAssumer {
             return assumed;
         }
         tags.truncate(1);
-        // Once an hour for a resource: the session is cached.
+        // About once an hour for a resource: the session is cached.
         warn!(
             namespace = principal.namespace,
             name = principal.resource,
@@ -128,6 +129,7 @@ impl RoleAssumer {
             outcome
         };
         // Requests that wait for a source of credentials must not hold permits: they would be sent all at once.
+        self.base.renew_ahead(DEADLINE).await;
         self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
         credentials(self.sender.read(&self.quota, queue_key, send).await?)
     }

@@ -15,22 +15,21 @@
 //! key is not sent with it.
 //!
 //! One query of the provider runs at a time, in a task of its own. The requests that wait for it share its result. The
-//! deadline of a request ends the wait of that request, not the query.
+//! deadline of a request ends the wait of that request, not the query. The provider is also queried ahead of the time at
+//! which another session is needed. Only the request that begins such a query waits for it, and briefly.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use jiff::SignedDuration;
-use stream_encryption_core::controller::stream_api::Signer;
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::cached_credentials::{CachedCredentials, RENEWAL_WAIT, Session, is_within};
 use super::credentials_source::{Contents, CredentialsSource};
 use super::error::NoSession;
 use super::request_sender::DEADLINE;
@@ -60,25 +59,6 @@ const MAX_TRACKED_SESSIONS: usize = 16;
 
 /// A function that returns the current time.
 pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// The credentials to sign a request with.
-#[derive(Clone)]
-pub(super) struct Session {
-    /// The credentials.
-    pub(super) credentials: Credentials,
-    /// The age of their session, as a lower bound; `None` for credentials without a session.
-    pub(super) age: Option<Duration>,
-}
-
-/// Credentials that are cached until new ones must be requested.
-#[derive(Clone)]
-pub(super) struct CachedCredentials {
-    credentials: Credentials,
-    /// The time at which the session was first received; `None` for credentials without a session.
-    since: Option<SystemTime>,
-    /// The time from which the source is queried for other credentials.
-    refresh_at: SystemTime,
-}
 
 /// The operator's own credentials. Clones share them.
 #[derive(Clone)]
@@ -134,68 +114,6 @@ struct KnownSession {
     last_received: SystemTime,
 }
 
-impl Session {
-    /// Returns the session without its secrets, as the port identifies it.
-    pub(super) fn signer(&self) -> Signer {
-        Signer {
-            access_key_id: self.credentials.access_key_id().to_owned(),
-            session_age: self.age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)),
-        }
-    }
-
-    /// Returns whether requests signed with either session are equivalent.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        is_same(&self.credentials, &other.credentials)
-    }
-}
-
-fn is_same(one: &Credentials, other: &Credentials) -> bool {
-    let parts = |of: &Credentials| {
-        [of.access_key_id(), of.secret_access_key(), of.session_token().unwrap_or_default()]
-            .map(str::to_owned)
-    };
-    parts(one) == parts(other)
-}
-
-impl CachedCredentials {
-    /// Creates cached credentials of a session that began at `since`. The source is queried again from `refresh_at`.
-    pub(super) fn new(credentials: Credentials, since: SystemTime, refresh_at: SystemTime) -> Self {
-        Self { credentials, since: Some(since), refresh_at }
-    }
-
-    /// Returns the session as of `now`; `None` if other credentials are to be requested within `min_lifetime`.
-    pub(super) fn session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
-        (now + min_lifetime < self.refresh_at).then(|| self.session_at(now))
-    }
-
-    /// Returns the session as of `now`; `None` if it has expired. The expiry may be later than `refresh_at`.
-    fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
-        (now < self.credentials.expiry().unwrap_or(self.refresh_at)).then(|| self.session_at(now))
-    }
-
-    /// Returns whether the credentials have not expired by `time`.
-    fn outlasts(&self, time: SystemTime) -> bool {
-        self.credentials.expiry().is_none_or(|expiry| time < expiry)
-    }
-
-    /// Returns whether these are the credentials of `session`.
-    pub(super) fn is_of(&self, session: &Session) -> bool {
-        is_same(&self.credentials, &session.credentials)
-    }
-
-    /// Returns the session as of `now`.
-    pub(super) fn session_at(&self, now: SystemTime) -> Session {
-        let age = self.since.map(|since| now.duration_since(since).unwrap_or_default());
-        Session { credentials: self.credentials.clone(), age }
-    }
-}
-
-/// Returns whether `then` was less than `span` ago. Returns `false` if `then` is in the future, which happens
-/// after the clock was set back.
-pub(super) fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool {
-    then.and_then(|then| now.duration_since(then).ok()).is_some_and(|passed| passed < span)
-}
-
 impl BaseCredentials {
     /// Creates an instance for the credentials of `source`, with `clock` for their age.
     pub(super) fn new(source: impl Into<CredentialsSource>, clock: Clock) -> Self {
@@ -244,6 +162,22 @@ impl BaseCredentials {
         let _ = query.wait_for(Option::is_some).await;
     }
 
+    /// Queries the source if the cached session lasts for `min_lifetime`, but is to be renewed ahead. Waits for the answer
+    /// at most [`RENEWAL_WAIT`]. After a failure, the cached session stays in use.
+    pub(super) async fn renew_ahead(&self, min_lifetime: Duration) {
+        let mut query = {
+            // Not while the files are read: a change would be noticed while the query runs, and its end clears `is_stale`.
+            let Ok(_files) = self.0.files.try_lock() else { return };
+            let now = self.now();
+            let mut state = self.state();
+            if !state.begin_renewal(now, min_lifetime) {
+                return;
+            }
+            self.start_query(&mut state, QUERY_DEADLINE)
+        };
+        let _ = timeout(RENEWAL_WAIT, query.wait_for(Option::is_some)).await;
+    }
+
     /// Records that AWS has accepted `session`.
     pub(super) fn mark_accepted(&self, session: &Session) {
         let now = self.now();
@@ -271,10 +205,11 @@ impl BaseCredentials {
         if recently(state.last_rejected) || recently(state.returned_again) {
             return false;
         }
-        // The result of a query that is already running replaces the session, too.
+        // The result of a query that is already running replaces the session, too, and the next request waits for it.
         if state.running_query().is_none() {
-            (state.is_stale, state.last_rejected, state.provider) = (true, Some(now), None);
+            (state.last_rejected, state.provider) = (Some(now), None);
         }
+        state.is_stale = true;
         true
     }
 
@@ -391,6 +326,14 @@ impl State {
         })
     }
 
+    /// Returns whether a query is to begin now, although the cached session lasts for `min_lifetime`.
+    fn begin_renewal(&mut self, now: SystemTime, min_lifetime: Duration) -> bool {
+        if self.is_stale || self.running_query().is_some() {
+            return false;
+        }
+        self.cached.as_mut().is_some_and(|cached| cached.begin_renewal(now, min_lifetime))
+    }
+
     fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
         self.cached.as_ref().and_then(|cached| cached.unexpired_session(now))
     }
@@ -416,12 +359,13 @@ impl State {
                     info!("obtained AWS credentials again");
                 }
                 (self.is_stale, self.failed) = (false, None);
-                let is_known = |cached: &CachedCredentials| is_same(&cached.credentials, &credentials);
-                let returned_again = self.cached.as_ref().is_some_and(is_known);
+                let fresh = self.with_age(credentials, now);
+                let session = fresh.session_at(now);
+                let returned_again = self.cached.as_ref().is_some_and(|cached| cached.is_of(&session));
                 self.returned_again = returned_again.then_some(now);
                 self.last_accepted = self.last_accepted.filter(|_| returned_again);
-                let fresh = self.with_age(credentials, now);
-                Ok(self.cached.insert(fresh).session_at(now))
+                self.cached = Some(fresh);
+                Ok(session)
             }
             Err(failure) => {
                 // A provider that failed once may fail permanently: the SDK's reader of profiles does. One that does
@@ -451,7 +395,7 @@ impl State {
             .then(|| self.history.first_received_at(credentials.access_key_id(), now));
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
         let refresh_at = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
-        CachedCredentials { credentials, since, refresh_at }
+        CachedCredentials::new(credentials, since, now, refresh_at)
     }
 }
 
@@ -481,12 +425,6 @@ impl SessionHistory {
             last_received: now,
         });
         now
-    }
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("age", &self.age).finish_non_exhaustive()
     }
 }
 

@@ -32,7 +32,8 @@ use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
 use super::bounded_cache;
-use super::credentials::{MAX_SESSION_AGE, Session};
+use super::cached_credentials::Session;
+use super::credentials::MAX_SESSION_AGE;
 use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, accepted, aws_error, invalid_response, not_found_as_none, not_sent,
     present_value, truncate,

@@ -1,7 +1,8 @@
 //! The session of each principal: the operator's own, or one of a role for one resource.
 //!
 //! A role's session is cached until shortly before it ends, and is never used for another principal than the
-//! one that it was created for: the role, its external id and the resource all determine its permissions.
+//! one that it was created for: the role, its external id and the resource all determine its permissions. Reads renew
+//! it well before its end; if that fails, it stays in use.
 //! Principals without a role share the operator's own session: see `credentials`.
 //! This module changes nothing in AWS, and never logs a secret.
 
@@ -17,15 +18,15 @@ use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::{Principal, Role};
 use stream_encryption_core::model::service::Operation;
 use tokio::sync::Mutex;
-use tracing::debug;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
 use super::bounded_cache;
-use super::credentials::{
-    BaseCredentials, CachedCredentials, Clock, MIN_REPLACEMENT_INTERVAL, Session, is_within,
-};
+use super::cached_credentials::{CachedCredentials, RENEWAL_WAIT, Session, is_within};
+use super::credentials::{BaseCredentials, Clock, MIN_REPLACEMENT_INTERVAL};
 use super::credentials_source::CredentialsSource;
-use super::error::no_session;
+use super::error::{no_session, no_session_in_time};
 use super::rate_limit::QueueKey;
 use super::request_sender::RequestSender;
 
@@ -45,8 +46,8 @@ struct Inner {
     clock: Clock,
 }
 
-/// A role's session for one principal; empty until a request has obtained the session. The lock is held meanwhile,
-/// so that only one request at a time obtains it.
+/// A role's session for one principal; empty until a request has obtained the session. The lock is held while requests
+/// need another session, so that only one at a time obtains it; it is not held while one is obtained ahead.
 type SharedRoleSession = Arc<Mutex<RoleSession>>;
 
 /// The cached credentials of one principal, the time at which AWS last accepted some, and that at which some were last
@@ -100,6 +101,20 @@ impl Sessions {
         }
     }
 
+    /// Renews the session of a principal if it lasts for `min_lifetime`, but is to be renewed ahead. Waits for that at most
+    /// [`RENEWAL_WAIT`]; the other requests of the principal use the cached session meanwhile, and also after a failure.
+    pub(super) async fn renew_ahead(
+        &self,
+        principal: &Principal,
+        priority: Priority,
+        min_lifetime: Duration,
+    ) {
+        match &principal.role {
+            Some(role) => self.renew_assumed(role, principal, priority, min_lifetime).await,
+            None => self.0.base.renew_ahead(min_lifetime).await,
+        }
+    }
+
     /// Waits up to `deadline` for the first session of the own credentials.
     pub(super) async fn wait_for_first(&self, deadline: Duration) {
         self.0.base.wait_for_first(deadline).await;
@@ -142,13 +157,55 @@ impl Sessions {
         priority: Priority,
         min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
-        let Inner { assume, clock, .. } = &*self.0;
+        let clock = &self.0.clock;
         let cache = self.0.role_session_of(principal);
         let mut cache = cache.lock().await;
         if let Some(session) = cache.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime))
         {
             return Ok(session);
         }
+        let assumed = self.assume(role, principal, priority).await?;
+        Ok(cache.cached.insert(assumed).session_at(clock()))
+    }
+
+    async fn renew_assumed(
+        &self,
+        role: &Role,
+        principal: &Principal,
+        priority: Priority,
+        min_lifetime: Duration,
+    ) {
+        let Some(cache) = self.0.role_sessions.get(principal) else { return };
+        let now = (self.0.clock)();
+        let begin = cache.try_lock().ok().and_then(|mut cache| cache.begin_renewal(now, min_lifetime));
+        let Some(previous) = begin else { return };
+        let in_time = timeout(RENEWAL_WAIT, self.assume(role, principal, priority)).await;
+        match in_time.unwrap_or_else(|_| Err(no_session_in_time(Operation::AssumeRole))) {
+            Ok(renewed) => {
+                let mut cache = cache.lock().await;
+                // Another request may have replaced the session meanwhile, or AWS may have rejected it.
+                if cache.is_of(&previous) {
+                    cache.cached = Some(renewed);
+                }
+            }
+            Err(error) => warn!(
+                role = %role.arn,
+                namespace = principal.namespace,
+                resource = principal.resource,
+                code = error.code,
+                aws_message = error.message,
+                "failed to renew the session of the role ahead, using the previous one"
+            ),
+        }
+    }
+
+    async fn assume(
+        &self,
+        role: &Role,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<CachedCredentials, AwsError> {
+        let Inner { assume, clock, .. } = &*self.0;
         // Measured from before the request by the local clock, so the session is discarded before AWS ends
         // it, even if the clocks differ.
         let since = clock();
@@ -156,7 +213,7 @@ impl Sessions {
         debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");
         let ends = since + SESSION_DURATION;
         let refresh_at = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(cache.cached.insert(CachedCredentials::new(credentials, since, refresh_at)).session_at(clock()))
+        Ok(CachedCredentials::new(credentials, Some(since), since, refresh_at))
     }
 }
 
@@ -170,6 +227,12 @@ impl Inner {
 }
 
 impl RoleSession {
+    /// Returns the cached session if another one is to be obtained now, although it lasts for `min_lifetime`.
+    fn begin_renewal(&mut self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
+        let cached = self.cached.as_mut()?;
+        cached.begin_renewal(now, min_lifetime).then(|| cached.session_at(now))
+    }
+
     /// Returns whether `session` is the cached one.
     fn is_of(&self, session: &Session) -> bool {
         self.cached.as_ref().is_some_and(|cached| cached.is_of(session))

@@ -13,7 +13,7 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use tokio::time::timeout;
 
-use super::credentials::Session;
+use super::cached_credentials::Session;
 use super::error::{no_session_in_time, signer_changed};
 use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
@@ -70,6 +70,8 @@ impl SignedRequestSender {
             }
             outcome
         };
+        // Calls renew no session ahead: a call is sent only with the session that signed the Describe before it.
+        self.sessions.renew_ahead(principal, priority, MIN_LIFETIME_READ).await;
         // Requests that wait for a source of credentials or for STS should not hold permits: they would be sent all at once.
         // A request that was queued while the session was still valid may nevertheless hold its permit while it waits for a
         // new session.
@@ -123,6 +125,8 @@ impl SignedRequestSender {
         F: Future<Output = Result<T, AwsError>>,
     {
         let operator = Principal::operator();
+        // No Describe precedes it, so it may renew its session ahead.
+        self.sessions.renew_ahead(&operator, Priority::Call, MIN_LIFETIME_CALL).await;
         let session = self.session(operation, &operator).await?;
         let outcome = send(session.clone()).await;
         self.sessions.mark_outcome(&operator, &session, outcome.as_ref().err()).await;

@@ -1,6 +1,7 @@
 //! The age of a session, and the times at which the provider is queried for another one, hour by hour.
 
 mod rejection;
+mod renewal;
 mod slow_source;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

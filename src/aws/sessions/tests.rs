@@ -1,5 +1,7 @@
 //! The session of each principal, the number of requests to STS, and their parameters.
 
+mod renewal;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_credential_types::Credentials;

@@ -5,6 +5,7 @@ use tokio::time::{Instant, advance, sleep};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A clock that moves with the paused time of the test.
 fn clock() -> Clock {
@@ -45,6 +46,45 @@ async fn hanging_source_delays_no_request_after_the_first() {
     }
     // After the first one, at most one query in 25 seconds: each lasts 20 seconds, and the next begins 5 seconds later.
     assert_eq!(queries.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_renewal_ahead_delays_only_the_read_that_began_it() {
+    let (own, queries) = answering(vec![Duration::ZERO, HOUR]);
+    own.session(SOON).await.unwrap();
+    // The last quarter of an hour before the session is 5 hours old.
+    advance(290 * MINUTE).await;
+    let start = Instant::now();
+    let read = async || {
+        own.renew_ahead(SOON).await;
+        own.session(SOON).await.unwrap();
+        start.elapsed()
+    };
+    assert_eq!(tokio::join!(read(), read()), (RENEWAL_WAIT, Duration::ZERO));
+    assert_eq!(queries.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_renewal_ahead_provides_the_next_session() {
+    let (own, _) = answering(vec![Duration::ZERO, 5 * SECOND]);
+    own.session(SOON).await.unwrap();
+    advance(290 * MINUTE).await;
+    own.renew_ahead(SOON).await;
+    assert_eq!(key(&own).await, "ASIA0");
+    sleep(3 * SECOND).await;
+    assert_eq!(key(&own).await, "ASIA1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejected_session_is_replaced_by_a_renewal_that_runs() {
+    let (own, queries) = answering(vec![Duration::ZERO, 5 * SECOND]);
+    let first = own.session(SOON).await.unwrap();
+    advance(290 * MINUTE).await;
+    let start = Instant::now();
+    own.renew_ahead(SOON).await;
+    assert!(own.mark_rejected(&first, false));
+    assert_eq!(key(&own).await, "ASIA1");
+    assert_eq!((start.elapsed(), queries.load(Ordering::Relaxed)), (5 * SECOND, 2));
 }
 
 #[tokio::test(start_paused = true)]
