@@ -48,6 +48,11 @@ app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | quote }
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* The label by which the ServiceMonitor selects the Service. Argo CD may set app.kubernetes.io/instance to the name of an Application. */}}
+{{- define "stream-encryption-operator.scrapeLabel" -}}
+streamencryption.dev/metrics-of: {{ include "stream-encryption-operator.fullname" . | quote }}
+{{- end }}
+
 {{/* The chart's own labels or annotations (YAML) with maps that users set. A user's value replaces the chart's, so each key occurs once: Flux refuses a mapping with a key twice. */}}
 {{- define "stream-encryption-operator.merged" -}}
 {{- $own := first . }}
