@@ -160,16 +160,17 @@ fn resources_using_key(
     changes: impl Stream<Item = Vec<KeyObject>> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    let found = changes.ready_chunks(MAX_KEY_CHANGES).then(move |changed| {
-        let (changed, store) = (changed.concat(), store.clone());
+    let found = changes.ready_chunks(MAX_KEY_CHANGES).then(move |batch| {
+        let (objects, store) = (batch.concat(), store.clone());
         async move {
             tokio::time::sleep(KEY_CHANGES_PAUSE).await;
             let find = move || {
-                let found = users_of(&changed, &store, |resource| store.get(resource));
-                debug!(keys = changed.len(), users = found.len(), "key objects changed");
+                let found = users_of(&objects, &store, |resource| store.get(resource));
+                debug!(keys = objects.len(), users = found.len(), "key objects changed");
                 found
             };
-            tokio::task::spawn_blocking(find).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+            let found = tokio::task::spawn_blocking(find).await;
+            found.unwrap_or_else(|error| resume_unwind(error.into_panic()))
         }
     });
     found.flat_map(futures_util::stream::iter)
