@@ -278,7 +278,7 @@ pub struct StreamEncryptionStatus {
     /// When a test record was last reported as encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_time: Option<Time>,
-    /// Ready: the stream matches the spec. Reconciling: the operator is making a change, or retries. Stalled: the operator cannot apply the spec. Encrypted: records are encrypted now. `KeyUsable`: no problem of the desired key or the active key is known.
+    /// Ready: the stream matches the spec, and nothing needs your attention. Reconciling: the operator is making a change, or retries. Stalled: the operator cannot apply the spec. Encrypted: records are encrypted now. `KeyUsable`: no problem of the desired key or the active key is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

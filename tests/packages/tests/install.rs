@@ -235,6 +235,7 @@ async fn helm_adopts_kubectl_installation_as_documented() {
     follow(&cluster, "## Upgrade").await;
     the_resource_is_there(&cluster).await;
     follow(&cluster, "## Uninstall").await;
+    follow(&cluster, "### Remove everything").await;
     assert_eq!(there(&cluster).await, Vec::<String>::new());
     let left = cluster.kubectl(&["get", "crd", "-o", "name"]).await.expect("a list");
     assert_eq!(left, "", "the last commands of the page delete the definitions");

@@ -93,11 +93,11 @@ const USED: [(&str, &str, &str, &str, &str); 29] = [
     (GROUP, "streamencryptions", "watch", "src/kubernetes/watches.rs", "fn resources("),
     (GROUP, "streamencryptions/status", "patch", "src/kubernetes/resources.rs", "patch_subresource("),
     (GROUP, "streamencryptions/status", "update", "src/kubernetes/resources.rs", "replace_subresource("),
-    (GROUP, "streamledgers", "create", "src/kubernetes/ledgers.rs", "api.create("),
+    (GROUP, "streamledgers", "create", "src/kubernetes/ledgers.rs", ".create(&as_operator()"),
     (GROUP, "streamledgers", "delete", "src/kubernetes/ledgers.rs", "api.delete("),
     (GROUP, "streamledgers", "get", "src/kubernetes/ledgers.rs", "api.get(name)"),
     (GROUP, "streamledgers", "list", "src/kubernetes/ledgers.rs", "api.list("),
-    (GROUP, "streamledgers", "update", "src/kubernetes/ledgers.rs", "api.replace("),
+    (GROUP, "streamledgers", "update", "src/kubernetes/ledgers.rs", ".replace(name, &as_operator()"),
     (GROUP, "streamledgers", "watch", "src/kubernetes/ledgers.rs", "fn events("),
 ];
 const GROUP: &str = "streamencryption.dev";

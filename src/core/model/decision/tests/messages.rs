@@ -59,8 +59,8 @@ In messages of `SpecInvalid`, words in capitals after \"expected\" are no placeh
 `Reconciling` and `Stalled` have the message of `Ready`. Some messages have more parts than the lists below show:
 
 - If an attempt is planned, the message ends with \"Next attempt at TIME.\"
-- While the active key is unusable, the message begins with [the message of `KeyUsable`](#keyusable), which states the effect on records. If
-  the reason is the state of that key, the message is only that text.
+- While the active key is unusable, the message of `Ready` begins with [the message of `KeyUsable`](#keyusable), which states the effect on
+  records. If the reason of `Ready` is the state of this key, such as `KeyDisabled`, nothing follows.
 ";
 
 /// The introductions of lists, each before the list that it describes.
