@@ -52,6 +52,7 @@ mod shared_read;
 pub mod store;
 pub mod triggers;
 mod trimmed;
+pub mod valid_text;
 pub mod watches;
 
 /// Access to the API server.

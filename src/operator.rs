@@ -20,6 +20,7 @@ use crate::aws::{Aws, AwsConfig};
 use crate::kubernetes::early_end::failing_early_ends;
 use crate::kubernetes::page_retry::repeating_pages;
 use crate::kubernetes::store::Store;
+use crate::kubernetes::valid_text::with_valid_text;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
@@ -54,6 +55,7 @@ struct Shared {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+    let client = with_valid_text(client);
     let shared = Arc::new(shared(&settings, &client).await?);
     let end = shutdown_on_signal()?;
     if let Some(address) = settings.listen {

@@ -99,8 +99,9 @@ pub(super) fn selecting(
 }
 
 async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    Ok(with_timeout(api.get_metadata(namespace)).await?.metadata.labels.unwrap_or_default())
+    // A user may have written managed fields that cannot be parsed.
+    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client.clone());
+    Ok(with_timeout(api.get(namespace)).await?.0.metadata.labels.unwrap_or_default())
 }
 
 /// Returns whether a policy's selector selects a namespace with these labels, or the error in the selector.

@@ -1,7 +1,6 @@
 //! User-visible state on the API server: the status and the finalizer. The spec, labels and annotations are
 //! never written.
 
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, GetParams, Patch, PatchParams, Request};
 use kube::{Client, Resource};
@@ -12,8 +11,9 @@ use stream_encryption_api::{FIELD_MANAGER, FINALIZER};
 use stream_encryption_core::controller::kube_api::KubeError;
 use tokio::sync::Semaphore;
 
+use super::policies::NamespaceLabels;
 use super::request::{none_if_missing, send_then_acquire};
-use super::trimmed::Trimmed;
+use super::trimmed::{Trimmed, Unmanaged};
 
 /// Reads a resource, live, without the metadata that the operator does not use. Returns `None` also if its namespace does not
 /// exist.
@@ -33,8 +33,8 @@ pub(super) async fn read(
 
 /// Returns whether the API server reports that a namespace does not exist. An error is no such report.
 async fn is_missing_namespace(client: &Client, namespace: &str) -> bool {
-    let api: Api<Namespace> = Api::all(client.clone());
-    matches!(none_if_missing(api.get_metadata(namespace)).await, Ok(None))
+    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client.clone());
+    matches!(none_if_missing(api.get(namespace)).await, Ok(None))
 }
 
 /// Replaces the whole status, if the resource is still the version that was read. A status that was computed for an

@@ -19,6 +19,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::kubernetes::refusal_retry::repeating_refusals;
+use crate::kubernetes::valid_text::with_valid_text;
 use crate::kubernetes::{Unmanaged, connection, is_missing_object};
 use crate::settings::names;
 use crate::telemetry::error_chain;
@@ -142,7 +143,7 @@ impl ClusterArguments {
         let namespace = self.namespace_or(&config.default_namespace)?;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the connection to the cluster cannot be used")?;
-        let client = repeating_refusals(client);
+        let client = repeating_refusals(with_valid_text(client));
         let (flags, plugin_flags) = (self.flags(), self.plugin_flags());
         let operator_namespace = self.operator_namespace.clone();
         Ok(Cluster { client, server, namespace, operator_namespace, flags, plugin_flags })

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use serde_json::{Value, json};
@@ -20,6 +19,8 @@ use super::merge::{self, LastApply};
 use super::planned_cluster::PlannedCluster;
 use super::recorded::{Failures, Recorded};
 use super::row::Row;
+use crate::kubernetes::Unmanaged;
+use crate::kubernetes::policies::NamespaceLabels;
 use crate::kubernetes::{self, UnappliedObjects};
 use crate::plugin::aws::ReadOnly;
 use crate::plugin::cluster::{Cluster, readable};
@@ -128,9 +129,9 @@ pub(super) async fn applied(cluster: &Cluster, manifests: &Manifests) -> anyhow:
         ));
     }
     for (name, given) in &manifests.namespaces {
-        let api: Api<Namespace> = Api::all(cluster.client.clone());
-        let stored = match api.get_metadata(name).await {
-            Ok(stored) => serde_json::to_value(stored)?,
+        let api: Api<Unmanaged<NamespaceLabels>> = Api::all(cluster.client.clone());
+        let stored = match api.get(name).await {
+            Ok(stored) => serde_json::to_value(stored.0)?,
             Err(kube::Error::Api(status)) if status.code == 404 => json!({}),
             // The operator's code then reads the namespace, and fails if it needs the labels.
             Err(error) => {
