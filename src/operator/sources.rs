@@ -31,10 +31,11 @@ use crate::kubernetes::{keys, ledgers, policies, watches};
 /// Number of drift intervals after which the watches list everything again, in case that they lost a change.
 const RELIST_INTERVALS: u32 = 6;
 
-/// The pause before changes of key objects are looked up, together with those that follow meanwhile.
-const KEY_CHANGES_PAUSE: Duration = Duration::from_secs(1);
-/// Maximum number of events of key objects that are looked up together. A list is one event.
-const MAX_KEY_CHANGES: usize = 4096;
+/// The pause before changes of key objects and of namespaces are looked up, together with those that follow meanwhile: users
+/// can change these objects any number of times.
+const CHANGES_PAUSE: Duration = Duration::from_secs(1);
+/// Maximum number of changes that are looked up together. A list of key objects is one change.
+const MAX_CHANGES: usize = 4096;
 
 /// The scope of the watches.
 pub(super) struct WatchScope {
@@ -155,15 +156,15 @@ fn changed<K: Kind + Send + 'static>(
 }
 
 /// Returns a stream of the resources that reference a changed key object. The changes of a second are looked up together, and
-/// beside the dispatcher: a user can change a key object any number of times.
+/// beside the dispatcher.
 fn resources_using_key(
     changes: impl Stream<Item = Vec<KeyObject>> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    let found = changes.ready_chunks(MAX_KEY_CHANGES).then(move |batch| {
+    let found = changes.ready_chunks(MAX_CHANGES).then(move |batch| {
         let (objects, store) = (batch.concat(), store.clone());
         async move {
-            tokio::time::sleep(KEY_CHANGES_PAUSE).await;
+            tokio::time::sleep(CHANGES_PAUSE).await;
             let find = move || {
                 let found = users_of(&objects, &store, |resource| store.get(resource));
                 debug!(keys = objects.len(), users = found.len(), "key objects changed");
@@ -195,12 +196,20 @@ fn users_of(
     users
 }
 
-/// Returns a stream of the resources in a changed namespace: other policies may select the namespace now.
+/// Returns a stream of the resources in a changed namespace: other policies may select the namespace now. A namespace that
+/// changes several times within a second counts once.
 fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
     store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
-    changes.flat_map(move |namespace| futures_util::stream::iter(store.keys_in(&namespace)))
+    let batches = changes.ready_chunks(MAX_CHANGES).then(async |batch| {
+        tokio::time::sleep(CHANGES_PAUSE).await;
+        batch.into_iter().collect::<BTreeSet<String>>()
+    });
+    batches.flat_map(move |namespaces| {
+        let resources: Vec<Key> = namespaces.iter().flat_map(|namespace| store.keys_in(namespace)).collect();
+        futures_util::stream::iter(resources)
+    })
 }
 
 #[cfg(test)]
@@ -261,6 +270,15 @@ mod tests {
         let begin = tokio::time::Instant::now();
         let woken: Vec<Key> = resources_using_key(changes, store).collect().await;
         assert_eq!((woken.len(), begin.elapsed().as_secs()), (2, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespace_that_changes_often_wakes_once_a_second() {
+        let store = Store::default();
+        store.apply(&Event::Apply(resource("data", "user", &Value::Null)));
+        let changes = futures_util::stream::repeat_with(|| "data".to_owned()).take(5_000);
+        let woken: Vec<Key> = resources_in_namespace(changes, store).collect().await;
+        assert_eq!(woken.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
