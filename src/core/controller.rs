@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{Instrument as _, debug, error_span, warn};
 
-use crate::model::decision::Ownership;
+use crate::model::decision::{Decision, Ownership};
 use crate::model::ledger::external;
 use crate::model::schedule;
 use crate::model::status_fields;
@@ -81,6 +81,10 @@ pub struct Reconciled {
     pub wake: Timestamp,
     /// Whether the reconcile was given up: what it was based on was no longer current.
     pub is_outdated: bool,
+    /// Whether AWS answered the last Describe of the stream in this reconcile; a refusal is an answer, too. Also
+    /// `Some(false)` if AWS did not respond to a request that must precede the Describe. `None` if the stream was not
+    /// described for any other cause, or if there were no credentials.
+    pub answered: Option<bool>,
 }
 
 /// Reconciles as [`reconcile`] does, but ends early if the term ends while the reconcile waits for AWS.
@@ -91,13 +95,16 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
 ) -> Result<Reconciled, KubeError> {
     let me = ledger_store::resource_identity(cached);
     let from = context.memory.read_from(cached);
-    let ends_with = |wake| Reconciled { wake, is_outdated: false };
     let Some(resource) = &context.kube.resource(&me.namespace, &me.name, from).await? else {
-        return Ok(ends_with(context.clock.now() + context.config.drift_interval));
+        let wake = context.clock.now() + context.config.drift_interval;
+        return Ok(Reconciled { wake, is_outdated: false, answered: None });
     };
     // At the level of errors, so that the lines of each log level name the resource.
     let span = error_span!("reconcile", namespace = me.namespace, resource = me.name);
-    match run_steps(context, resource, from, end).instrument(span).await {
+    let mut answered = None;
+    let ended = run_steps(context, resource, from, end, &mut answered).instrument(span).await;
+    let ends_with = |wake| Reconciled { wake, is_outdated: false, answered };
+    match ended {
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(ends_with(wake)),
         Err(Interruption::Outdated) => {
             // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
@@ -117,7 +124,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
                     "state changed again, or responses take too long; requeueing later"
                 );
             }
-            Ok(Reconciled { wake: context.clock.now() + wait, is_outdated: true })
+            Ok(Reconciled { is_outdated: true, ..ends_with(context.clock.now() + wait) })
         }
         Err(Interruption::RememberedNotFresh) => {
             context.memory.forget_remembered(resource);
@@ -128,12 +135,13 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
 }
 
 /// Runs the steps for the resource that was read from this source, with policies and a ledger from the same
-/// source. Returns the time of the next reconcile.
+/// source. Returns the time of the next reconcile. Sets `answered` as [`Reconciled::answered`] states, however the steps end.
 async fn run_steps<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     from: ReadFrom,
     end: &TermEnd,
+    answered: &mut Option<bool>,
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let mut notice = context.memory.events.take_notice(resource);
@@ -155,6 +163,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         Ok(spec) => spec,
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
+            *answered = why.answered();
             let wake = report::unresolved(context, resource, &last, why, finalizer_failure).await;
             // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
@@ -186,7 +195,10 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         spec = match end.in_term(&context.clock, resolving).await? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
             Ok(_) => return Err(Interruption::Outdated),
-            Err(why) => return report::unresolved(context, resource, &last, why, finalizer_failure).await,
+            Err(why) => {
+                *answered = why.answered();
+                return report::unresolved(context, resource, &last, why, finalizer_failure).await;
+            }
         };
     }
     if has_news {
@@ -197,13 +209,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     state.term_end = end.clone();
     state.finalizer_failure = finalizer_failure;
     state.is_for_event = is_for_event;
-    let decision = loop {
-        let decision = (context.decide)(&state.input());
-        if execute::prepare(context, &mut state, &decision).await? {
-            break decision;
-        }
-        observe::describe_stream(context, resource, &mut state).await?;
-    };
+    let decided = decide_with_description(context, resource, &mut state).await;
+    *answered = state.answered;
+    let decision = decided?;
     execute::execute(context, resource, &mut state, &decision).await?;
     // At the end of the term, the outcome of a call is still reported.
     end.unless_ended(observe::describe_active_key(context, &mut state)).await;
@@ -221,6 +229,21 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     // Even if the status could not be written: the ledger and the memory hold what the events led to.
     context.memory.events.finish(resource, &notice, calls);
     wake
+}
+
+/// Returns the decision, for which the stream is described first if the decision requires that.
+async fn decide_with_description<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    resource: &StreamEncryption,
+    state: &mut ReconcileState,
+) -> Result<Decision, Interruption> {
+    loop {
+        let decision = (context.decide)(&state.input());
+        if execute::prepare(context, state, &decision).await? {
+            return Ok(decision);
+        }
+        observe::describe_stream(context, resource, state).await?;
+    }
 }
 
 /// Opens the ledger of a resource's stream. If it has a call that may be in flight, and that this process did not know, the

@@ -284,28 +284,17 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     let begin = std::time::Instant::now();
     let outcome = reconcile_or_report(&resource, context, &end).await;
     let result = match &outcome {
-        Ok((result, _)) => *result,
+        Ok((result, ..)) => *result,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
         Err(_) => ReconcileResult::error,
     };
     metrics.reconciled(result, begin.elapsed());
-    let is_told = scope != AwsLimit::NoRequest && matches!(result, ReconcileResult::ok);
-    let reason = last_reason(context, &resource).filter(|_| is_told);
-    let responds = reason.and_then(has_responded).map(|responds| (scope, responds));
-    let wait = match outcome {
-        Ok((_, wait)) => wait,
-        Err(error) => Some(after_error(context, &resource, &error)),
+    let (wait, answered) = match outcome {
+        Ok((_, wait, answered)) => (wait, answered),
+        Err(error) => (Some(after_error(context, &resource, &error)), None),
     };
+    let responds = answered.filter(|_| scope != AwsLimit::NoRequest).map(|responds| (scope, responds));
     EndedReconcile { key, wait, responds }
-}
-
-/// Returns whether AWS has responded in a reconcile that reports this reason; `None` if AWS may not have been asked.
-fn has_responded(reason: Reason) -> Option<bool> {
-    match reason {
-        Reason::AwsUnreachable => Some(false),
-        Reason::NoCredentials => None,
-        reason => reason.is_described().then_some(true),
-    }
 }
 
 /// Returns the reason that this process has reported last.
@@ -313,13 +302,13 @@ fn last_reason<A, R>(context: &Context<A, R>, resource: &MaybeInvalidResource) -
     context.memory.scheduling_state(resource.0.as_ref().ok()?, context.clock.now()).1.reason
 }
 
-/// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, and the time until the
-/// next reconcile.
+/// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, the time until the next
+/// reconcile, and whether AWS answered ([`Reconciled::answered`]).
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     resource: &MaybeInvalidResource,
     context: &Context<A, R>,
     end: &TermEnd,
-) -> Result<(ReconcileResult, Option<Duration>), KubeError> {
+) -> Result<(ReconcileResult, Option<Duration>, Option<bool>), KubeError> {
     let reconciled = match &resource.0 {
         // On the heap: a future of this size would be copied into its task.
         Ok(resource) => Box::pin(reconcile_in_term(context, resource, end)).await?,
@@ -327,13 +316,13 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
             Box::pin(report_invalid_object(context, read, &invalid.error)).await?;
-            return Ok((ReconcileResult::ok, None));
+            return Ok((ReconcileResult::ok, None, None));
         }
     };
-    let Reconciled { wake, is_outdated } = reconciled;
+    let Reconciled { wake, is_outdated, answered } = reconciled;
     let wait = schedule::after_reconcile(context.config.longest_drift_interval(), context.clock.now(), wake);
     let result = if is_outdated { ReconcileResult::conflict } else { ReconcileResult::ok };
-    Ok((result, Some(wait.unsigned_abs())))
+    Ok((result, Some(wait.unsigned_abs()), answered))
 }
 
 /// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A
@@ -369,7 +358,7 @@ mod tests {
     use futures_util::stream;
     use kube::runtime::watcher::Event;
     use serde_json::{Value, json};
-    use stream_encryption_api::stream_encryption::Service;
+    use stream_encryption_api::stream_encryption::{DeletionPolicy, Service};
 
     use super::super::fakes::{self, ARN, FakeCluster, Plaintext};
     use super::*;
@@ -445,15 +434,46 @@ mod tests {
         let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
         for (unresponsive, responds) in [(true, Some(false)), (false, Some(true))] {
             reconciler.context.aws.unresponsive.store(unresponsive, Ordering::Relaxed);
-            let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
-            assert_eq!(ended.responds.map(|(_, responds)| responds), responds);
+            assert_eq!(responded(&reconciler, &key).await, responds);
         }
         // Without a request to AWS, nothing is known.
         for spec in [json!({"stream": 7}), json!({"stream": {"arn": ARN}, "suspend": true})] {
             let (reconciler, key) = self::reconciler(&spec);
-            let ended = reconcile_resource(reconciler, key, CancellationToken::new()).await;
-            assert_eq!(ended.responds, None, "{spec}");
+            assert_eq!(responded(&reconciler, &key).await, None, "{spec}");
         }
+    }
+
+    /// Reconciles the resource, and returns whether AWS has responded.
+    async fn responded(reconciler: &Reconciler<Plaintext, FakeCluster>, key: &Key) -> Option<bool> {
+        let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
+        ended.responds.map(|(_, responds)| responds)
+    }
+
+    #[tokio::test]
+    async fn aws_has_responded_although_the_call_was_held_back() {
+        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
+        reconciler.context.aws.holds_calls_back.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert_eq!(responded(&reconciler, &key).await, Some(true));
+            let resource = reconciler.resources.get(&key).unwrap();
+            assert_eq!(last_reason(&reconciler.context, &resource), Some(Reason::AwsUnreachable));
+            // The next reconcile describes the stream again.
+            reconciler.context.memory.forget_remembered(resource.0.as_ref().unwrap());
+        }
+        assert!(reconciler.context.aws.called.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn reconcile_that_ends_early_does_not_repeat_an_answer() {
+        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
+        let context = &reconciler.context;
+        context.aws.unresponsive.store(true, Ordering::Relaxed);
+        assert_eq!(responded(&reconciler, &key).await, Some(false));
+        // The next reconcile only adds the finalizer.
+        context.kube.resource.lock().unwrap().as_mut().unwrap().spec.deletion_policy =
+            DeletionPolicy::Disable;
+        assert_eq!(responded(&reconciler, &key).await, None);
+        assert_eq!(context.kube.writes.load(Ordering::Relaxed), 2, "the status, and the finalizer");
     }
 
     #[test]

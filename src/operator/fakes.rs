@@ -21,7 +21,7 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind, SIGNER_CHANGED};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
@@ -42,6 +42,8 @@ pub(super) struct Plaintext {
     pub(super) waiting: Option<Notify>,
     /// Whether AWS does not respond to a Describe.
     pub(super) unresponsive: AtomicBool,
+    /// Whether a Start is not sent, because its signer has changed.
+    pub(super) holds_calls_back: AtomicBool,
     /// Number of requests that verify the clock.
     pub(super) clock_requests: AtomicU32,
     /// Time until AWS confirms the clock.
@@ -105,6 +107,10 @@ impl StreamApi for Plaintext {
         _: &Signer,
         _: Timestamp,
     ) -> Result<Accepted, AwsError> {
+        if self.holds_calls_back.load(Ordering::Relaxed) {
+            let operation = Operation::change(stream.service, Change::Start);
+            return Err(AwsError::not_sent(operation, SIGNER_CHANGED, "the credentials have changed"));
+        }
         self.called.lock().unwrap().push(stream.clone());
         Ok(Accepted::default())
     }

@@ -17,6 +17,7 @@ use super::resolve::{self, ResolveError};
 use super::state::{MAX_AGE_AFTER_PERMIT, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::KmsKeyId;
+use crate::model::aws_error::ErrorKind;
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::ledger;
@@ -113,6 +114,15 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let request = context.aws.describe_stream(&state.spec.stream, principal, priority);
     let seen = state.term_end.unless_ended(request).await.ok_or(Interruption::Ended(at.wall))?;
     context.metrics.described(state.spec.stream.service, seen.is_ok());
+    state.answered = match &seen {
+        Ok(_) => Some(true),
+        Err(error) => match error.kind {
+            ErrorKind::Transient => Some(false),
+            ErrorKind::NoCredentials => None,
+            // A refusal is a response, too.
+            _ => Some(true),
+        },
+    };
     state.now = context.clock.now();
     // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate
     // limiter would prevent every call.

@@ -77,6 +77,11 @@ impl ResolvedSpec {
         self.key_error.is_some() || self.desired.key_problem == Some(KeyProblem::DescribeDenied)
     }
 
+    /// Returns `Some(false)` if AWS did not respond to the request to KMS.
+    pub(super) fn answered(&self) -> Option<bool> {
+        self.key_error.as_ref().and_then(unanswered)
+    }
+
     /// Returns whether requests about the stream reach another account than the stream's. AWS then finds no stream of
     /// that name, or another one.
     pub(super) fn reaches_another_account(&self) -> bool {
@@ -116,6 +121,20 @@ impl ResolveError {
             Self::Kubernetes(error) => return Err(error.clone()),
         })
     }
+
+    /// Returns `Some(false)` if AWS did not respond to the request for the identity.
+    pub(super) fn answered(&self) -> Option<bool> {
+        match self {
+            Self::Identity(error) => unanswered(error),
+            Self::Spec(_) | Self::Suspended | Self::Kubernetes(_) => None,
+        }
+    }
+}
+
+/// Returns `Some(false)` if AWS did not respond to this request, which precedes the Describe. Any other error shows nothing
+/// about the service of the stream, to which no request was sent.
+fn unanswered(error: &AwsError) -> Option<bool> {
+    (error.kind == ErrorKind::Transient).then_some(false)
 }
 
 impl From<KubeError> for ResolveError {

@@ -53,6 +53,8 @@ pub(super) struct ReconcileState {
     /// The time of the request of the last Describe in this reconcile that AWS answered; `None` if AWS answered none. It
     /// is kept if a later request to KMS fails and `observed` becomes `Failed`.
     pub(super) answered_request: Option<Timestamp>,
+    /// Whether AWS answered this reconcile, as [`Reconciled::answered`](super::Reconciled::answered) states.
+    pub(super) answered: Option<bool>,
     /// The time, on the monotonic clock, from which the age of the description is counted. For the first Describe it is
     /// the time of the request. For a second one, which follows the permit for the call, it is the time of the response.
     pub(super) description_start: Duration,
@@ -147,6 +149,7 @@ impl ReconcileState {
         Self {
             now,
             ignores_known_call: false,
+            answered: spec.answered(),
             spec,
             ledger,
             observed,
