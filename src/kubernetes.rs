@@ -136,6 +136,14 @@ impl Cluster {
         *self.caches.lock().unwrap_or_else(PoisonError::into_inner) = caches;
     }
 
+    /// Returns the number of watches of each kind that are not current, as [`Caches::watches_not_current`] does; `None` while
+    /// nothing fills the caches.
+    #[must_use]
+    pub fn watches_not_current(&self) -> Option<Vec<(&'static str, usize)>> {
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(caches?.watches_not_current())
+    }
+
     /// Reads from the caches; `None` if the source of the read does not permit them, or if they are not current.
     fn cached<T>(&self, from: ReadFrom, read: impl FnOnce(&Caches) -> Result<T, NotCurrent>) -> Option<T> {
         if from == ReadFrom::ApiServer {

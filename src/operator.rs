@@ -175,7 +175,8 @@ impl Shared {
             let ages = self.context.memory.events.ages(self.context.clock.monotonic());
             EventRegions::of(ages.into_iter().map(|(_, age)| age))
         });
-        ScrapeInput { rate_limiter_waiting, fleet, event_regions }
+        let watches_not_current = self.context.kube.watches_not_current();
+        ScrapeInput { rate_limiter_waiting, fleet, event_regions, watches_not_current }
     }
 }
 

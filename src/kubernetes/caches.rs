@@ -62,6 +62,8 @@ impl<K: Kind> Clone for Cache<K> {
 
 /// The watches that fill a cache.
 struct Watches {
+    /// The plural of the kind, for messages and metrics.
+    kind: &'static str,
     /// One watch of everything, or one for each watched namespace.
     conditions: Vec<(WatchedNamespace, WatchCondition)>,
     /// Set when no first list is awaited any more.
@@ -100,6 +102,16 @@ impl Caches {
             namespaces.first_lists_settled(),
             ledgers.first_lists_settled(),
         ]
+    }
+
+    /// Returns the number of watches of each kind that are not current: their first list is not complete, or they have failed
+    /// in the last [`DISTRUSTED`]. The kind is its plural, as in the log.
+    #[must_use]
+    pub fn watches_not_current(&self) -> Vec<(&'static str, usize)> {
+        let Self { resources, policies, namespaces, ledgers } = self;
+        [&resources.watches, &policies.watches, &namespaces.watches, &ledgers.watches]
+            .map(|watches| (watches.kind, watches.not_current()))
+            .to_vec()
     }
 
     /// Returns a resource; `None` if it does not exist. An invalid one is not returned, as if the cache were not
@@ -154,7 +166,7 @@ impl Caches {
 impl<K: Kind + Send + 'static> Cache<K> {
     /// Creates the cache that `watches` fill, each with the namespace that it covers, and returns the events
     /// after their effect on the cache, with the deletions that follow from a list. A single watch without a namespace
-    /// covers everything. `changed` is notified of every change. `kind` is the plural of the kind, for messages.
+    /// covers everything. `changed` is notified of every change. `kind` is the plural of the kind, for messages and metrics.
     pub fn of<S>(
         watches: Vec<(Option<String>, S)>,
         kind: &'static str,
@@ -166,7 +178,7 @@ impl<K: Kind + Send + 'static> Cache<K> {
         let store = Store::default();
         let (covered, events): (Vec<WatchedNamespace>, Vec<S>) = watches.into_iter().unzip();
         let mut merged = MergedWatches::new(covered.clone());
-        let watches = Arc::new(Watches::new(covered));
+        let watches = Arc::new(Watches::new(kind, covered));
         let cache = Self { store: store.clone(), watches: watches.clone() };
         let changed = changed.clone();
         let numbered = |(watch, events): (usize, S)| events.map(move |event| (watch, event)).boxed();
@@ -181,7 +193,7 @@ impl<K: Kind + Send + 'static> Cache<K> {
                     events.into_iter().map(Ok).collect()
                 }
                 Err(error) => {
-                    watches.record_failure(watch, kind, &error);
+                    watches.record_failure(watch, &error);
                     vec![Err(error)]
                 }
             };
@@ -224,8 +236,7 @@ impl<K: Kind + Send + 'static> Cache<K> {
 
     /// Returns the store if all watches work.
     fn current_store(&self) -> Result<&Store<K>, NotCurrent> {
-        let is_current = self.watches.conditions.iter().all(|(_, condition)| condition.is_current());
-        is_current.then_some(&self.store).ok_or(NotCurrent)
+        if self.watches.not_current() == 0 { Ok(&self.store) } else { Err(NotCurrent) }
     }
 }
 
@@ -251,9 +262,14 @@ impl WatchNews {
 }
 
 impl Watches {
-    fn new(covered: Vec<WatchedNamespace>) -> Self {
+    fn new(kind: &'static str, covered: Vec<WatchedNamespace>) -> Self {
         let conditions = covered.into_iter().map(|watched| (watched, WatchCondition::default())).collect();
-        Self { conditions, first_lists_settled: Arc::default() }
+        Self { kind, conditions, first_lists_settled: Arc::default() }
+    }
+
+    /// Returns the number of watches that are not current.
+    fn not_current(&self) -> usize {
+        self.conditions.iter().filter(|(_, condition)| !condition.is_current()).count()
     }
 
     /// Processes an event of a watch.
@@ -264,9 +280,9 @@ impl Watches {
 
     /// Processes a failure of a watch. Its first list is not awaited any more if another watch has been listed. Before
     /// that, the API server itself may be unavailable, and the next attempt may list everything.
-    fn record_failure(&self, watch: usize, kind: &str, error: &watcher::Error) {
+    fn record_failure(&self, watch: usize, error: &watcher::Error) {
         let (namespace, condition) = &self.conditions[watch];
-        condition.record_failure(kind, namespace.as_deref(), error);
+        condition.record_failure(self.kind, namespace.as_deref(), error);
         if self.conditions.iter().any(|(_, condition)| condition.listed.initialized()) {
             // The flag is already set if this is a later failure.
             let _ = condition.skipped.set(());
@@ -406,14 +422,15 @@ mod tests {
         assert_eq!(get("b"), Err(NotCurrent), "it may exist");
         assert_eq!(get("c"), Err(NotCurrent), "it is not watched");
         assert!(cache.all().is_err(), "they are not all known");
+        assert_eq!(cache.watches.not_current(), 1, "it is reported");
     }
 
     /// The API server is unavailable, and then returns the lists.
     #[tokio::test(start_paused = true)]
     async fn failed_lists_are_awaited_until_one_is_complete() {
-        let watches = Watches::new(vec![Some("a".to_owned()), Some("b".to_owned())]);
+        let watches = Watches::new("namespaces", vec![Some("a".to_owned()), Some("b".to_owned())]);
         for watch in [0, 1] {
-            watches.record_failure(watch, "namespaces", &failure());
+            watches.record_failure(watch, &failure());
         }
         watches.record_event(0, WatchNews::Listed);
         assert!(!watches.first_lists_settled.initialized(), "b is listed next");
@@ -423,9 +440,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn list_of_a_single_watch_is_awaited_if_it_fails() {
-        let watches = Watches::new(vec![None]);
+        let watches = Watches::new("StreamEncryptions", vec![None]);
         for _ in 0..3 {
-            watches.record_failure(0, "StreamEncryptions", &failure());
+            watches.record_failure(0, &failure());
             watches.record_event(0, WatchNews::Listing);
         }
         assert!(!watches.first_lists_settled.initialized());

@@ -1,9 +1,9 @@
 //! The state of the resources as gauges: the number of streams by state, the longest time in plaintext, the
-//! fewest calls left. And whether AWS's events arrive.
+//! fewest calls left. And whether AWS's events and the changes of the API server arrive.
 //!
 //! The gauges are computed at a scrape, from statuses that were already written and from the times of the last Describes.
-//! The next scrapes may get the same text for some seconds (see `admin`). Only the leader has the resources. The other
-//! replicas report none of these gauges, so sums over replicas are correct.
+//! The next scrapes may get the same text for some seconds (see `admin`). Only the leader has the resources and watches. The
+//! other replicas report none of these gauges, so sums over replicas are correct.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -37,6 +37,8 @@ pub struct ScrapeInput {
     pub fleet: Option<FleetSnapshot>,
     /// The accounts and regions of AWS's events; `None` if this replica does not receive them.
     pub event_regions: Option<EventRegions>,
+    /// Number of watches of each kind that are not current; `None` if this replica does not watch.
+    pub watches_not_current: Option<Vec<(&'static str, usize)>>,
 }
 
 /// The accounts and regions that have resources, by whether their events arrive. Those without any event so far are not
@@ -90,6 +92,11 @@ struct Unusable {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Waiting {
     priority: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Watched {
+    kind: Label,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -213,13 +220,24 @@ impl ScrapeInput {
         let waiting = Family::<Waiting, Gauge>::default();
         for (priority, count) in &self.rate_limiter_waiting {
             let labels = Waiting { priority: Label(word(*priority)) };
-            waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+            waiting.get_or_create(&labels).set(number(*count));
         }
         registry.register(
             "rate_limiter_waiting",
             "Requests to AWS that wait for its limits or for a place of the work queue",
             waiting,
         );
+        if let Some(watches) = &self.watches_not_current {
+            let not_current = Family::<Watched, Gauge>::default();
+            for (kind, count) in watches {
+                not_current.get_or_create(&Watched { kind: Label(kind) }).set(number(*count));
+            }
+            registry.register(
+                "watches_not_current",
+                "Watches of the API server that have no complete list or have failed recently",
+                not_current,
+            );
+        }
         if let Some(fleet) = &self.fleet {
             fleet.register(registry);
         }
@@ -270,6 +288,10 @@ fn word(priority: Priority) -> &'static str {
         Priority::Changing => "changing",
         Priority::Drift => "drift",
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn gauge(value: u32) -> Gauge {

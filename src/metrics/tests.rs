@@ -207,6 +207,22 @@ fn regions_are_counted_by_whether_their_events_arrive() {
 }
 
 #[test]
+fn watches_not_current_are_counted_by_kind_on_the_leader() {
+    let name = "stream_encryption_watches_not_current";
+    let encode = |watches_not_current| {
+        Metrics::default().encode(&ScrapeInput { watches_not_current, ..ScrapeInput::default() })
+    };
+    let text = encode(Some(vec![("StreamEncryptions", 2), ("StreamLedgers", 0)]));
+    let mut counted = lines(&text, name);
+    counted.sort_unstable();
+    assert_eq!(
+        counted,
+        [format!("{name}{{kind=\"StreamEncryptions\"}} 2"), format!("{name}{{kind=\"StreamLedgers\"}} 0")]
+    );
+    assert!(lines(&encode(None), name).is_empty(), "a standby");
+}
+
+#[test]
 fn lowest_calls_left_is_absent_without_any_budget() {
     let fleet = snapshot([None], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
@@ -284,6 +300,7 @@ fn documented_metrics_match_the_code() {
         rate_limiter_waiting: waiting,
         fleet: Some(everything),
         event_regions: Some(EventRegions::default()),
+        watches_not_current: Some(vec![("StreamEncryptions", 0)]),
     });
     let told: BTreeMap<String, (String, BTreeSet<String>)> = text
         .lines()
