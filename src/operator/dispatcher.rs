@@ -103,8 +103,25 @@ struct EndedReconcile {
     key: Key,
     /// The time until the next reconcile; `None` if only a change leads to one.
     wait: Option<Duration>,
-    /// Whether AWS has responded, and the scope in which it was asked; `None` if that is not known.
-    responds: Option<(AwsLimit, bool)>,
+    /// Whether AWS responds in the scope of the reconcile; `None` if the reconcile did not show that.
+    response: Option<ScopeResponse>,
+}
+
+/// Whether AWS responds in a scope of the queue.
+#[derive(Debug, PartialEq, Eq)]
+struct ScopeResponse {
+    scope: AwsLimit,
+    responds: bool,
+}
+
+/// The outcome of a reconcile, or of the report of an invalid resource.
+struct Outcome {
+    /// The result for the metrics.
+    result: ReconcileResult,
+    /// The time until the next reconcile; `None` if only a change leads to one.
+    wait: Option<Duration>,
+    /// Whether AWS answered, as in [`Reconciled::answered`].
+    answered: Option<bool>,
 }
 
 impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
@@ -202,26 +219,19 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
                 self.queue.schedule(key, self.start.elapsed());
             }
         }
-        let Reconciler { context, resources, .. } = &self.reconciler;
-        let work = |key: &Key| {
-            let resource = resources.get(key);
-            if resource.as_ref().is_none_or(|resource| resource.0.is_err()) {
-                // No reconcile will enter the calls that AWS's events report.
-                context.memory.events.evict(&key.to_string());
-            }
-            Some(work_of(context, &resource?))
-        };
+        let reconciler = &self.reconciler;
+        let work = |key: &Key| work_or_evict(reconciler, key);
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
-            self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
+            self.running.spawn(reconcile_resource(reconciler.clone(), key, end.clone()));
         }
         self.waiting.set(|lane| waiting_for_aws(&self.queue, lane));
     }
 
     fn ended(&mut self, ended: Result<EndedReconcile, JoinError>) {
         match ended {
-            Ok(EndedReconcile { key, wait, responds }) => {
+            Ok(EndedReconcile { key, wait, response }) => {
                 let now = self.start.elapsed();
-                if let Some((scope, responds)) = responds {
+                if let Some(ScopeResponse { scope, responds }) = response {
                     self.queue.record_response(&key, &scope, responds, now);
                 }
                 self.queue.end(key, wait.map(|wait| now + wait));
@@ -255,6 +265,22 @@ fn places(scope: &AwsLimit, concurrency: usize, limits: &RateLimiter) -> usize {
     }
 }
 
+/// Returns the work of a due resource; `None` if the resource no longer exists. If it does not exist or is invalid, no
+/// reconcile will enter the calls that AWS's events report about it, so it is evicted from their inbox.
+///
+/// Here, and not when the watch reports the deletion: a reconcile of the resource that is running then would register the
+/// resource again. The queue asks for the work of a resource only while no reconcile of it runs.
+fn work_or_evict<A: StreamApi, R: KubeApi>(
+    Reconciler { context, resources, .. }: &Reconciler<A, R>,
+    key: &Key,
+) -> Option<Work<AwsLimit>> {
+    let resource = resources.get(key);
+    if resource.as_ref().is_none_or(|resource| resource.0.is_err()) {
+        context.memory.events.evict(&key.to_string());
+    }
+    Some(work_of(context, &resource?))
+}
+
 fn work_of<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &MaybeInvalidResource,
@@ -278,23 +304,14 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     let Reconciler { context, resources, metrics } = &reconciler;
     // The term may have ended before the first poll of this task.
     let resource = resources.get(&key).filter(|_| !end.is_cancelled());
-    let Some(resource) = resource else { return EndedReconcile { key, wait: None, responds: None } };
+    let Some(resource) = resource else { return EndedReconcile { key, wait: None, response: None } };
     let end = TermEnd::new(move || end.clone().cancelled_owned());
     let scope = work_of(context, &resource).scope;
     let begin = std::time::Instant::now();
-    let outcome = reconcile_or_report(&resource, context, &end).await;
-    let result = match &outcome {
-        Ok((result, ..)) => *result,
-        Err(KubeError::Conflict) => ReconcileResult::conflict,
-        Err(_) => ReconcileResult::error,
-    };
+    let Outcome { result, wait, answered } = reconcile_or_report(&resource, context, &end).await;
     metrics.reconciled(result, begin.elapsed());
-    let (wait, answered) = match outcome {
-        Ok((_, wait, answered)) => (wait, answered),
-        Err(error) => (Some(after_error(context, &resource, &error)), None),
-    };
-    let responds = answered.filter(|_| scope != AwsLimit::NoRequest).map(|responds| (scope, responds));
-    EndedReconcile { key, wait, responds }
+    let answered = answered.filter(|_| scope != AwsLimit::NoRequest);
+    EndedReconcile { key, wait, response: answered.map(|responds| ScopeResponse { scope, responds }) }
 }
 
 /// Returns the reason that this process has reported last.
@@ -302,27 +319,35 @@ fn last_reason<A, R>(context: &Context<A, R>, resource: &MaybeInvalidResource) -
     context.memory.scheduling_state(resource.0.as_ref().ok()?, context.clock.now()).1.reason
 }
 
-/// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, the time until the next
-/// reconcile, and whether AWS answered ([`Reconciled::answered`]).
+/// Reconciles a valid resource, or reports an invalid one.
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     resource: &MaybeInvalidResource,
     context: &Context<A, R>,
     end: &TermEnd,
-) -> Result<(ReconcileResult, Option<Duration>, Option<bool>), KubeError> {
-    let reconciled = match &resource.0 {
-        // On the heap: a future of this size would be copied into its task.
-        Ok(resource) => Box::pin(reconcile_in_term(context, resource, end)).await?,
+) -> Outcome {
+    // On the heap: a future of this size would be copied into its task.
+    let ended = match &resource.0 {
+        Ok(resource) => Box::pin(reconcile_in_term(context, resource, end)).await.map(Some),
         Err(invalid) => {
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
-            Box::pin(report_invalid_object(context, read, &invalid.error)).await?;
-            return Ok((ReconcileResult::ok, None, None));
+            Box::pin(report_invalid_object(context, read, &invalid.error)).await.map(|()| None)
         }
     };
-    let Reconciled { wake, is_outdated, answered } = reconciled;
-    let wait = schedule::after_reconcile(context.config.longest_drift_interval(), context.clock.now(), wake);
-    let result = if is_outdated { ReconcileResult::conflict } else { ReconcileResult::ok };
-    Ok((result, Some(wait.unsigned_abs()), answered))
+    match ended {
+        Ok(Some(Reconciled { wake, is_outdated, answered })) => {
+            let now = context.clock.now();
+            let wait = schedule::after_reconcile(context.config.longest_drift_interval(), now, wake);
+            let result = if is_outdated { ReconcileResult::conflict } else { ReconcileResult::ok };
+            Outcome { result, wait: Some(wait.unsigned_abs()), answered }
+        }
+        Ok(None) => Outcome { result: ReconcileResult::ok, wait: None, answered: None },
+        Err(error) => {
+            let is_conflict = matches!(error, KubeError::Conflict);
+            let result = if is_conflict { ReconcileResult::conflict } else { ReconcileResult::error };
+            Outcome { result, wait: Some(after_error(context, resource, &error)), answered: None }
+        }
+    }
 }
 
 /// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A
@@ -339,7 +364,7 @@ fn after_error<A, R>(
     let uid = resource.uid().unwrap_or_default();
     let failures = context.memory.count_failure(&uid);
     // The operator follows a change also if it must not write the status or the finalizer.
-    let follows_change = last_reason(context, resource).is_some_and(is_changing);
+    let follows_change = last_reason(context, resource).is_some_and(may_change_soon);
     let wait = match error {
         KubeError::Rejected(_) if !follows_change => schedule::after_kube_refusal(&uid, failures),
         _ => schedule::after_kube_error(&uid, failures),
@@ -348,147 +373,10 @@ fn after_error<A, R>(
 }
 
 /// Returns whether AWS is changing the stream, or may be, so that its state is another one soon.
-fn is_changing(reason: Reason) -> bool {
+fn may_change_soon(reason: Reason) -> bool {
     use Reason::{Disabling, Enabling, OutcomeUnknown, Settling, StreamUpdating, Verifying};
     matches!(reason, Disabling | Enabling | OutcomeUnknown | Settling | StreamUpdating | Verifying)
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::stream;
-    use kube::runtime::watcher::Event;
-    use serde_json::{Value, json};
-    use stream_encryption_api::stream_encryption::{DeletionPolicy, Service};
-
-    use super::super::fakes::{self, ARN, FakeCluster, Plaintext};
-    use super::*;
-    use crate::metrics::ScrapeInput;
-
-    fn reconciler(spec: &Value) -> (Reconciler<Plaintext, FakeCluster>, Key) {
-        let resource: MaybeInvalidResource = serde_json::from_value(json!({
-            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "spec": spec,
-            "metadata": {"name": "orders", "namespace": "data", "uid": "1", "generation": 1},
-        }))
-        .unwrap();
-        let context = Arc::new(fakes::context(resource.0.as_ref().ok().cloned()));
-        let (resources, key) = (Store::default(), Key::of(&resource));
-        resources.apply(&Event::Apply(resource));
-        (Reconciler { context, resources, metrics: Metrics::default() }, key)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn policy_changes_within_a_second_lead_to_one_reconcile() {
-        let (reconciler, _) = self::reconciler(&json!({"stream": 7}));
-        let metrics = reconciler.metrics.clone();
-        let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
-        let changes = stream::iter(0..3).then(async |_| {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            Trigger::All
-        });
-        let triggers = changes.chain(stream::pending()).boxed();
-        let (may_start, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
-        let assert_reconciled = |times: u32| {
-            let line = format!("stream_encryption_reconciles_total{{result=\"ok\"}} {times}\n");
-            let text = metrics.encode(&ScrapeInput::default());
-            assert!(text.contains(&line), "{line} is not in {text}");
-        };
-        let check = async {
-            tokio::time::sleep(Duration::from_millis(1200)).await;
-            assert_reconciled(0);
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            assert_reconciled(1);
-            end.cancel();
-        };
-        tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
-    }
-
-    #[tokio::test]
-    async fn first_reconciles_are_those_described_longest_ago() {
-        let (reconciler, _) = self::reconciler(&json!({"stream": 7}));
-        for (name, described) in [("a", Some("2026-01-02")), ("b", None), ("z", Some("2026-01-01"))] {
-            let resource = json!({
-                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-                "metadata": {"name": name, "namespace": "data", "uid": name}, "spec": {"stream": {"arn": ARN}},
-                "status": {"lastDescribeTime": described.map(|day| format!("{day}T00:00:00Z"))},
-            });
-            reconciler.resources.apply(&Event::Apply(serde_json::from_value(resource).unwrap()));
-        }
-        let mut dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
-        dispatcher.schedule_oldest_first();
-        let work = |_: &Key| {
-            let (scope, namespace) = (AwsLimit::NoRequest, "data".to_owned());
-            Some(Work { scope, lane: Lane::Drift, namespace })
-        };
-        let second = Duration::from_secs(1);
-        let order: Vec<String> = std::iter::from_fn(|| {
-            let key = dispatcher.queue.next(second, work)?;
-            dispatcher.queue.end(key.clone(), None);
-            Some(key.name().to_owned())
-        })
-        .collect();
-        assert_eq!(order, ["b", "z", "a"]);
-    }
-
-    #[tokio::test]
-    async fn reconcile_tells_whether_aws_has_responded() {
-        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
-        for (unresponsive, responds) in [(true, Some(false)), (false, Some(true))] {
-            reconciler.context.aws.unresponsive.store(unresponsive, Ordering::Relaxed);
-            assert_eq!(responded(&reconciler, &key).await, responds);
-        }
-        // Without a request to AWS, nothing is known.
-        for spec in [json!({"stream": 7}), json!({"stream": {"arn": ARN}, "suspend": true})] {
-            let (reconciler, key) = self::reconciler(&spec);
-            assert_eq!(responded(&reconciler, &key).await, None, "{spec}");
-        }
-    }
-
-    /// Reconciles the resource, and returns whether AWS has responded.
-    async fn responded(reconciler: &Reconciler<Plaintext, FakeCluster>, key: &Key) -> Option<bool> {
-        let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
-        ended.responds.map(|(_, responds)| responds)
-    }
-
-    #[tokio::test]
-    async fn aws_has_responded_although_the_call_was_held_back() {
-        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
-        reconciler.context.aws.holds_calls_back.store(true, Ordering::Relaxed);
-        for _ in 0..2 {
-            assert_eq!(responded(&reconciler, &key).await, Some(true));
-            let resource = reconciler.resources.get(&key).unwrap();
-            assert_eq!(last_reason(&reconciler.context, &resource), Some(Reason::AwsUnreachable));
-            // The next reconcile describes the stream again.
-            reconciler.context.memory.forget_remembered(resource.0.as_ref().unwrap());
-        }
-        assert!(reconciler.context.aws.called.lock().unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn reconcile_that_ends_early_does_not_repeat_an_answer() {
-        let (reconciler, key) = self::reconciler(&json!({"stream": {"arn": ARN}}));
-        let context = &reconciler.context;
-        context.aws.unresponsive.store(true, Ordering::Relaxed);
-        assert_eq!(responded(&reconciler, &key).await, Some(false));
-        // The next reconcile only adds the finalizer.
-        context.kube.resource.lock().unwrap().as_mut().unwrap().spec.deletion_policy =
-            DeletionPolicy::Disable;
-        assert_eq!(responded(&reconciler, &key).await, None);
-        assert_eq!(context.kube.writes.load(Ordering::Relaxed), 2, "the status, and the finalizer");
-    }
-
-    #[test]
-    fn resource_that_needs_no_request_does_not_wait_for_aws() {
-        let mut queue = WorkQueue::new(0, |_| 1);
-        let describe = AwsLimit::Describe(Service::Firehose, None, "eu-west-1".parse().unwrap());
-        for name in ["described", "new"] {
-            queue.schedule(Key::new("data", name), Duration::ZERO);
-        }
-        let started = queue.next(Duration::ZERO, |key| {
-            let is_new = *key == Key::new("data", "new");
-            let scope = if is_new { describe.clone() } else { AwsLimit::NoRequest };
-            Some(Work { scope, lane: Lane::Changed, namespace: "data".to_owned() })
-        });
-        assert_eq!((started, queue.waiting(Lane::Changed)), (None, 2));
-        assert_eq!(waiting_for_aws(&queue, Lane::Changed), 1);
-    }
-}
+mod tests;
