@@ -109,56 +109,69 @@ impl PolicyStatusWriter {
         for policy in &policies {
             // With many policies and resources, this takes seconds, in which the lease must be renewed.
             tokio::task::yield_now().await;
-            let meta = metadata_of(policy);
-            let status = match &policy.0 {
-                Ok(policy) => {
-                    let before = policy.status.clone().unwrap_or_default();
-                    let begin = Instant::now();
-                    let status = self.status(policy, &before, &fleet);
-                    took += begin.elapsed();
-                    if status == before {
-                        continue;
-                    }
-                    status
-                }
-                Err(_) if reported.holds(meta) => continue,
-                Err(error) => invalid(
-                    &error.error,
-                    meta.generation,
-                    &StreamEncryptionPolicyStatus::default(),
-                    fleet.now,
-                ),
-            };
-            let written = write(&self.client, meta, &status).await;
-            if policy.0.is_err() {
-                reported.record(meta, &written);
-            }
-            match written {
-                Ok(()) => {}
-                // The cache is behind: its next event leads to the next write.
-                Err(KubeError::Conflict) => {
-                    debug!(policy = meta.name, "the policy has changed since it was read");
-                }
-                Err(error) => {
-                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
-                    // After a refusal, by a missing permission or a webhook, the next event leads to the next write.
-                    if matches!(error, KubeError::Unavailable(_)) {
-                        all = Written::Unanswered;
-                    }
-                }
+            let begin = Instant::now();
+            let next = self.next_status(policy, &fleet, reported);
+            took += begin.elapsed();
+            if let Some(status) = next
+                && self.write_one(policy, &status, reported).await == Written::Unanswered
+            {
+                all = Written::Unanswered;
             }
         }
         (all, took)
     }
 
-    fn status(
+    /// Returns the status of a policy; `None` if it is stored already. That of an invalid policy cannot be read, so it counts as
+    /// stored once it was written.
+    fn next_status(
         &self,
-        policy: &StreamEncryptionPolicy,
-        before: &StreamEncryptionPolicyStatus,
+        policy: &MaybeInvalidPolicy,
         fleet: &PolicyStatusInput<'_>,
-    ) -> StreamEncryptionPolicyStatus {
-        let selected = self.selected(policy);
-        policy_status(&policy.spec, policy.metadata.generation, &selected, before, fleet)
+        reported: &Reported,
+    ) -> Option<StreamEncryptionPolicyStatus> {
+        match &policy.0 {
+            Ok(policy) => {
+                let before = policy.status.clone().unwrap_or_default();
+                let (selected, generation) = (self.selected(policy), policy.metadata.generation);
+                let status = policy_status(&policy.spec, generation, &selected, &before, fleet);
+                (status != before).then_some(status)
+            }
+            Err(error) => {
+                let (meta, before) = (metadata_of(policy), StreamEncryptionPolicyStatus::default());
+                let is_reported = reported.holds(meta);
+                (!is_reported).then(|| invalid(&error.error, meta.generation, &before, fleet.now))
+            }
+        }
+    }
+
+    /// Writes the status of a policy, and logs a failure.
+    async fn write_one(
+        &self,
+        policy: &MaybeInvalidPolicy,
+        status: &StreamEncryptionPolicyStatus,
+        reported: &mut Reported,
+    ) -> Written {
+        let meta = metadata_of(policy);
+        let written = write(&self.client, meta, status).await;
+        if policy.0.is_err() {
+            reported.record(meta, &written);
+        }
+        match written {
+            Ok(()) => Written::Answered,
+            // The cache is behind: its next event leads to the next write.
+            Err(KubeError::Conflict) => {
+                debug!(policy = meta.name, "the policy has changed since it was read");
+                Written::Answered
+            }
+            Err(error) => {
+                warn!(policy = meta.name, %error, "failed to write the status of a policy");
+                match error {
+                    KubeError::Unavailable(_) => Written::Unanswered,
+                    // After a refusal, by a missing permission or a webhook, the next event leads to the next write.
+                    _ => Written::Answered,
+                }
+            }
+        }
     }
 
     /// Returns the names of the selected namespaces, sorted.
@@ -176,7 +189,7 @@ impl PolicyStatusWriter {
     }
 }
 
-/// The result of an attempt to write the statuses.
+/// The result of an attempt to write the statuses, or one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     /// The API server has answered every write.
@@ -188,23 +201,23 @@ enum Written {
 /// The times of the attempts: after each change, and again with growing pauses while a write is not answered.
 struct Attempts<'a> {
     changed: &'a Notify,
-    /// The pause before the next attempt; [`PAUSE`] if a change is awaited first.
-    pause: Duration,
+    /// The pause before the next attempt without a change; `None` if a change must come first.
+    retry_after: Option<Duration>,
     /// The time before which no attempt begins: an earlier one took long.
     not_before: Instant,
 }
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, pause: PAUSE, not_before: Instant::now() }
+        Self { changed, retry_after: None, not_before: Instant::now() }
     }
 
     /// Waits until the next attempt.
     async fn wait(&self) {
-        if self.pause == PAUSE {
+        if self.retry_after.is_none() {
             self.changed.notified().await;
         }
-        tokio::time::sleep(self.pause).await;
+        tokio::time::sleep(self.retry_after.unwrap_or(PAUSE)).await;
         tokio::time::sleep_until(self.not_before).await;
     }
 
@@ -212,9 +225,11 @@ impl<'a> Attempts<'a> {
     /// resource, too, so they would be repeated all the time.
     fn record(&mut self, written: Written, took: Duration) {
         self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
-        self.pause = match written {
-            Written::Answered => PAUSE,
-            Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
+        self.retry_after = match written {
+            Written::Answered => None,
+            Written::Unanswered => {
+                Some(self.retry_after.unwrap_or(PAUSE).saturating_mul(2).min(LONGEST_PAUSE))
+            }
         };
     }
 }
