@@ -3,12 +3,12 @@
 //!
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
-//! queue delivers the message again. There are two exceptions, and AWS's refusal corrects a budget that lacks such calls:
-//! - a call of a stream whose ledger no resource of this operator may write. These resources count as resources that may
-//!   not write it: one that names its stream without an ARN, until its first reconcile; one that is being deleted without
-//!   disabling encryption first; and one whose spec is invalid or does not match its schema;
-//! - the calls of a stream beyond the 64 that wait for a reconcile at a time, those that AWS refused first, and then the
-//!   earliest ones.
+//! queue delivers the message again. There are two exceptions. In both, the stream's budget lacks a call until AWS refuses
+//! one of the operator:
+//! - No resource of this operator may write the ledger of the call's stream. For this rule, three kinds of resources may
+//!   not: one whose spec is invalid or does not match its schema; one that is being deleted without disabling encryption
+//!   first; and one that names its stream without an ARN, until its first reconcile, because its stream is unknown so far.
+//! - More than 64 calls of the stream wait for a reconcile. Those that AWS refused are left out first, then the earliest.
 //!
 //! While a watched namespace is not listed yet, the resource of a stream may be there. Until then, a message about a call
 //! that no reconcile needs stays in the queue, which delivers it again.
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use stream_encryption_core::controller::Clock;
 use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName, Silence, SilentScope};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -61,8 +62,7 @@ pub(super) fn receiver(
 }
 
 /// Registers the resources that are listed, so that no event arrives before its resource is known.
-fn register_all(shared: &Shared, resources: &Cache<MaybeInvalidResource>) {
-    let inbox = &shared.context.memory.events;
+fn register_all(inbox: &EventInbox, resources: &Cache<MaybeInvalidResource>) {
     resources.store().for_each(|resource| {
         if let Ok(resource) = &resource.0 {
             inbox.register_from_status(resource);
@@ -77,17 +77,9 @@ async fn receive(
     resources: &Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
 ) {
-    let all_registered = resources.is_listed();
-    register_all(shared, resources);
-    let mut handler = MessageHandler {
-        shared,
-        resources,
-        triggers,
-        all_registered,
-        held: HashMap::new(),
-        left: HashSet::new(),
-        finished: Vec::new(),
-    };
+    let context = &shared.context;
+    let inbox = &context.memory.events;
+    let mut handler = MessageHandler::new(inbox, &shared.metrics, &context.clock, resources, triggers);
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failures, mut warnings) = (0, Warnings::default());
@@ -146,22 +138,43 @@ async fn next_messages(queue: &EventQueue, failures: u32, has_room: bool) -> Res
 
 /// The messages between their arrival and their deletion.
 struct MessageHandler<'a> {
-    shared: &'a Shared,
+    inbox: &'a EventInbox,
+    metrics: &'a Metrics,
+    clock: &'a Clock,
     resources: &'a Cache<MaybeInvalidResource>,
     triggers: UnboundedSender<Trigger>,
     /// Whether every watched namespace has been listed, and its resources are registered.
     all_registered: bool,
     /// The messages that a reconcile still needs, by the id of their event.
     held: HashMap<String, (AwsEvent, String)>,
-    /// The ids of the last events whose messages were left in the queue, at most [`MAX_HELD`]: each is counted once.
+    /// The ids of the last events whose messages were left in the queue, at most [`MAX_HELD`].
     left: HashSet<String>,
     /// The receipts of the messages to delete.
     finished: Vec<String>,
 }
 
 impl<'a> MessageHandler<'a> {
-    fn inbox(&self) -> &'a EventInbox {
-        &self.shared.context.memory.events
+    /// Creates the handler, and registers the resources that are listed.
+    fn new(
+        inbox: &'a EventInbox,
+        metrics: &'a Metrics,
+        clock: &'a Clock,
+        resources: &'a Cache<MaybeInvalidResource>,
+        triggers: UnboundedSender<Trigger>,
+    ) -> Self {
+        let all_registered = resources.is_listed();
+        register_all(inbox, resources);
+        Self {
+            inbox,
+            metrics,
+            clock,
+            resources,
+            triggers,
+            all_registered,
+            held: HashMap::new(),
+            left: HashSet::new(),
+            finished: Vec::new(),
+        }
     }
 
     /// Handles a message: wakes the resources that its event concerns, and keeps the message if a reconcile needs it.
@@ -175,31 +188,29 @@ impl<'a> MessageHandler<'a> {
                 } else {
                     AwsEventKind::invalid
                 };
-                self.shared.metrics.aws_event(kind, None);
+                self.metrics.aws_event(kind, None);
                 self.finished.push(message.receipt);
                 return;
             }
         };
         // The dispatcher registers resources one at a time, and may not have begun with those of the last list.
         if !self.all_registered && self.resources.is_listed() {
-            register_all(self.shared, self.resources);
+            register_all(self.inbox, self.resources);
             self.all_registered = true;
         }
-        let is_repeated =
-            matches!(&event.subject, Subject::Call(_, call) if self.left.contains(&call.event_id));
-        if !is_repeated {
-            count(&self.shared.metrics, &event, self.shared.context.clock.now());
+        if !self.is_repeated(&event) {
+            count(self.metrics, &event, self.clock.now());
         }
-        let now = self.shared.context.clock.monotonic();
-        let age = self.shared.context.clock.now().duration_since(event.time);
+        let now = self.clock.monotonic();
+        let age = self.clock.now().duration_since(event.time);
         // An event from the future, by the operator's clock, has just happened.
         let age = Duration::try_from(age).unwrap_or_default();
-        let due = self.inbox().receive(&event, now, age);
+        let due = self.inbox.receive(&event, now, age);
         if !due.is_empty() {
             debug!(subject = ?event.subject, resources = due.len(), "AWS reports an event");
         }
         self.wake(due);
-        let is_needed = self.inbox().holds(&event);
+        let is_needed = self.inbox.holds(&event);
         match (&event.subject, handling(&event.subject, is_needed, self.all_registered)) {
             (Subject::Call(_, call), Handling::Hold) => {
                 self.held.insert(call.event_id.clone(), (event, message.receipt));
@@ -214,11 +225,16 @@ impl<'a> MessageHandler<'a> {
         }
     }
 
+    /// Returns whether the queue delivers a message again that is held, or that was left in the queue: once a minute, up to
+    /// 20 times. The metrics count it only once.
+    fn is_repeated(&self, event: &AwsEvent) -> bool {
+        let Subject::Call(_, call) = &event.subject else { return false };
+        self.held.contains_key(&call.event_id) || self.left.contains(&call.event_id)
+    }
+
     /// Wakes the resources whose events no longer arrive.
     fn find_silent(&mut self) {
-        for SilentScope { scope, silence, resources } in
-            self.inbox().find_silent(self.shared.context.clock.monotonic())
-        {
+        for SilentScope { scope, silence, resources } in self.inbox.find_silent(self.clock.monotonic()) {
             let (account, region) = (&scope.account, &scope.region);
             match silence {
                 Silence::Everything => warn!(
@@ -244,7 +260,7 @@ impl<'a> MessageHandler<'a> {
 
     /// Moves the messages that no reconcile needs any more to those to delete.
     fn release(&mut self) {
-        let inbox = self.inbox();
+        let inbox = self.inbox;
         let released = self.held.extract_if(|_, (event, _)| !inbox.holds(event));
         self.finished.extend(released.map(|(_, (_, receipt))| receipt));
     }
@@ -254,7 +270,7 @@ impl<'a> MessageHandler<'a> {
             if let Err(error) = queue.delete(receipts).await {
                 // They are delivered again, and then deleted.
                 warn!(code = error.code, kind = ?error.kind, aws_message = error.message, "failed to delete AWS's events");
-                self.shared.metrics.event_queue_failed();
+                self.metrics.event_queue_failed();
                 break;
             }
         }
@@ -297,21 +313,29 @@ fn count(metrics: &Metrics, event: &AwsEvent, now: jiff::Timestamp) {
 mod tests {
     use serde_json::json;
 
-    use super::super::fakes::Log;
+    use super::super::fakes::{self, Log};
     use super::*;
+    use crate::metrics::ScrapeInput;
 
-    #[test]
-    fn call_stays_in_the_queue_until_all_is_listed() {
+    const STREAM: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+
+    /// Returns the message about a Stop of the stream.
+    fn stop() -> String {
         let call = json!({
             "eventSource": "kinesis.amazonaws.com", "eventName": "StopStreamEncryption", "eventTime": "2026-11-28T07:00:00Z",
             "awsRegion": "eu-west-1", "eventID": "1", "requestID": "2", "recipientAccountId": "111122223333",
-            "requestParameters": {"streamARN": "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks"},
+            "requestParameters": {"streamARN": STREAM},
         });
         let event = json!({
             "detail-type": "AWS API Call via CloudTrail", "source": "aws.kinesis", "account": "111122223333",
             "time": "2026-11-28T07:00:01Z", "region": "eu-west-1", "detail": call,
         });
-        let call = aws_event::parse(&event.to_string()).unwrap().subject;
+        event.to_string()
+    }
+
+    #[test]
+    fn call_stays_in_the_queue_until_all_is_listed() {
+        let call = aws_event::parse(&stop()).unwrap().subject;
         for (is_needed, all_registered, expected) in [
             (true, false, Handling::Hold),
             (true, true, Handling::Hold),
@@ -321,6 +345,37 @@ mod tests {
             assert_eq!(handling(&call, is_needed, all_registered), expected);
         }
         assert_eq!(handling(&Subject::Heartbeat, false, false), Handling::Delete);
+    }
+
+    #[test]
+    fn message_that_is_delivered_again_is_counted_once() {
+        let resource = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "clicks", "namespace": "data", "uid": "1"}, "spec": {"stream": {"arn": STREAM}},
+        }))
+        .unwrap();
+        // Nothing is listed.
+        let watches = vec![(None, futures_util::stream::empty())];
+        let (resources, _events) = Cache::of(watches, "StreamEncryptions", &Arc::default());
+        for is_held in [true, false] {
+            let (context, metrics) = (fakes::context(None), Metrics::default());
+            let inbox = &context.memory.events;
+            if is_held {
+                inbox.register_from_status(&resource);
+            }
+            let (triggers, _due) = mpsc::unbounded_channel();
+            let mut handler = MessageHandler::new(inbox, &metrics, &context.clock, &resources, triggers);
+            for number in 1..=20 {
+                handler.handle(Message { body: stop(), receipt: number.to_string() });
+                handler.release();
+            }
+            assert_eq!((handler.held.len(), handler.left.len()), if is_held { (1, 0) } else { (0, 1) });
+            assert!(handler.finished.is_empty());
+            let text = metrics.encode(&ScrapeInput::default());
+            for count in ["aws_events_total{kind=\"call\"} 1", "aws_event_age_seconds_count 1"] {
+                assert!(text.contains(&format!("\nstream_encryption_{count}\n")), "{is_held}: {text}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
