@@ -4,8 +4,10 @@
 //! (a *scope*: one service in one account and region) takes no more than its places, and a free place goes to the scope
 //! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
 //!
-//! Users can name any number of regions, and each is a scope. So a namespace that has its share of all places gets further ones
-//! only in scopes where others wait, too, in its turn, or if no other namespace that waits lacks its share.
+//! Users can name any number of regions, and each is a scope. So that nobody takes all places with many scopes, each namespace
+//! has a share of the places. While a namespace with less than its share waits, a free place goes to a scope in which such a
+//! namespace waits and can start. The namespaces of that scope take turns, so the place may go to one that has its share. If
+//! there is no such scope, the place goes to any scope.
 //!
 //! If AWS does not respond in some scopes, each of their reconciles takes until its requests time out. Such scopes share half of
 //! all places, so that they cannot stop the others.

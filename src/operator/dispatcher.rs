@@ -33,8 +33,8 @@ use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{Metrics, ReconcileResult};
 
-/// At most so many reconciles of one AWS limit run at a time: the Describes per second that the limit allows, plus this
-/// number. While some wait for responses, others use the limit.
+/// Number of concurrent reconciles of one AWS limit beyond its Describes per second. While some wait for responses, others
+/// use the limit.
 const EXTRA_PLACES: usize = 4;
 /// How long a change that concerns all resources waits for further ones. A policy for each of many accounts may be applied
 /// at the same time.

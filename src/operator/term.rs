@@ -1,5 +1,6 @@
 //! One term: the dispatcher and the tasks beside it, from the time at which this replica may reconcile until the
-//! term's token is cancelled. Only the reconciles that are running then may continue, without the caches.
+//! term's token is cancelled. Reconciles that run at that time may end their work; they read from the API server, because
+//! the caches are no longer filled.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -67,7 +68,9 @@ impl Term {
         let may_start = Arc::new(SetOnce::new());
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
-        background.spawn(housekeeping(shared.clone(), store.clone(), [settled.clone(), ledgers_settled]));
+        background.spawn(report_listed(shared.clone(), store.clone(), settled.clone()));
+        let lists = [settled.clone(), ledgers_settled];
+        background.spawn(housekeeping(shared.context.clone(), store.clone(), lists));
         background.spawn(wait_for_first_lists(
             settled.clone(),
             sources.caches.first_lists_settled(),
@@ -99,15 +102,13 @@ impl Term {
             shared.set_store(None);
         };
         run_until_end(dispatcher.run(triggers, &may_start, &end), background, stop_caches, &end).await;
-        // The housekeeping may have set it while it was stopped.
-        shared.set_store(None);
         shared.metrics.leads(false);
     }
 }
 
 /// Runs the `reconciles` and the `background` tasks until `end` is cancelled. Then another replica takes over the work
-/// of the tasks, and nothing fills the caches any more, so it calls `stop_caches` and stops the tasks, before it waits
-/// until the `reconciles` have ended.
+/// of the tasks, and nothing fills the caches any more, so it stops the tasks and calls `stop_caches`, before it waits
+/// until the `reconciles` have ended. The tasks stop first, because one of them publishes a cache.
 ///
 /// A task that panics ends the process, as a reconcile that panics does: without one of them, drift would remain
 /// undetected for as long as the term lasts.
@@ -128,8 +129,8 @@ async fn run_until_end(
                 }
             }
         }
-        stop_caches();
         background.shutdown().await;
+        stop_caches();
     };
     tokio::join!(reconciles, tasks);
 }
@@ -154,20 +155,25 @@ async fn wait_for_first_lists(
     let _ = may_start.set(());
 }
 
-/// Reports readiness when the resources are listed. Then waits for the list of the ledgers, which the cleanup would
-/// otherwise request a second time, and runs the housekeeping.
-async fn housekeeping(
-    shared: Arc<Shared>,
+/// Reports readiness, and publishes the store for the metrics, when the resources are listed. Not earlier: a leader that
+/// cannot list the resources must not export that there are none.
+async fn report_listed(shared: Arc<Shared>, store: Store<MaybeInvalidResource>, resources: Arc<SetOnce<()>>) {
+    resources.wait().await;
+    shared.set_store(Some(store));
+    shared.readiness.mark_ready();
+}
+
+/// Waits for the list of the resources, without which all of them would count as deleted, and for that of the ledgers, which
+/// the cleanup would otherwise request a second time. Then runs the housekeeping.
+async fn housekeeping<A: StreamApi, R: KubeApi>(
+    context: Arc<Context<A, R>>,
     store: Store<MaybeInvalidResource>,
     [resources, ledgers]: [Arc<SetOnce<()>>; 2],
 ) {
     resources.wait().await;
-    // Not earlier: a leader that cannot list the resources must not export that there are none.
-    shared.set_store(Some(store.clone()));
-    shared.readiness.mark_ready();
     // The list may never be complete, for example because of too many ledgers.
     let _ = tokio::time::timeout(FIRST_LIST_OF_LEDGERS, ledgers.wait()).await;
-    repeat_housekeeping(&shared.context, &store).await;
+    repeat_housekeeping(&context, &store).await;
 }
 
 /// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
