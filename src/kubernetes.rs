@@ -33,6 +33,7 @@ use store::Key;
 pub(crate) use trimmed::Unmanaged;
 
 pub mod caches;
+pub mod change_detector;
 pub mod connection;
 pub mod early_end;
 mod events;
@@ -50,7 +51,6 @@ mod resources;
 mod retry;
 mod shared_read;
 pub mod store;
-pub mod triggers;
 mod trimmed;
 pub mod valid_text;
 pub mod watches;

@@ -22,6 +22,7 @@ use crate::model::schedule;
 use crate::model::status_fields;
 
 pub mod annotations;
+pub mod change_hash;
 mod clock;
 mod context;
 pub mod due_work;
@@ -46,7 +47,6 @@ mod resolve;
 mod state;
 pub mod stream_api;
 mod term_end;
-pub mod trigger;
 
 use event_inbox::CallsOutcome;
 use interruption::Interruption;

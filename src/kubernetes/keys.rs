@@ -16,9 +16,9 @@ use stream_encryption_core::controller::kube_api::{KubeError, ReferencedKey};
 use stream_encryption_core::model::object::is_dns_subdomain;
 use tracing::warn;
 
+use super::change_detector::ChangeDetector;
 use super::request::{is_missing_object, with_timeout};
 use super::store::Key;
-use super::triggers::Triggers;
 use super::trimmed::Trimmed;
 use super::watches::{self, WatchBackoff};
 use crate::telemetry::Warnings;
@@ -118,9 +118,9 @@ pub fn changes(
                 );
             }
         });
-        let mut triggers = Triggers::of_key_objects();
+        let mut detector = ChangeDetector::of_key_objects();
         events.map_ok(watches::unwrap_trimmed).filter_map(move |event| {
-            let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
+            let changed = event.map(|event| detector.observe(&event)).unwrap_or_default();
             let changed: Vec<KeyObject> =
                 changed.into_iter().map(|key| KeyObject { group: provider.group, key }).collect();
             std::future::ready((!changed.is_empty()).then_some(changed))

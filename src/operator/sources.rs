@@ -20,11 +20,11 @@ use tracing::debug;
 
 use super::dispatcher::Trigger;
 use crate::kubernetes::caches::{Cache, Caches};
+use crate::kubernetes::change_detector::ChangeDetector;
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::MaybeInvalidLedger;
 use crate::kubernetes::policies::NamespaceLabels;
 use crate::kubernetes::store::{Key, Kind, Store};
-use crate::kubernetes::triggers::Triggers;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
@@ -134,23 +134,23 @@ impl Sources {
 fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    changed(events, Triggers::of_resources()).map(Trigger::One)
+    changed(events, ChangeDetector::of_resources()).map(Trigger::One)
 }
 
 /// Returns a stream of the name of every namespace that appears, changes its labels or is deleted.
 fn changed_namespaces(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
-    changed(events, Triggers::of_namespaces()).map(|namespace| namespace.name().to_owned())
+    changed(events, ChangeDetector::of_namespaces()).map(|namespace| namespace.name().to_owned())
 }
 
-/// Returns a stream of the objects that have changed according to `triggers`.
+/// Returns a stream of the objects that have changed according to `detector`.
 fn changed<K: Kind + Send + 'static>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-    mut triggers: Triggers<K>,
+    mut detector: ChangeDetector<K>,
 ) -> impl Stream<Item = Key> + Send + 'static {
     events.flat_map(move |event| {
-        let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
+        let changed = event.map(|event| detector.observe(&event)).unwrap_or_default();
         futures_util::stream::iter(changed)
     })
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::change_hash::change_hash;
 use stream_encryption_core::controller::event_inbox::ResourceName;
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::ledger_gc::LedgerGc;
 use stream_encryption_core::controller::memory::Memory;
-use stream_encryption_core::controller::trigger::trigger_hash;
 use stream_encryption_core::controller::{
     Config, Context, NoMetrics, Reconciled, TermEnd, reconcile_in_term,
 };
@@ -293,6 +293,5 @@ pub fn context<P: Wiring>(
 
 /// Returns whether a change of a resource leads to a reconcile, as the operator's watch decides.
 fn triggers_reconcile(previous: Option<&Arc<StreamEncryption>>, resource: &StreamEncryption) -> bool {
-    previous
-        .is_none_or(|previous| trigger_hash(&previous.metadata, "") != trigger_hash(&resource.metadata, ""))
+    previous.is_none_or(|previous| change_hash(&previous.metadata, "") != change_hash(&resource.metadata, ""))
 }

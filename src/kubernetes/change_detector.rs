@@ -14,7 +14,7 @@ use kube::Resource;
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
-use stream_encryption_core::controller::trigger::trigger_hash;
+use stream_encryption_core::controller::change_hash::change_hash;
 
 use super::policies::NamespaceLabels;
 use super::store::Key;
@@ -23,45 +23,45 @@ use super::watches::MaybeInvalidResource;
 /// A key object, of which only the metadata is watched.
 pub type KeyMetadata = PartialObjectMeta<DynamicObject>;
 
-/// What is known of the objects of a kind.
-pub struct Triggers<K> {
+/// Detects changes of the objects of a kind. The first event of an object counts as a change.
+pub struct ChangeDetector<K> {
     /// Returns a hash of the properties whose change leads to reconciles.
     hash: fn(&K) -> u64,
+    /// The hash of each object that exists, as of its last event.
     hashes: HashMap<Key, u64>,
     /// The changed objects of the lists that are not complete.
     listed: Vec<Key>,
 }
 
-impl Triggers<MaybeInvalidResource> {
-    /// Creates the triggers of resources, which no event has reported yet.
+impl ChangeDetector<MaybeInvalidResource> {
+    /// Creates the detector for resources.
     #[must_use]
     pub fn of_resources() -> Self {
         Self::new(|resource| {
             let error = resource.0.as_ref().err().map_or("", |invalid| &invalid.error);
-            trigger_hash(resource.meta(), error)
+            change_hash(resource.meta(), error)
         })
     }
 }
 
-impl Triggers<NamespaceLabels> {
-    /// Creates the triggers of namespaces, which no event has reported yet. Their labels determine which policies
-    /// select them.
+impl ChangeDetector<NamespaceLabels> {
+    /// Creates the detector for namespaces. Their labels determine which policies select them.
     #[must_use]
     pub fn of_namespaces() -> Self {
         Self::new(|namespace| hash(&namespace.metadata.labels))
     }
 }
 
-impl Triggers<KeyMetadata> {
-    /// Creates the triggers of key objects, which no event has reported yet. Their status has the key's ARN, and a watch
-    /// of metadata sees no other trace of its change than the version.
+impl ChangeDetector<KeyMetadata> {
+    /// Creates the detector for key objects. Their status has the key's ARN, and a watch of metadata sees no other trace
+    /// of its change than the version.
     #[must_use]
     pub fn of_key_objects() -> Self {
         Self::new(|key| hash(&key.metadata.resource_version))
     }
 }
 
-impl<K: Resource> Triggers<K> {
+impl<K: Resource> ChangeDetector<K> {
     fn new(hash: fn(&K) -> u64) -> Self {
         Self { hash, hashes: HashMap::new(), listed: Vec::new() }
     }
@@ -117,10 +117,10 @@ mod tests {
     }
 
     fn names(
-        triggers: &mut Triggers<MaybeInvalidResource>,
+        detector: &mut ChangeDetector<MaybeInvalidResource>,
         events: &[Event<MaybeInvalidResource>],
     ) -> Vec<String> {
-        events.iter().flat_map(|event| triggers.observe(event)).map(|key| key.name().to_owned()).collect()
+        events.iter().flat_map(|event| detector.observe(event)).map(|key| key.name().to_owned()).collect()
     }
 
     /// Its labels are moved to those of another shard and back, and nothing else changes.
@@ -135,29 +135,29 @@ mod tests {
             Event::Apply(other),
             Event::Apply(moved),
         ];
-        assert_eq!(names(&mut Triggers::of_resources(), &events), ["moved", "other", "moved", "moved"]);
+        assert_eq!(names(&mut ChangeDetector::of_resources(), &events), ["moved", "other", "moved", "moved"]);
     }
 
     #[test]
     fn resource_created_again_is_reconciled_again() {
         let events = ["1", "1", "2"].map(|uid| Event::Apply(resource("orders", uid)));
-        assert_eq!(names(&mut Triggers::of_resources(), &events), ["orders", "orders"]);
+        assert_eq!(names(&mut ChangeDetector::of_resources(), &events), ["orders", "orders"]);
     }
 
     #[test]
     fn listed_resources_are_returned_when_list_is_complete() {
-        let mut triggers = Triggers::of_resources();
+        let mut detector = ChangeDetector::of_resources();
         let [one, two] = ["one", "two"].map(|name| resource(name, name));
         let list = |objects: &[&MaybeInvalidResource]| {
             let objects = objects.iter().map(|object| Event::InitApply(MaybeInvalidResource::clone(object)));
             [Event::Init].into_iter().chain(objects).collect::<Vec<_>>()
         };
         // The list fails, and begins again.
-        assert!(names(&mut triggers, &list(&[&one])).is_empty());
-        assert!(names(&mut triggers, &list(&[&one, &two])).is_empty());
-        assert_eq!(names(&mut triggers, &[Event::InitDone]), ["one", "two"]);
-        assert!(names(&mut triggers, &list(&[&one, &two])).is_empty());
-        assert!(names(&mut triggers, &[Event::InitDone]).is_empty(), "nothing has changed");
+        assert!(names(&mut detector, &list(&[&one])).is_empty());
+        assert!(names(&mut detector, &list(&[&one, &two])).is_empty());
+        assert_eq!(names(&mut detector, &[Event::InitDone]), ["one", "two"]);
+        assert!(names(&mut detector, &list(&[&one, &two])).is_empty());
+        assert!(names(&mut detector, &[Event::InitDone]).is_empty(), "nothing has changed");
     }
 
     /// The watches list all namespaces again every hour.
@@ -167,7 +167,7 @@ mod tests {
             let metadata = json!({"name": "data", "uid": "1", "labels": {"team": team}});
             serde_json::from_value(json!({"metadata": metadata})).unwrap()
         };
-        let mut triggers = Triggers::of_namespaces();
+        let mut detector = ChangeDetector::of_namespaces();
         for (event, changed) in [
             (Event::Init, false),
             (Event::InitApply(namespace("data")), false),
@@ -180,7 +180,7 @@ mod tests {
             (Event::Delete(namespace("web")), true),
             (Event::Apply(namespace("web")), true),
         ] {
-            assert_eq!(!triggers.observe(&event).is_empty(), changed, "{event:?}");
+            assert_eq!(!detector.observe(&event).is_empty(), changed, "{event:?}");
         }
     }
 
@@ -191,11 +191,11 @@ mod tests {
             let metadata = json!({"name": "orders", "namespace": "data", "resourceVersion": version});
             serde_json::from_value(json!({"metadata": metadata})).unwrap()
         };
-        let mut triggers = Triggers::of_key_objects();
+        let mut detector = ChangeDetector::of_key_objects();
         let mut list = |version| {
-            assert!(triggers.observe(&Event::Init).is_empty());
-            assert!(triggers.observe(&Event::InitApply(key(version))).is_empty());
-            triggers.observe(&Event::InitDone).len()
+            assert!(detector.observe(&Event::Init).is_empty());
+            assert!(detector.observe(&Event::InitApply(key(version))).is_empty());
+            detector.observe(&Event::InitDone).len()
         };
         assert_eq!([list("1"), list("1"), list("2")], [1, 0, 1]);
     }

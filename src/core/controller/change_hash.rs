@@ -4,7 +4,7 @@
 //!
 //! The operator's own status writes lead to none, neither in this replica nor in another one. There is one exception: a write
 //! that replaces the last field of another writer removes that writer's entry, and leads to one more reconcile. This module
-//! computes a hash of each resource; `kubernetes/triggers.rs` keeps the hashes and compares them.
+//! computes a hash of each resource; `kubernetes/change_detector.rs` keeps the hashes and compares them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -14,7 +14,7 @@ use stream_encryption_api::FIELD_MANAGER;
 /// Returns a hash that changes whenever the resource with this metadata is to be reconciled. `error` states why its
 /// content is invalid; it is empty if the content is valid.
 #[must_use]
-pub fn trigger_hash(metadata: &ObjectMeta, error: &str) -> u64 {
+pub fn change_hash(metadata: &ObjectMeta, error: &str) -> u64 {
     let ObjectMeta { generation, deletion_timestamp, annotations, finalizers, .. } = metadata;
     let mut hasher = DefaultHasher::new();
     let deleted = deletion_timestamp.as_ref().map(|time| time.0);
@@ -36,7 +36,7 @@ mod tests {
 
     fn hash(object: &Value) -> u64 {
         let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
-        trigger_hash(&metadata, object["error"].as_str().unwrap_or_default())
+        change_hash(&metadata, object["error"].as_str().unwrap_or_default())
     }
 
     fn resource() -> Value {
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn own_status_write_is_no_trigger() {
+    fn own_status_write_keeps_the_hash() {
         let mut written = resource();
         written["status"] = json!({"observedGeneration": 2});
         written["metadata"]["resourceVersion"] = json!("8");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn change_that_concerns_operator_is_trigger() {
+    fn change_that_concerns_operator_changes_hash() {
         let other = json!([{"manager": "velero", "subresource": "status", "time": "2026-01-01T00:00:05Z"}]);
         for (pointer, value) in [
             ("/metadata/generation", json!(3)),
