@@ -144,7 +144,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     answered: &mut Option<bool>,
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
-    let mut notice = context.memory.events.take_notice(resource);
+    let mut notice = context.memory.events.begin_notice(resource);
     let mut is_for_event = false;
     if notice.must_describe {
         is_for_event = last.discard_remembered();
@@ -153,7 +153,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         // The resource is being deleted, and `remove_unwanted_finalizer` ends this reconcile and every later one before the
         // ledger is opened. The finalizer of another client may keep the resource for a long time. So the notice ends
         // here: otherwise its calls, and their messages in the queue of AWS's events, would be held for as long.
-        context.memory.events.finish(resource, &notice, CallsOutcome::MustNotEnter);
+        context.memory.events.finish_notice(resource, &notice, CallsOutcome::MustNotEnter);
     }
     // Each finalizer step ends the reconcile if it changed the resource. A change that fails is reported as an error at
     // the end, after everything else was done.
@@ -167,7 +167,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             let wake = report::unresolved(context, resource, &last, why, finalizer_failure).await;
             // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
-                context.memory.events.finish(resource, &notice, CallsOutcome::MustNotEnter);
+                context.memory.events.finish_notice(resource, &notice, CallsOutcome::MustNotEnter);
             }
             return wake;
         }
@@ -227,7 +227,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     };
     let wake = report::report(context, resource, state).await;
     // Even if the status could not be written: the ledger and the memory hold what the events led to.
-    context.memory.events.finish(resource, &notice, calls);
+    context.memory.events.finish_notice(resource, &notice, calls);
     wake
 }
 

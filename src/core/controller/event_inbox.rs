@@ -21,9 +21,11 @@ use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::ledger::external::insert_bounded;
 
 mod arrivals;
+mod noticed;
 
 use arrivals::Arrivals;
 pub use arrivals::{SILENCE, Silence};
+use noticed::Noticed;
 
 /// The namespace and name of a resource, `data/orders`. Clones share the text.
 pub type ResourceName = Arc<str>;
@@ -43,8 +45,8 @@ struct State {
     calls: HashMap<u64, Vec<CallEvent>>,
     /// The arrivals of events, by account and region. One without any event in this term is not listed.
     arrivals: HashMap<EventScope, Arrivals>,
-    /// Counts the events.
-    counter: u64,
+    /// The number of the last event, or of the last silence: both are numbered, in one sequence.
+    last_number: u64,
 }
 
 /// An account and region whose events no longer arrive.
@@ -69,13 +71,9 @@ struct Registered {
     /// When the last event that requires a Describe arrived, such events were found missing, or a call of somebody else was
     /// entered in the ledger, on the monotonic clock. For some time AWS may still report the state before.
     unsettled_since: Option<Duration>,
-    /// The number of the last event that concerns it and that no reconcile has finished with. `None`: there is nothing to
-    /// do. Unequal to `taken`: a reconcile is due, and has not begun. Equal to `taken`: its reconcile runs, has failed, or
-    /// could not enter the calls in the ledger.
-    noticed: Option<u64>,
-    /// The number of the last event that a reconcile has begun to take into account.
-    taken: Option<u64>,
-    /// Whether one of these events requires a Describe in any case.
+    /// The events that concern it, and whether a reconcile has begun to take them into account.
+    noticed: Noticed,
+    /// Whether one of the noticed events requires a Describe in any case.
     must_describe: bool,
 }
 
@@ -99,7 +97,7 @@ pub struct Notice {
     /// Whether the stream must be described even if the ledger knows all calls.
     pub must_describe: bool,
     /// The number of the last event that it covers; `None` if none is new.
-    last_event: Option<u64>,
+    last_number: Option<u64>,
 }
 
 impl Notice {
@@ -235,7 +233,7 @@ impl EventInbox {
         let mut state = self.lock();
         let mut silent = Vec::new();
         for (scope, arrivals) in &mut state.arrivals {
-            if let Some(silence) = arrivals.take_silence(now) {
+            if let Some(silence) = arrivals.announce_silence(now) {
                 silent.push(SilentScope { scope: scope.clone(), silence, resources: Vec::new() });
             }
         }
@@ -289,41 +287,42 @@ impl EventInbox {
         let state = self.lock();
         // Without events the table is empty, and no name has to be built.
         !state.resources.is_empty()
-            && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed.is_some())
+            && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed != Noticed::Nothing)
     }
 
-    /// Returns what a reconcile of a resource has to take into account, and records that the reconcile has begun to.
+    /// Returns what a reconcile of a resource has to take into account, and records that the reconcile has begun to. The
+    /// inbox keeps all of it until [`finish_notice`](Self::finish_notice).
     #[must_use]
-    pub fn take_notice(&self, resource: &StreamEncryption) -> Notice {
+    pub fn begin_notice(&self, resource: &StreamEncryption) -> Notice {
         let mut state = self.lock();
         if state.resources.is_empty() {
             return Notice::default();
         }
         let State { resources, calls, .. } = &mut *state;
         let Some(registered) = resources.get_mut(&name_of(resource)) else { return Notice::default() };
-        registered.taken = registered.noticed;
+        registered.noticed.begin();
         let held =
             registered.subjects.iter().filter_map(|subject| Some((*subject, calls.get(subject)?.clone())));
         Notice {
             calls: held.collect(),
             must_describe: registered.must_describe,
-            last_event: registered.noticed,
+            last_number: registered.noticed.last_number(),
         }
     }
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
-    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
+    pub fn finish_notice(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
         // A notice may have calls without a new event: the inbox still holds calls of the stream, because its other resource
         // was deleted before they were entered.
-        if notice.last_event.is_none() && notice.calls.is_empty() {
+        if notice.last_number.is_none() && notice.calls.is_empty() {
             return;
         }
         let state = &mut *self.lock();
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
-        if registered.noticed == notice.last_event {
+        if registered.noticed.last_number() == notice.last_number {
             registered.must_describe = false;
             if outcome != CallsOutcome::NotEntered {
-                registered.noticed = None;
+                registered.noticed = Noticed::Nothing;
             }
         }
         if outcome == CallsOutcome::NotEntered {
@@ -333,14 +332,14 @@ impl EventInbox {
         for subject in subjects {
             let users = state.by_subject.get(&subject);
             let waits = |name: &ResourceName| {
-                state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
+                state.resources.get(name).is_some_and(|registered| registered.noticed != Noticed::Nothing)
             };
             if outcome == CallsOutcome::MustNotEnter && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };
-            let taken = notice.calls.get(&subject).map(Vec::as_slice).unwrap_or_default();
-            calls.retain(|call| taken.iter().all(|taken| taken.event_id != call.event_id));
+            let finished = notice.calls.get(&subject).map(Vec::as_slice).unwrap_or_default();
+            calls.retain(|call| finished.iter().all(|finished| finished.event_id != call.event_id));
             if calls.is_empty() {
                 state.calls.remove(&subject);
             }
@@ -370,15 +369,13 @@ impl State {
         resources: Vec<ResourceName>,
         describe_required_at: Option<Duration>,
     ) -> Vec<ResourceName> {
-        self.counter += 1;
+        self.last_number += 1;
         let mut due = Vec::new();
         for name in resources {
             let registered = self.resources.entry(name.clone()).or_default();
-            let is_waiting = registered.noticed.is_some() && registered.taken != registered.noticed;
-            registered.noticed = Some(self.counter);
             registered.must_describe |= describe_required_at.is_some();
             registered.unsettled_since = describe_required_at.or(registered.unsettled_since);
-            if !is_waiting {
+            if registered.noticed.record(self.last_number) {
                 due.push(name);
             }
         }

@@ -34,8 +34,8 @@ pub(super) struct Arrivals {
     last_trail_event: Option<TrailEvent>,
     /// The first encryption call of the operator that AWS accepted since the last event of CloudTrail happened.
     unreported_call: Option<Duration>,
-    /// The present silence, once [`take_silence`](Self::take_silence) has returned it.
-    returned: Option<Silence>,
+    /// The present silence, once [`announce_silence`](Self::announce_silence) has returned it.
+    announced: Option<Silence>,
 }
 
 /// An event of CloudTrail. It happened at `arrived - age`, which may be before the monotonic clock began. So two such
@@ -63,7 +63,7 @@ impl TrailEvent {
 impl Arrivals {
     /// Begins with an event that arrives at `now`.
     pub(super) fn begin(now: Duration) -> Self {
-        Self { last: now, last_trail_event: None, unreported_call: None, returned: None }
+        Self { last: now, last_trail_event: None, unreported_call: None, announced: None }
     }
 
     /// Records that an event or a heartbeat has arrived.
@@ -100,10 +100,10 @@ impl Arrivals {
     }
 
     /// Returns what is missing at `now`, if that differs from what the previous call found.
-    pub(super) fn take_silence(&mut self, now: Duration) -> Option<Silence> {
+    pub(super) fn announce_silence(&mut self, now: Duration) -> Option<Silence> {
         let silence = self.silence(now);
-        let returned = mem::replace(&mut self.returned, silence);
-        silence.filter(|silence| returned != Some(*silence))
+        let announced = mem::replace(&mut self.announced, silence);
+        silence.filter(|silence| announced != Some(*silence))
     }
 
     /// Returns how long ago the last event arrived; `None` while something is missing.

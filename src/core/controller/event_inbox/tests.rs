@@ -90,20 +90,20 @@ fn event_wakes_the_resources_that_depend_on_its_subject() {
 fn resource_is_noticed_until_a_reconcile_has_finished() {
     let inbox = inbox(&["orders", "clicks"]);
     let (orders, clicks) = (resource("orders"), resource("clicks"));
-    assert_eq!(inbox.take_notice(&orders), Notice::default());
+    assert_eq!(inbox.begin_notice(&orders), Notice::default());
     inbox.receive(&call("orders", 1), MINUTE, NOW);
     assert!(inbox.is_noticed(&orders) && !inbox.is_noticed(&clicks));
-    let first = inbox.take_notice(&orders);
+    let first = inbox.begin_notice(&orders);
     assert_eq!((first.calls().len(), first.must_describe), (1, false), "the ledger may know the call");
     // Another event arrives while the reconcile runs.
     inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE, NOW);
     inbox.receive(&call("orders", 2), MINUTE, NOW);
-    inbox.finish(&orders, &first, CallsOutcome::Entered);
-    let second = inbox.take_notice(&orders);
+    inbox.finish_notice(&orders, &first, CallsOutcome::Entered);
+    let second = inbox.begin_notice(&orders);
     assert!(second.must_describe && inbox.is_noticed(&orders));
     assert_eq!(second.calls().iter().map(|call| call.event_id.clone()).collect::<Vec<_>>(), ["event-2"]);
-    inbox.finish(&orders, &second, CallsOutcome::Entered);
-    assert_eq!((inbox.take_notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
+    inbox.finish_notice(&orders, &second, CallsOutcome::Entered);
+    assert_eq!((inbox.begin_notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
     assert!(inbox.lock().calls.is_empty());
 }
 
@@ -115,7 +115,7 @@ fn queue_keeps_a_call_until_a_reconcile_has_finished() {
     inbox.receive(&other, MINUTE, NOW);
     assert!(inbox.holds(&managed) && !inbox.holds(&other), "no resource waits for the other call");
     assert!(inbox.receive(&managed, MINUTE, NOW).is_empty(), "the queue delivers it again");
-    inbox.finish(&resource("orders"), &inbox.take_notice(&resource("orders")), CallsOutcome::Entered);
+    inbox.finish_notice(&resource("orders"), &inbox.begin_notice(&resource("orders")), CallsOutcome::Entered);
     assert!(!inbox.holds(&managed));
 }
 
@@ -148,7 +148,7 @@ fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
     let accepted = call("orders", MAX_EXTERNAL_CALLS);
     inbox.receive(&accepted, MINUTE, NOW);
     assert!(inbox.holds(&accepted));
-    assert_eq!(inbox.take_notice(&resource("orders")).calls().len(), MAX_EXTERNAL_CALLS);
+    assert_eq!(inbox.begin_notice(&resource("orders")).calls().len(), MAX_EXTERNAL_CALLS);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn silence_of_a_region_is_found_once() {
     assert!(!are_arriving(&inbox, silent));
     let found = inbox.find_silent(silent);
     assert_eq!((found.len(), found[0].silence, found[0].resources.len()), (1, Silence::Everything, 2));
-    assert!(inbox.take_notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
+    assert!(inbox.begin_notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
     assert!(inbox.find_silent(silent).is_empty());
     assert_eq!(inbox.ages(silent), [(scope.clone(), None)]);
     inbox.receive(&event(Subject::Heartbeat), silent, NOW);
@@ -266,7 +266,7 @@ fn key_of_another_account_needs_the_events_of_that_account() {
         );
         assert_eq!(inbox.ages(later).len(), 2);
         assert!(!suffice(later));
-        assert!(inbox.take_notice(&resource).must_describe, "what happened meanwhile is unknown");
+        assert!(inbox.begin_notice(&resource).must_describe, "what happened meanwhile is unknown");
     }
     inbox.replace_dependencies(&resource, &stream, &[]);
     assert!(suffice(MINUTE * 120 + SILENCE), "the key is not used any more");
@@ -309,7 +309,7 @@ fn change_of_keys_keeps_the_calls_of_the_stream() {
     inbox.add_dependencies(&resource("orders"), &stream("orders"), &[key(2)]);
     inbox.replace_dependencies(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
     assert!(inbox.holds(&stopped) && inbox.is_noticed(&resource("orders")));
-    assert_eq!(inbox.take_notice(&resource("orders")).calls().len(), 1);
+    assert_eq!(inbox.begin_notice(&resource("orders")).calls().len(), 1);
     let KmsKeyId::Arn(before) = key(1) else { unreachable!() };
     assert!(due(&inbox, Subject::Key(before)).is_empty());
 }
@@ -327,10 +327,10 @@ fn call_on_the_stream_of_an_earlier_spec_is_not_taken() {
     let inbox = inbox(&["orders"]);
     let orders = resource("orders");
     inbox.receive(&call("orders", 1), MINUTE, NOW);
-    let mut notice = inbox.take_notice(&orders);
+    let mut notice = inbox.begin_notice(&orders);
     notice.keep_calls_of(&stream("payments"));
     assert!(notice.calls().is_empty());
-    inbox.finish(&orders, &notice, CallsOutcome::Entered);
+    inbox.finish_notice(&orders, &notice, CallsOutcome::Entered);
     assert!(inbox.holds(&call("orders", 1)), "no ledger has it");
     inbox.replace_dependencies(&orders, &stream("payments"), &[]);
     assert!(!inbox.holds(&call("orders", 1)), "no resource has its stream");
@@ -345,17 +345,17 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
     }
     let stopped = call("orders", 1);
     assert_eq!(inbox.receive(&stopped, MINUTE, NOW).len(), 2);
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
+    inbox.finish_notice(&other, &inbox.begin_notice(&other), CallsOutcome::MustNotEnter);
     assert!(inbox.holds(&stopped), "the owner has not entered it");
-    assert_eq!(inbox.take_notice(&owner).calls().len(), 1);
-    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::Entered);
+    assert_eq!(inbox.begin_notice(&owner).calls().len(), 1);
+    inbox.finish_notice(&owner, &inbox.begin_notice(&owner), CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped));
     // If no resource owns the ledger, the last one ends it.
     let again = call("orders", 2);
     inbox.receive(&again, MINUTE, NOW);
-    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::MustNotEnter);
+    inbox.finish_notice(&owner, &inbox.begin_notice(&owner), CallsOutcome::MustNotEnter);
     assert!(inbox.holds(&again));
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
+    inbox.finish_notice(&other, &inbox.begin_notice(&other), CallsOutcome::MustNotEnter);
     assert!(!inbox.holds(&again));
 }
 
@@ -364,9 +364,9 @@ fn waiting_resource_is_not_woken_again() {
     let inbox = inbox(&["orders"]);
     let changed = || due(&inbox, Subject::Stream(stream("orders"))).len();
     assert_eq!((changed(), changed()), (1, 0), "it waits already");
-    let notice = inbox.take_notice(&resource("orders"));
+    let notice = inbox.begin_notice(&resource("orders"));
     assert_eq!((changed(), changed()), (1, 0), "a reconcile has begun since");
-    inbox.finish(&resource("orders"), &notice, CallsOutcome::Entered);
+    inbox.finish_notice(&resource("orders"), &notice, CallsOutcome::Entered);
     assert!(inbox.is_noticed(&resource("orders")), "of the later event");
 }
 
@@ -379,7 +379,7 @@ fn listed_resource_is_woken_before_its_first_reconcile() {
     orders.status = Some(serde_json::from_value(status).unwrap());
     inbox.register_from_status(&orders);
     assert_eq!(inbox.receive(&call("orders", 1), MINUTE, NOW).len(), 1);
-    inbox.finish(&orders, &inbox.take_notice(&orders), CallsOutcome::Entered);
+    inbox.finish_notice(&orders, &inbox.begin_notice(&orders), CallsOutcome::Entered);
     let KmsKeyId::Arn(active) = key(1) else { unreachable!() };
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }
@@ -390,11 +390,11 @@ fn call_waits_while_no_ledger_can_be_written() {
     let (orders, stopped) = (resource("orders"), call("orders", 1));
     inbox.receive(&stopped, MINUTE, NOW);
     inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE, NOW);
-    inbox.finish(&orders, &inbox.take_notice(&orders), CallsOutcome::NotEntered);
+    inbox.finish_notice(&orders, &inbox.begin_notice(&orders), CallsOutcome::NotEntered);
     assert!(inbox.holds(&stopped));
-    let again = inbox.take_notice(&orders);
+    let again = inbox.begin_notice(&orders);
     assert_eq!((again.calls().len(), again.must_describe), (1, false), "the stream has been described");
-    inbox.finish(&orders, &again, CallsOutcome::Entered);
+    inbox.finish_notice(&orders, &again, CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped) && !inbox.is_noticed(&orders));
 }
 
@@ -407,10 +407,10 @@ fn other_resource_releases_the_calls_of_a_deleted_owner() {
     }
     let stopped = call("orders", 1);
     inbox.receive(&stopped, MINUTE, NOW);
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::MustNotEnter);
+    inbox.finish_notice(&other, &inbox.begin_notice(&other), CallsOutcome::MustNotEnter);
     inbox.evict("data/orders");
     assert!(inbox.holds(&stopped), "the other resource may take the stream over");
-    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::Entered);
+    inbox.finish_notice(&other, &inbox.begin_notice(&other), CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped));
 }
 
