@@ -170,7 +170,7 @@ impl Shared {
             fleet
         });
         // A standby receives no events.
-        let receives = fleet.is_some() && self.context.config.drift_interval_with_events.is_some();
+        let receives = fleet.is_some() && self.context.config.receives_events();
         let event_regions = receives.then(|| {
             let ages = self.context.memory.events.ages(self.context.clock.monotonic());
             EventRegions::of(ages.into_iter().map(|(_, age)| age))

@@ -205,7 +205,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     /// Registers a changed resource for AWS's events, which may arrive before its reconcile.
     fn register_for_events(&self, key: &Key) {
         let Reconciler { context, resources, .. } = &self.reconciler;
-        if context.config.drift_interval_with_events.is_some()
+        if context.config.receives_events()
             && let Some(resource) = resources.get(key).and_then(|resource| resource.0.ok())
         {
             context.memory.events.register_from_status(&resource);

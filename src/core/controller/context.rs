@@ -107,6 +107,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Returns whether the operator receives AWS's events, so that resources must be registered for them.
+    #[must_use]
+    pub fn receives_events(&self) -> bool {
+        self.drift_interval_with_events.is_some()
+    }
+
     /// Returns the longest interval between two checks for drift.
     #[must_use]
     pub fn longest_drift_interval(&self) -> SignedDuration {

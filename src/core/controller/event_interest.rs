@@ -9,7 +9,7 @@ use crate::model::arn::{KeyArn, KmsKeyId};
 /// Records the stream of a resource before it is described, if the operator receives AWS's events: what happens after the
 /// description must not be missed. Also records the desired key, which the resolve step has just described.
 pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
-    if context.config.drift_interval_with_events.is_some() {
+    if context.config.receives_events() {
         context.memory.events.add_dependencies(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());
     }
 }
@@ -23,7 +23,7 @@ pub(super) fn replace<A, R>(
     spec: &ResolvedSpec,
     active_key: Option<KeyArn>,
 ) {
-    if context.config.drift_interval_with_events.is_some() {
+    if context.config.receives_events() {
         let active_key = active_key.map(KmsKeyId::Arn);
         let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
         let inbox = &context.memory.events;

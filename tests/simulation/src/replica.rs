@@ -93,7 +93,7 @@ impl<P: Wiring> Replica<P> {
         self.delivered = up_to;
         let cache = &mut state.replicas[self.process.replica].caches.resources;
         let previous = std::mem::replace(cache, resources.clone());
-        if self.operator.config.drift_interval_with_events.is_some() {
+        if self.operator.config.receives_events() {
             for resource in resources.values() {
                 self.operator.memory.events.register_from_status(resource);
             }
