@@ -110,7 +110,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
             // created again.
             let uid = ledger_store::resource_identity(resource).uid;
-            context.memory.forget_remembered(resource);
+            context.memory.record_interruption(resource);
             context.memory.forget_version(&uid);
             let conflicts = context.memory.count_failure(&uid);
             let wait = schedule::after_conflict(&uid, conflicts);
@@ -127,7 +127,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
             Ok(Reconciled { is_outdated: true, ..ends_with(context.clock.now() + wait) })
         }
         Err(Interruption::RememberedNotFresh) => {
-            context.memory.forget_remembered(resource);
+            context.memory.record_interruption(resource);
             Ok(ends_with(context.clock.now()))
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
@@ -147,7 +147,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut notice = context.memory.events.begin_notice(resource);
     let mut is_for_event = false;
     if notice.must_describe {
-        is_for_event = last.discard_remembered();
+        is_for_event = last.require_describe();
     }
     if finalize::is_deleted_without_disabling(resource) {
         // The resource is being deleted, and `remove_unwanted_finalizer` ends this reconcile and every later one before the
@@ -188,7 +188,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     }
     // Either the operator's clock is wrong, which a Describe shows, or the event.
     let is_time_in_doubt = external::is_any_outside(&notice.calls(), context.clock.now());
-    if (has_news || is_time_in_doubt) && last.discard_remembered() {
+    if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;
         // KMS's response was discarded, too. The spec was resolved with it, so it is resolved again, which asks KMS.
         let resolving = resolve::resolve(context, resource, &last, from);

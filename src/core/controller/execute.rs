@@ -259,7 +259,7 @@ async fn write_ledger<A, R: KubeApi>(
     let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
     state.ledger.save(&context.kube).await?;
     if let Some(uid) = replaced {
-        context.memory.forget_remembered_of(&uid);
+        context.memory.forget_description(&uid);
     }
     Ok(())
 }

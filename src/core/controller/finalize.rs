@@ -192,10 +192,9 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
 ) -> Result<bool, KubeError> {
     let version = context.kube.set_finalizer(read, present).await?;
     let (existed, uid) = (version.is_some(), &resource_identity_of(read).uid);
-    if existed {
-        context.memory.record_version(uid, version);
-    } else {
-        context.memory.forget_version(uid);
+    match version {
+        Some(version) => context.memory.record_version(uid, version),
+        None => context.memory.forget_version(uid),
     }
     Ok(existed)
 }

@@ -3,6 +3,16 @@
 //! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a change of
 //! the policies triggers a reconcile of every resource, and Firehose allows 5 Describes a second),
 //! lets waits grow, and detects a cache that lags.
+//!
+//! The files of the controller use these words for earlier state:
+//!
+//! - `last`: the result of the resource's last reconcile in this process, a [`LastReconcile`].
+//! - `remembered`: the responses of AWS in `last`, a [`Remembered`].
+//! - `reported`: what a status reports, or the status in `last`: the one that this process reported last.
+//! - `stored`: an object of the API server, as it was last read or written.
+//! - `before`: the status from which the next one is computed, either the stored or the reported one
+//!   (`previous_status.rs`).
+//! - `known`: one value of these, such as a version or a time, with which a new value is compared.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -24,9 +34,6 @@ use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
 use crate::model::schedule::RETRY_PAUSE;
 use crate::packed::Packed;
-
-/// A version that no object has. The next reconcile therefore reads the resource from the API server.
-pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 
 /// How long a write without an acknowledgement may still be applied: longer than the API server works on a
 /// request.
@@ -65,9 +72,9 @@ pub struct LastReconcile {
     pub reason: Option<(Reason, Timestamp)>,
     /// The status that this process reported last, whether or not it had to be written.
     pub status: Option<Packed<StreamEncryptionStatus>>,
-    /// The time of the last write of the status that the API server did not acknowledge: it may have been applied, or may
-    /// still be. `None` if there is none, after two minutes, or after a later acknowledged write: the earlier one names an
-    /// old version, so the API server refuses it.
+    /// The time of the last write of the status that the API server did not acknowledge. The API server may have applied it,
+    /// or may still apply it. `None` once that is excluded: after two minutes, or after a later write was acknowledged,
+    /// because the API server then refuses the earlier one, which names an old version.
     pub unacknowledged_write: Option<Timestamp>,
     /// The latest time at which a test record was encrypted: this process has observed it, or has read it from the status.
     /// The stored status may not have this time, because the write of the status may have failed.
@@ -88,9 +95,29 @@ pub struct LastReconcile {
     pub is_interrupted: bool,
     /// Whether this process has reported that the removal of the finalizer leaves the encryption unchanged.
     pub is_removal_reported: bool,
-    /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
-    /// another version lags, or holds a change by another client.
-    pub version: Option<String>,
+    /// The version of the resource as this process last read or wrote it. A cache with another version lags, or holds a
+    /// change by another client.
+    pub version: SeenVersion,
+}
+
+/// The version of a resource that this process has seen last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SeenVersion {
+    /// This process has seen none.
+    #[default]
+    Never,
+    /// The resource may have a version that this process has not seen. The next reconcile reads it from the API server.
+    Unknown,
+    /// This process last read or wrote this version.
+    Is(String),
+}
+
+impl SeenVersion {
+    /// Returns the version of an object that was read.
+    #[must_use]
+    pub fn of(read: &ObjectMeta) -> Self {
+        read.resource_version.clone().map_or(Self::Never, Self::Is)
+    }
 }
 
 /// The last call of a ledger that AWS may have applied, while no observation has shown its effect, and since when this
@@ -133,10 +160,10 @@ pub struct LastOutcome {
 }
 
 impl LastReconcile {
-    /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
-    pub fn discard_remembered(&mut self) -> bool {
+    /// Discards the responses of AWS from this copy of the entry, so that the reconcile describes the stream. Returns whether
+    /// there were any. If a retry annotation still waits, the Describe handles it, and its test record may be written at once.
+    pub fn require_describe(&mut self) -> bool {
         if self.retry_due.take().is_some() {
-            // A retry that a user requests includes the test record.
             self.next_record = None;
         }
         self.remembered.take().is_some()
@@ -232,34 +259,37 @@ impl Memory {
     /// Records that the state of the resource with this uid is not known: the next reconcile reads it from
     /// the API server.
     pub fn forget_version(&self, uid: &str) {
-        self.record_version(uid, UNKNOWN_VERSION);
+        self.lock().entry(uid.to_owned()).or_default().version = SeenVersion::Unknown;
     }
 
     /// Records the version of the resource with this uid after a write of this process.
-    pub fn record_version(&self, uid: &str, version: Option<String>) {
-        self.lock().entry(uid.to_owned()).or_default().version = version;
+    pub fn record_version(&self, uid: &str, version: String) {
+        self.lock().entry(uid.to_owned()).or_default().version = SeenVersion::Is(version);
     }
 
-    /// Returns whether this process last read or wrote another version of the resource than `read`, or has
-    /// recorded [`UNKNOWN_VERSION`]. A process without a version of the resource returns `false`.
+    /// Returns whether this process last read or wrote another version of the resource than `read`, or does not know the
+    /// present version ([`SeenVersion::Unknown`]). A process that has seen no version of the resource returns `false`.
     #[must_use]
     pub fn has_seen_another(&self, read: &ObjectMeta) -> bool {
         let uid = read.uid.as_deref().unwrap_or_default();
-        let known = self.lock().get(uid).and_then(|last| last.version.clone());
-        known.is_some() && known != read.resource_version
+        match self.lock().get(uid).map(|last| &last.version) {
+            None | Some(SeenVersion::Never) => false,
+            Some(SeenVersion::Unknown) => true,
+            Some(SeenVersion::Is(known)) => read.resource_version.as_ref() != Some(known),
+        }
     }
 
-    /// Evicts the description of a resource whose reconcile was interrupted: its stream must be described again. The
-    /// last written status is kept.
-    pub fn forget_remembered(&self, resource: &StreamEncryption) {
+    /// Records that a reconcile of the resource was interrupted, and evicts the responses of AWS: the stream must be
+    /// described again. The last written status is kept.
+    pub fn record_interruption(&self, resource: &StreamEncryption) {
         let mut entries = self.lock();
         let last = entries.entry(uid(resource).to_owned()).or_default();
         last.remembered = None;
         last.is_interrupted = true;
     }
 
-    /// Evicts the description of the resource with this uid, whose stream another resource has taken over.
-    pub fn forget_remembered_of(&self, uid: &str) {
+    /// Evicts the responses of AWS for the resource with this uid, whose stream another resource has taken over.
+    pub fn forget_description(&self, uid: &str) {
         if let Some(last) = self.lock().get_mut(uid) {
             last.remembered = None;
         }
@@ -349,117 +379,4 @@ fn uid(resource: &StreamEncryption) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-    use super::*;
-
-    fn retried(retry: &str) -> StreamEncryption {
-        let mut resource = resource(false);
-        let annotation = (stream_encryption_api::RETRY_ANNOTATION.to_owned(), retry.to_owned());
-        resource.metadata.annotations = Some([annotation].into());
-        resource
-    }
-
-    /// The entry of a resource whose stream was described now.
-    fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
-        let remembered = Remembered {
-            stream: Some((Moment { wall: now, monotonic: Duration::ZERO }, None)),
-            key: None,
-            active_key_report: None,
-            due: Timestamp::MAX,
-            retry: retry_token(resource),
-            deleting: is_being_deleted(resource),
-        };
-        LastReconcile { remembered: Some(remembered), ..LastReconcile::default() }
-    }
-
-    #[test]
-    fn changed_retry_annotation_evicts_only_old_descriptions() {
-        let memory = Memory::default();
-        let begin = Timestamp::UNIX_EPOCH;
-        let at = |seconds| begin + SignedDuration::from_secs(seconds);
-        memory.keep(&retried("0"), described(&retried("0"), at(0)));
-        let mut describes = 0;
-        // The annotation changes every second.
-        for second in 1..=60 {
-            let resource = retried(&second.to_string());
-            let last = memory.recall_unexpired(&resource, at(second));
-            if last.remembered.is_none() {
-                describes += 1;
-                memory.keep(&resource, described(&resource, at(second)));
-            } else {
-                assert!(last.retry_due.is_some_and(|due| due <= at(second + 10)), "it is not forgotten");
-                memory.keep(&resource, last);
-            }
-        }
-        assert_eq!(describes, 6);
-        // The last change takes effect once.
-        assert!(memory.recall_unexpired(&retried("60"), at(70)).remembered.is_some());
-        memory.keep(&retried("61"), memory.recall_unexpired(&retried("61"), at(69)));
-        assert!(memory.recall_unexpired(&retried("61"), at(70)).remembered.is_none());
-    }
-
-    fn resource(deleting: bool) -> StreamEncryption {
-        let resource = serde_json::json!({
-            "apiVersion": "streamencryption.dev/v1alpha1",
-            "kind": "StreamEncryption",
-            "metadata": {"name": "orders", "uid": "uid-1"},
-            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
-        });
-        let mut resource: StreamEncryption = serde_json::from_value(resource).unwrap();
-        resource.metadata.deletion_timestamp = deleting.then_some(Time(Timestamp::UNIX_EPOCH));
-        resource
-    }
-
-    #[test]
-    fn cache_with_version_seen_last_is_read() {
-        let memory = Memory::default();
-        let cached = |version: &str| {
-            let mut resource = resource(false);
-            resource.metadata.uid = Some("uid-1".to_owned());
-            resource.metadata.resource_version = Some(version.to_owned());
-            resource
-        };
-        assert_eq!(memory.read_from(&cached("1")), ReadFrom::Cache, "nothing is known");
-        memory.record_version("uid-1", Some("2".to_owned()));
-        assert_eq!(memory.read_from(&cached("1")), ReadFrom::ApiServer, "the cache lags");
-        assert_eq!(memory.read_from(&cached("2")), ReadFrom::Cache);
-        assert_eq!(memory.read_from(&cached("3")), ReadFrom::ApiServer, "another client wrote");
-        memory.forget_version("uid-1");
-        assert_eq!(memory.read_from(&cached("2")), ReadFrom::ApiServer, "a conflict");
-    }
-
-    #[test]
-    fn unacknowledged_write_may_land_for_two_minutes() {
-        let memory = Memory::default();
-        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-        let sent = LastReconcile { unacknowledged_write: Some(at(0)), ..LastReconcile::default() };
-        memory.keep(&resource(false), sent);
-        assert_eq!(memory.recall_unexpired(&resource(false), at(119)).unacknowledged_write, Some(at(0)));
-        assert_eq!(memory.recall_unexpired(&resource(false), at(120)).unacknowledged_write, None);
-        assert_eq!(
-            memory.recall_unexpired(&resource(false), at(-1)).unacknowledged_write,
-            None,
-            "the clock was set back"
-        );
-    }
-
-    #[test]
-    fn deleted_resource_is_described_anew_once() {
-        let memory = Memory::default();
-        let now = Timestamp::UNIX_EPOCH;
-        memory.keep(&resource(false), described(&resource(false), now));
-        assert!(memory.recall_unexpired(&resource(false), now).remembered.is_some());
-        assert!(memory.recall_unexpired(&resource(true), now).remembered.is_none(), "the deletion is news");
-        memory.keep(&resource(true), described(&resource(true), now));
-        assert!(memory.recall_unexpired(&resource(true), now).remembered.is_some(), "and then it is not");
-    }
-
-    #[test]
-    fn first_reconcile_of_a_process_can_be_interrupted() {
-        let memory = Memory::default();
-        memory.forget_remembered(&resource(false));
-        assert!(memory.recall_with_expired("uid-1").is_interrupted);
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use super::context::Context;
 use super::finalize;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::resource_identity_of;
-use super::memory::{LastReconcile, UNKNOWN_VERSION};
+use super::memory::{LastReconcile, SeenVersion};
 use super::previous_status::{changed_by_another, previous_status};
 use super::stream_api::StreamApi;
 use crate::model::schedule;
@@ -34,7 +34,7 @@ pub(super) struct StatusWrite {
     /// When a write was sent that was not acknowledged, and that may still be applied.
     pub(super) unacknowledged_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
-    pub(super) version: Option<String>,
+    pub(super) version: SeenVersion,
     /// When to read the resource again at the latest, if another writer was first or an earlier write may still be
     /// applied.
     pub(super) reread_by: Option<Timestamp>,
@@ -71,7 +71,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
     let may_write = described || last.unacknowledged_write.is_some() || is_foreign || has_news();
     let mut unacknowledged_write = last.unacknowledged_write;
-    let mut version = read.resource_version.clone();
+    let mut version = SeenVersion::of(read);
     // The API server may have applied the unacknowledged write. Its transition has no event yet, so the next event is about
     // everything since the status before it.
     let published = match last.unacknowledged_write {
@@ -86,7 +86,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             Ok(written) => {
                 unacknowledged_write = None;
                 // If the resource is gone, the cache must not be believed.
-                version = written.or(UNKNOWN_VERSION);
+                version = written.map_or(SeenVersion::Unknown, SeenVersion::Is);
                 publish_transition(context, read, &published, &status).await;
             }
             Err(error) => {
@@ -96,18 +96,14 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 let is_conflict = error == KubeError::Conflict;
                 let (unacknowledged_write, version, reread_by, failed, failures) = match error {
                     KubeError::Conflict => {
-                        (unacknowledged_write, UNKNOWN_VERSION, Some(after_conflict), None, conflicts)
+                        (unacknowledged_write, SeenVersion::Unknown, Some(after_conflict), None, conflicts)
                     }
                     // A write that was refused was not applied.
-                    KubeError::Rejected(_) => (
-                        unacknowledged_write,
-                        read.resource_version.clone(),
-                        None,
-                        Some(error),
-                        last.failures,
-                    ),
+                    KubeError::Rejected(_) => {
+                        (unacknowledged_write, version, None, Some(error), last.failures)
+                    }
                     KubeError::Unavailable(_) => {
-                        (Some(now), UNKNOWN_VERSION, None, Some(error), last.failures)
+                        (Some(now), SeenVersion::Unknown, None, Some(error), last.failures)
                     }
                 };
                 let status = last.status.clone();
@@ -124,13 +120,13 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
         }
     }
     let packed = match &last.status {
-        Some(earlier) => Packed::of_similar(earlier, &status),
+        Some(reported) => Packed::of_similar(reported, &status),
         None => Packed::of(&status),
     };
     let status = Some(packed);
     // An earlier write without an acknowledgement may still change the status.
     let (version, reread_by) = match unacknowledged_write {
-        Some(_) => (UNKNOWN_VERSION, Some(context.clock.now() + schedule::REREAD)),
+        Some(_) => (SeenVersion::Unknown, Some(context.clock.now() + schedule::REREAD)),
         None => (version, None),
     };
     StatusWrite {
@@ -174,10 +170,10 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let stored =
         reported.as_ref().filter(|_| last.unacknowledged_write.is_none() && !changed_by_another(read));
     // Transition times are taken from the status that was reported last, even if its write was not acknowledged.
-    let known = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
+    let before = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,
-        conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
+        conditions: ready_conditions(before, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;

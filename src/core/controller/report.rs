@@ -145,11 +145,11 @@ fn learn_change_time<A, R>(context: &Context<A, R>, state: &ReconcileState, deci
 
 /// Returns the time before which no further test record may be written.
 fn next_record(state: &ReconcileState, decision: &Decision) -> Option<Timestamp> {
-    let earlier = state.next_record();
+    let next = state.next_record();
     match (&state.observed, decision.reason) {
-        (_, Reason::Verifying) => Some(earlier.into_iter().fold(decision.describe_due, Timestamp::min)),
+        (_, Reason::Verifying) => Some(next.into_iter().fold(decision.describe_due, Timestamp::min)),
         // The same record will be expected again.
-        (Observed::Failed(_) | Observed::NotYet, _) => earlier,
+        (Observed::Failed(_) | Observed::NotYet, _) => next,
         (Observed::Described { .. }, _) => None,
     }
 }
@@ -167,17 +167,17 @@ fn remembered(
     };
     // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
     // the next description.
-    let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
+    let remembered = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
     // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
     // one does not. The same applies to a test record that was not written yet.
-    let dues = [earlier.map(|earlier| earlier.due), state.next_record()];
+    let dues = [remembered.map(|remembered| remembered.due), state.next_record()];
     let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
     Some(Remembered {
         stream,
         key: state.spec.described_key.clone().map(Box::new),
         active_key_report: state.active_key_report.clone().map(Box::new),
         due,
-        retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
+        retry: remembered.map_or_else(|| retry_token(resource), |remembered| remembered.retry.clone()),
         deleting: state.spec.desired.deleting,
     })
 }

@@ -383,9 +383,9 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if desired.suspended {
         return;
     }
-    let earlier = last.remembered.as_ref().and_then(|remembered| remembered.key.as_deref());
+    let remembered = last.remembered.as_ref().and_then(|remembered| remembered.key.as_deref());
     let answer =
-        match earlier.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
+        match remembered.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
             Some(metadata) => Ok(metadata),
             None => context.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
         };

@@ -132,18 +132,19 @@ impl ReconcileState {
         resource: &StreamEncryption,
         expected_change: SignedDuration,
     ) -> Self {
-        let earlier = last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
-        let described =
-            earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key_report)));
-        let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
-        let is_encryption_reported = previous.as_deref().is_some_and(status_fields::is_encryption_reported);
+        let remembered =
+            last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
+        let described = remembered
+            .and_then(|remembered| Some((remembered.stream.clone()?, &remembered.active_key_report)));
+        let before = previous_status(&resource.metadata, resource.status.as_ref(), &last);
+        let is_encryption_reported = before.as_deref().is_some_and(status_fields::is_encryption_reported);
         let (observed, active_key_report) = match (&spec.key_error, described) {
             (None, Some(((at, description), report))) => {
                 (Observed::of(&spec, at, description, false), report.as_deref().cloned())
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
-                (observed, previous.as_deref().and_then(reported_unusable_key))
+                (observed, before.as_deref().and_then(reported_unusable_key))
             }
         };
         Self {
@@ -215,9 +216,9 @@ impl ReconcileState {
         if self.ignores_known_call {
             return at.wall.into();
         }
-        let last = ledger::last_unrefused_call(&self.ledger.spec);
+        let call = ledger::last_unrefused_call(&self.ledger.spec);
         let known =
-            self.last.known_call.as_ref().filter(|known| last.is_some_and(|last| last.id == known.id));
+            self.last.known_call.as_ref().filter(|known| call.is_some_and(|call| call.id == known.id));
         // A call that was not in the ledger at first was sent, or read, after the Describe.
         let call_known_for = known.map_or(Duration::ZERO, |known| at.monotonic.saturating_sub(known.since));
         Requested { at: at.wall, call_known_for }
@@ -296,15 +297,15 @@ impl ReconcileState {
 /// the call.
 pub(super) fn known_call(
     ledger: &LedgerHandle,
-    before: Option<&KnownCall>,
+    known: Option<&KnownCall>,
     now: Duration,
 ) -> Option<Box<KnownCall>> {
     if ledger.ownership != Ownership::Owned {
         // The ledger cannot be read now, or another resource owns it.
-        return before.cloned().map(Box::new);
+        return known.cloned().map(Box::new);
     }
     let call = ledger::last_unrefused_call(&ledger.spec).filter(|call| !call.confirmed)?;
-    let known = before.filter(|known| known.id == call.id).cloned();
+    let known = known.filter(|known| known.id == call.id).cloned();
     Some(Box::new(known.unwrap_or_else(|| KnownCall { id: call.id.clone(), since: now })))
 }
 

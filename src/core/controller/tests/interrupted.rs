@@ -152,7 +152,7 @@ fn early_describe_leads_to_no_test_record() {
             state.ledger.as_mut().unwrap().metadata.resource_version = Some(version);
         }),
         ("failed Describe", |world, context| {
-            context.memory.forget_remembered(&resource());
+            context.memory.record_interruption(&resource());
             world.state().describe_fails = true;
             reconcile_stored(world, context);
             world.state().describe_fails = false;
