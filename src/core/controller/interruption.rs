@@ -1,11 +1,11 @@
-//! Why a reconcile does not end with the time that its decision sets for the next one: a step ends it before its report, or
-//! a request to Kubernetes has failed.
+//! The interruptions of a reconcile.
 
 use jiff::Timestamp;
 
 use super::kube_api::KubeError;
 
-/// Why a reconcile does not end with the time that its decision sets for the next one.
+/// Why a reconcile does not end with the time that its decision sets for the next one: a step ends it before its report, or
+/// a request to Kubernetes has failed.
 pub(super) enum Interruption {
     /// What the reconcile is based on is no longer current: another writer was first, or the process was paused.
     /// All observations and decisions are void, and everything is read from the API server again.

@@ -1,5 +1,5 @@
-//! The status from which a reconcile continues: the stored one, unless another client has changed it. While a
-//! write of this process is unacknowledged, the reconcile continues from the stored one, whoever wrote it. Reads only.
+//! The status from which a reconcile continues: the stored one; only if another client wrote it, and no own write is
+//! unacknowledged, the one in memory. Reads only.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,7 @@ use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
 
 use super::memory::LastReconcile;
 
-/// Returns the previous status: the stored one, or, if another client has written it and no write of this
-/// process is unacknowledged, the one in this process's memory.
+/// Returns the status from which a reconcile continues; `None` if there is none.
 pub(super) fn previous_status<'a>(
     read: &ObjectMeta,
     stored: Option<&'a StreamEncryptionStatus>,

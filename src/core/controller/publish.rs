@@ -47,10 +47,13 @@ pub(super) struct StatusWrite {
     pub(super) failures: u32,
 }
 
-/// Writes the status that `make` computes if it differs from the `stored` one. If `make` computes the same status as in
-/// the last reconcile and the stored one differs, another replica has written the stored one, and nothing is written.
-/// There are three exceptions: this process has just described the stream (`described`); a client that is no replica
-/// wrote the stored status; or the stored status may be an unacknowledged write of this process.
+/// Writes the status that `make` computes from the previous one. Does not write if the `stored` status is equal. Does not
+/// write either if all of these are true, because another replica has then written what differs:
+///
+/// - This reconcile has not described the stream (`described`).
+/// - No client other than a replica has changed the stored status since a replica wrote it.
+/// - No write of this process is unacknowledged.
+/// - `make` leaves the status unchanged that this process reported last.
 ///
 /// A write that fails does not end the reconcile: what AWS has returned is kept in the memory, or each attempt would
 /// describe the stream again and write another test record.
@@ -72,14 +75,14 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let may_write = described || last.unacknowledged_write.is_some() || is_foreign || has_news();
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = SeenVersion::of(read);
-    // The API server may have applied the unacknowledged write. Its transition has no event yet, so the next event is about
-    // everything since the status before it.
-    let published = match last.unacknowledged_write {
+    // The API server may have applied the unacknowledged write, and its transition has no event. So the next event compares
+    // with the last status of which users got an event.
+    let last_announced = match last.unacknowledged_write {
         Some(_) => Cow::Owned(last.status.as_ref().map(Packed::read).unwrap_or_default()),
         None => Cow::Borrowed(&before),
     };
-    if stored == Some(&status) && last.unacknowledged_write.is_some() && *published != status {
-        publish_transition(context, read, &published, &status).await;
+    if stored == Some(&status) && last.unacknowledged_write.is_some() && *last_announced != status {
+        publish_transition(context, read, &last_announced, &status).await;
     }
     if stored != Some(&status) && may_write {
         match context.kube.write_status(read, &status).await {
@@ -87,7 +90,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 unacknowledged_write = None;
                 // If the resource is gone, the cache must not be believed.
                 version = written.map_or(SeenVersion::Unknown, SeenVersion::Is);
-                publish_transition(context, read, &published, &status).await;
+                publish_transition(context, read, &last_announced, &status).await;
             }
             Err(error) => {
                 let now = context.clock.now();

@@ -16,8 +16,8 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError};
-use super::last_known;
 use super::memory::{LastReconcile, Remembered};
+use super::outdated_status;
 use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
@@ -247,7 +247,7 @@ pub(super) fn unresolved_status(
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     if reason == Reason::Suspended {
-        return last_known::suspended(resource, before, now);
+        return outdated_status::suspended(resource, before, now);
     }
     let generation = resource.metadata.generation;
     let mut status = before.clone();
@@ -258,9 +258,10 @@ pub(super) fn unresolved_status(
     let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
-        let encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        if encrypted && last_known::is_outdated(before, unanswered, unanswered == 0) {
-            last_known::outdated(old, before, reason, generation, now)
+        let is_encrypted = old.type_ == ConditionType::Encrypted.as_str();
+        // Until a request to AWS fails, the condition is kept, even if it reports an outdated state already.
+        if is_encrypted && unanswered > 0 && outdated_status::is_outdated(before, unanswered, false) {
+            outdated_status::encrypted(old, before, reason, generation, now)
         } else {
             old.clone()
         }
@@ -279,21 +280,26 @@ pub(super) fn status(
     unanswered: u32,
 ) -> StreamEncryptionStatus {
     if decision.reason.ready_state() == ReadyState::Unchanged {
-        return last_known::suspended(resource, before, state.now);
+        return outdated_status::suspended(resource, before, state.now);
     }
     let mut status = decided(resource, before, state, decision);
-    let is_described =
+    let was_described =
         matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();
     // With `DisableNotPermitted`, the stream is not described any more.
-    let is_not_described = decision.reason.describe_purpose() == DescribePurpose::Absent;
-    let is_outdated = last_known::is_outdated(before, unanswered, is_described);
+    let reason_excludes_describe = decision.reason.describe_purpose() == DescribePurpose::Absent;
+    let is_outdated = outdated_status::is_outdated(before, unanswered, was_described);
     let is_known = |encrypted: &Condition| encrypted.status != ConditionStatus::Unknown.as_str();
-    if let Some(known) =
+    if let Some(encrypted) =
         status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
-        && (is_outdated || is_not_described && is_known(known))
+        && (is_outdated || reason_excludes_describe && is_known(encrypted))
     {
-        *known =
-            last_known::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
+        *encrypted = outdated_status::encrypted(
+            encrypted,
+            before,
+            decision.reason,
+            resource.metadata.generation,
+            state.now,
+        );
     }
     status.last_handled_retry = match state.observed {
         // The retry waits, like everything else.
@@ -302,7 +308,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::Described { .. } => retry_token(resource),
     };
-    last_known::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
+    outdated_status::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
 }
 
@@ -330,13 +336,13 @@ fn decided(
         verified_time: state.spec.desired.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
-    // Without a valid ledger, the status is the only count of the calls.
-    let is_only_count = (decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored())
+    // Without a valid ledger, only the previous status records how many calls count.
+    let status_is_only_record = (decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored())
         && status_fields::may_be_of(before, &state.spec.stream);
-    let only_count = before.calls.clone().filter(|_| is_only_count);
+    let calls_in_status = before.calls.clone().filter(|_| status_is_only_record);
     // The content of a ledger is reported to its owner only.
     if decision.reason.ledger_content() == LedgerContent::Hidden {
-        status.calls = only_count;
+        status.calls = calls_in_status;
         return status;
     }
     let budget = decision::budget(&input);
@@ -347,7 +353,7 @@ fn decided(
         next_available_time: budget.next_available_time.map(next_whole_second),
     };
     // A resource that may not claim the stream does not restore a deleted ledger.
-    status.calls = only_count.filter(|_| !state.spec.claim().allowed).or(Some(counted));
+    status.calls = calls_in_status.filter(|_| !state.spec.claim().allowed).or(Some(counted));
     status.active_key = status_fields::active_key(&input);
     status.encryption_status = match state.observed {
         // The last value applies as long as the active key has not changed.
@@ -380,7 +386,7 @@ fn stream(
     let may_disclose = resource.spec.stream.arn.is_some() || state.spec.permission.allows(arn);
     let description = state.description().filter(|description| description.arn == *arn);
     let is_observed = state.described_at().is_some();
-    let (source, state) = match (description, old) {
+    let (source, aws_state) = match (description, old) {
         (Some(description), _) => (description.source.clone(), Some(description.raw_status.clone())),
         (None, Some(old)) if !is_observed => (old.source, old.state),
         (None, _) => (None, None),
@@ -392,7 +398,7 @@ fn stream(
         region: arn.region.to_string(),
         name: arn.name().to_owned(),
         source,
-        state,
+        state: aws_state,
     }
 }
 

@@ -77,29 +77,30 @@ fn may_match(resource: &StreamEncryption, status: &StreamEncryptionStatus) -> bo
 }
 
 /// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in
-/// [`MOST_UNANSWERED`] consecutive reconciles or more (`unanswered` is their number), or the status says so already and AWS
-/// has not described the stream since. A process that has just started therefore continues with what the status reports.
-pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, is_described: bool) -> bool {
+/// [`MOST_UNANSWERED`] consecutive reconciles or more (`unanswered` is their number), or the status reports so already and
+/// AWS has not described the stream since (`was_described` is `false`). A process that has just started therefore continues
+/// with what the status reports.
+pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, was_described: bool) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
         encrypted.is_some_and(|old| {
             truth_of(old) == ConditionStatus::Unknown && message::is_outdated(&old.message)
         })
     };
-    unanswered >= MOST_UNANSWERED || (!is_described && was_outdated())
+    unanswered >= MOST_UNANSWERED || (!was_described && was_outdated())
 }
 
-/// Returns the `Encrypted` condition of a state that is no longer known, with the last known state in its
-/// message.
-pub(super) fn outdated(
-    known: &Condition,
+/// Returns the `Encrypted` condition of a state that is no longer known. Its message contains the last known state, which
+/// `encrypted` reports.
+pub(super) fn encrypted(
+    encrypted: &Condition,
     before: &StreamEncryptionStatus,
     reason: Reason,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
     let described = before.last_describe_time.as_ref().map(|time| time.0);
-    let words = message::outdated(described, &known.message);
+    let words = message::outdated(described, &encrypted.message);
     condition(
         &before.conditions,
         ConditionType::Encrypted,
@@ -190,7 +191,7 @@ mod tests {
             encrypted(ConditionStatus::Unknown, &message::outdated(None, "Records are in plaintext."));
         // While policies do not allow the stream to be described, no request fails. A replica that has just started then
         // reports the same as one that has counted failures before.
-        for (before, unanswered, is_described, expected) in [
+        for (before, unanswered, was_described, expected) in [
             (&known, 2, false, false),
             (&known, 3, false, true),
             (&known, 0, false, false),
@@ -199,9 +200,9 @@ mod tests {
             (&outdated, 0, true, false),
         ] {
             assert_eq!(
-                is_outdated(before, unanswered, is_described),
+                is_outdated(before, unanswered, was_described),
                 expected,
-                "{unanswered}, {is_described}"
+                "{unanswered}, {was_described}"
             );
         }
     }
