@@ -246,8 +246,8 @@ async fn decide_with_description<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Opens the ledger of a resource's stream. If it has a call that may be in flight, and that this process did not know, the
-/// cache may be behind, and lack the effect of this call or a later one. The ledger is then read from the API server.
+/// Opens the ledger of a resource's stream. If it has an unconfirmed call that this process did not know, the cache may be
+/// behind, and lack the effect of this call or a later one. The ledger is then read from the API server.
 async fn open_ledger<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -259,9 +259,8 @@ async fn open_ledger<A: StreamApi, R: KubeApi>(
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await
     };
     let ledger = open(from).await?;
-    let known = last.known_call.as_deref();
-    let call = state::known_call(&ledger, known, context.clock.monotonic());
-    let is_new = call.is_some_and(|call| known.is_none_or(|known| known.id != call.id));
+    let is_known = |id: &str| last.known_call.as_ref().is_some_and(|known| known.id == id);
+    let is_new = ledger.unconfirmed_call().is_some_and(|call| !is_known(&call.id));
     if from == ReadFrom::Cache && is_new { open(ReadFrom::ApiServer).await } else { Ok(ledger) }
 }
 

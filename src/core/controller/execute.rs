@@ -62,8 +62,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. With a remembered one, `execute` only saves the ledger, which is right before
-        // `describe_due`: the next test record is not due earlier.
+        // A test record needs a fresh description. With a remembered one, `execute` then only saves the ledger. Until
+        // `describe_due` that is correct, because no test record is due earlier.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -98,26 +98,27 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
         Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
         Step::Verify if state.may_write_record() => verify(context, resource, state).await,
         Step::RemoveFinalizer => {
-            // The ledger in memory may differ from the stored one: by AWS's events, by the description, or because it was rebuilt
-            // or taken over. The finalizer is removed even if the API server rejects the write of the ledger. Any other failure ends
-            // the reconcile.
-            match save_ledger(context, resource, state).await {
-                Err(Interruption::Kubernetes(KubeError::Rejected(why)))
-                    if state.ledger.ownership == Ownership::LedgerInvalid =>
-                {
-                    warn!(stream = %state.spec.stream, why, "failed to write the ledger");
-                }
-                saved => saved?,
-            }
+            // The ledger in memory may differ from the stored one: by AWS's events, by the description, or because it was
+            // rebuilt or taken over. The finalizer is removed even if the API server rejects the write of the ledger.
+            let saved = save_ledger(context, resource, state).await;
+            continue_without_ledger(state, saved)?;
             return finalize::remove_decided_finalizer(context, resource, state, decision).await;
         }
         Step::Describe | Step::Verify | Step::Wait => save_ledger(context, resource, state).await,
     };
+    continue_without_ledger(state, executed)
+}
+
+/// Logs that the API server rejected the write of the ledger, and returns no error: the reconcile goes on, and its report has
+/// the reason `LedgerInvalid`. Returns every other result unchanged.
+fn continue_without_ledger(
+    state: &ReconcileState,
+    executed: Result<(), Interruption>,
+) -> Result<(), Interruption> {
     match executed {
         Err(Interruption::Kubernetes(KubeError::Rejected(why)))
             if state.ledger.ownership == Ownership::LedgerInvalid =>
         {
-            // This is no error: the reconcile goes on to its report, which has the reason `LedgerInvalid`.
             warn!(stream = %state.spec.stream, why, "failed to write the ledger");
             Ok(())
         }
@@ -150,6 +151,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 
     let known_encryption_before = state.ledger.spec.known_encryption.clone();
     let reserved = context.clock.now();
+    // `verified_now` reads the time after the Describe. `state.now` has that time only until it is set below.
     let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };

@@ -30,7 +30,7 @@ use crate::model::status_fields;
 pub struct LedgerHandle {
     /// The ledger as it is to be written.
     pub spec: StreamLedgerSpec,
-    /// Which resource manages the stream, according to the ledger.
+    /// Which resource manages the stream, according to the ledger; `Owned` if no ledger is stored.
     pub ownership: Ownership,
     /// The ledger's name.
     name: String,
@@ -63,14 +63,15 @@ pub struct Claim<'a> {
     pub stream: &'a StreamArn,
     /// The operator's account. The word `own` stands for it in a policy without a role; in a policy with a role, `own`
     /// stands for the role's account.
-    pub own: &'a AwsAccount,
+    pub operator_account: &'a AwsAccount,
     /// Whether the claim may be made.
     pub allowed: bool,
 }
 
 /// Reads the ledger of a stream for `resource` from this source. If the cache holds another version than `known`, the last one
 /// that this process saw, reads from the API server instead. If the ledger's owner no longer holds the stream and the claim
-/// may be made, the ledger is taken over with its entire content.
+/// may be made, the ledger is taken over with its entire content. If no ledger is stored, returns a new one as `Owned`. It has
+/// the calls that the status reports if the claim may be made, and is empty otherwise.
 pub(super) async fn open<A, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -98,6 +99,8 @@ pub(super) async fn open<A, R: KubeApi>(
     };
     let Some(found) = stored else {
         if !claim.allowed {
+            // No resource manages the stream. The policies do not allow this one to, or it is suspended: `decide` ends with that
+            // before it reads the ownership. An empty ledger is not stored.
             return Ok(LedgerHandle::new(name, empty, Ownership::Owned, None));
         }
         if reported_calls > 0 {
@@ -147,7 +150,7 @@ pub(super) async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>
         Ok(false) | Err(KubeError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }
-    match permission_in(kube, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
+    match permission_in(kube, &owner.namespace, claim.operator_account.clone(), ReadFrom::ApiServer).await {
         Ok(permission) => Ok(permission.allows(claim.stream)),
         Err(KubeError::Rejected(why)) => {
             warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
@@ -200,6 +203,15 @@ impl LedgerHandle {
     /// stream.
     pub(super) fn may_record_events(&self, may_claim: bool) -> bool {
         self.ownership == Ownership::Owned && (may_claim || self.is_stored())
+    }
+
+    /// Returns the last call that AWS may have applied while no observation has shown its effect; `None` if there is none, or
+    /// if this resource does not own the ledger.
+    pub(super) fn unconfirmed_call(&self) -> Option<&Call> {
+        if self.ownership != Ownership::Owned {
+            return None;
+        }
+        ledger::last_unrefused_call(&self.spec).filter(|call| !call.confirmed)
     }
 
     /// Returns whether the ledger is stored, as of the last read or write in this reconcile.
@@ -295,9 +307,9 @@ impl LedgerHandle {
         }
     }
 
-    /// Changes the ledger and writes it. If another writer was first, or the API server does not acknowledge the write, the change
-    /// is applied to a fresh read. Only for changes that are right whatever else the ledger holds, and however often they are
-    /// made, such as the outcome of a call that was sent. If that outcome were lost, the stream would wait for 31 minutes.
+    /// Changes the ledger and writes it. If another writer was first, or the API server does not acknowledge the write, the
+    /// change is applied to a fresh read. Only for changes that are right whatever else the ledger holds, and however often they
+    /// are made, such as the outcome of a call that was sent. If that outcome were lost, the stream would wait for 31 minutes.
     pub async fn update_with_retry<R: KubeApi>(
         &mut self,
         kube: &R,

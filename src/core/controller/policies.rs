@@ -6,14 +6,15 @@ use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use crate::model::arn::AwsAccount;
 use crate::model::permission::{EffectivePolicy, Policy};
 
-/// Returns the permissions that the policies of a namespace grant.
+/// Reads the policies of a namespace, and combines what they grant. The word `own` in a policy without a role stands for
+/// `operator_account`.
 pub(super) async fn permission_in<R: KubeApi>(
     kube: &R,
     namespace: &str,
-    own: AwsAccount,
+    operator_account: AwsAccount,
     from: ReadFrom,
 ) -> Result<EffectivePolicy, KubeError> {
-    Ok(EffectivePolicy::of(policies_in(kube, namespace, from).await?, own))
+    Ok(EffectivePolicy::of(policies_in(kube, namespace, from).await?, operator_account))
 }
 
 /// Reads the policies of a namespace.

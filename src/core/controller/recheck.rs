@@ -48,8 +48,8 @@ pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
     permission: &EffectivePolicy,
 ) -> Result<(), Interruption> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    let own = permission.own_account().clone();
-    let live = permission_in(&context.kube, namespace, own, ReadFrom::ApiServer).await?;
+    let operator_account = permission.own_account().clone();
+    let live = permission_in(&context.kube, namespace, operator_account, ReadFrom::ApiServer).await?;
     if live == *permission { Ok(()) } else { Err(Interruption::Outdated) }
 }
 

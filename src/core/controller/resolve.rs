@@ -95,7 +95,7 @@ impl ResolvedSpec {
     pub(super) fn claim(&self) -> Claim<'_> {
         let Self { stream, permission, desired, .. } = self;
         let allowed = !desired.suspended && desired.check_policies(permission, stream).is_ok();
-        Claim { stream, own: permission.own_account(), allowed }
+        Claim { stream, operator_account: permission.own_account(), allowed }
     }
 }
 

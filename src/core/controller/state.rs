@@ -42,7 +42,8 @@ pub(super) const MAX_AGE_AT_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
 pub(super) struct ReconcileState {
-    /// The current time.
+    /// The time for which the reconcile decides and reports. It is that of the last of these steps: the creation of this state,
+    /// the end of a Describe, of the checks before a call, of a call, or of a test record.
     pub(super) now: Timestamp,
     /// The resolved spec.
     pub(super) spec: ResolvedSpec,
@@ -182,11 +183,11 @@ impl ReconcileState {
     /// Returns the input of the decision.
     pub(super) fn input(&self) -> DecisionInput<'_> {
         let active_key_problem = self.active_key_unusable().map(|(_, problem)| problem);
-        DecisionInput { active_key_problem, ..self.without_the_active_key() }
+        DecisionInput { active_key_problem, ..self.input_without_active_key_problem() }
     }
 
-    /// Returns the input of the decision, without what KMS reported of the active key.
-    fn without_the_active_key(&self) -> DecisionInput<'_> {
+    /// Returns the input of the decision with `active_key_problem: None`. It suffices to find out which key is active.
+    fn input_without_active_key_problem(&self) -> DecisionInput<'_> {
         DecisionInput {
             now: self.now,
             stream: &self.spec.stream,
@@ -234,8 +235,8 @@ impl ReconcileState {
         let (arn, problem) = self.active_key_report.as_ref()?;
         let problem = problem.filter(|problem| problem.makes_key_unusable())?;
         // Another key may be active by now.
-        let is_in_force =
-            status_fields::active_customer_key(&self.without_the_active_key()).as_ref() == Some(arn);
+        let input = self.input_without_active_key_problem();
+        let is_in_force = status_fields::active_customer_key(&input).as_ref() == Some(arn);
         is_in_force.then(|| (arn.clone(), problem))
     }
 
@@ -268,7 +269,8 @@ impl ReconcileState {
     }
 
     /// Returns the earlier of the times before and after the Describe of this reconcile. AWS accepted a date between them, so
-    /// the operator's clock was right then. It is the earlier one, in case the clock was set in between.
+    /// the operator's clock was right then. It is the earlier one, in case the clock was set in between. Correct only
+    /// while [`now`](Self::now) is the time after the Describe: no later step may have set it.
     pub(super) fn verified_now(&self) -> Option<Timestamp> {
         match &self.observed {
             Observed::Described { at, fresh: true, .. } => Some(at.wall.min(self.now)),
@@ -304,7 +306,7 @@ pub(super) fn known_call(
         // The ledger cannot be read now, or another resource owns it.
         return known.cloned().map(Box::new);
     }
-    let call = ledger::last_unrefused_call(&ledger.spec).filter(|call| !call.confirmed)?;
+    let call = ledger.unconfirmed_call()?;
     let known = known.filter(|known| known.id == call.id).cloned();
     Some(Box::new(known.unwrap_or_else(|| KnownCall { id: call.id.clone(), since: now })))
 }

@@ -34,7 +34,8 @@ const MAX_CORRECTIONS_PER_DAY: usize = 3;
 /// Which resource manages the stream, according to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This resource manages the stream, or no resource does yet.
+    /// This resource manages the stream, or the stream has no ledger yet. In the second case, the policies decide whether the
+    /// resource may claim the stream.
     Owned,
     /// Another resource manages the stream.
     Another,
