@@ -8,7 +8,7 @@
 //!
 //! - `last`: the result of the resource's last reconcile in this process, a [`LastReconcile`].
 //! - `remembered`: the responses of AWS in `last`, a [`Remembered`].
-//! - `reported`: what a status reports, or the status in `last`: the one that this process reported last.
+//! - `reported`: what a status reports, or the status in `last`, which is the one that this process reported last.
 //! - `stored`: an object of the API server, as it was last read or written.
 //! - `before`: the status from which the next one is computed, either the stored or the reported one
 //!   (`previous_status.rs`).
