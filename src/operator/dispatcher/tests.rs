@@ -103,7 +103,7 @@ async fn aws_has_responded_although_the_call_was_held_back() {
         let resource = reconciler.resources.get(&key).unwrap();
         assert_eq!(last_reason(&reconciler.context, &resource), Some(Reason::AwsUnreachable));
         // The next reconcile describes the stream again.
-        reconciler.context.memory.forget_remembered(resource.0.as_ref().unwrap());
+        reconciler.context.memory.record_interruption(resource.0.as_ref().unwrap());
     }
     assert!(reconciler.context.aws.called.lock().unwrap().is_empty());
 }
