@@ -16,6 +16,7 @@ mod adopt;
 mod age;
 mod aws;
 mod bars;
+mod claims;
 mod cluster;
 pub mod completion;
 mod doctor;

@@ -11,6 +11,7 @@ use stream_encryption_core::model::ledger;
 
 use super::controls::{CONTROLS, Control, ControlResult, Verdict, results};
 use crate::adopt::found::{FoundEncryption, FoundStream};
+use crate::plugin::claims::Claim;
 use crate::plugin::cluster::Found;
 use crate::plugin::fleet::{Entry, State};
 use crate::plugin::ledger_calls::{LedgerCall, is_owner, of_ledger};
@@ -22,6 +23,9 @@ use crate::plugin::output::Columns;
 pub(super) struct ReportedStream {
     #[serde(flatten)]
     pub(super) entry: Entry,
+    /// What is known of the resource and the stream.
+    #[serde(skip)]
+    pub(super) claim: Claim,
     /// Whether a `StreamEncryption` manages the stream; `None` if that is not known.
     managed: Option<bool>,
     /// The calls of the ledger, those of others included, oldest first.
@@ -45,6 +49,7 @@ impl ReportedStream {
     /// Reports a resource, with the calls of its ledger.
     pub(super) fn of(found: &Found, ledgers: &BTreeMap<String, StreamLedger>) -> Self {
         let entry = Entry::of(found);
+        let claim = Claim::of(&entry, ledgers);
         let stream: Option<StreamArn> = entry.stream.as_ref().and_then(|arn| arn.parse().ok());
         let ledger = stream.and_then(|stream| ledgers.get(&ledger::name(&stream)));
         let ledger = ledger.filter(|ledger| is_owner(ledger, &entry));
@@ -57,6 +62,7 @@ impl ReportedStream {
             calls,
             // A resource that policies do not permit may or may not hold its stream.
             managed: (!entry.is_denied()).then_some(true),
+            claim,
             entry,
         }
     }
@@ -76,17 +82,19 @@ impl ReportedStream {
             Manager::Nobody | Manager::Refused(..) => Some(false),
             Manager::Perhaps(_) | Manager::Unknown => None,
         };
-        Self { managed, calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
+        Self {
+            claim: Claim::Unproven,
+            managed,
+            calls: Vec::new(),
+            plaintext_periods: Vec::new(),
+            controls: Vec::new(),
+            entry,
+        }
     }
 
     /// Returns the resource as `NAMESPACE/NAME`.
     pub(super) fn resource(&self) -> String {
         format!("{}/{}", self.entry.namespace, self.entry.resource)
-    }
-
-    /// Returns whether the resource manages its stream, as far as it is known.
-    pub(super) fn owns_its_stream(&self) -> bool {
-        !self.calls.is_empty() || self.entry.may_own_its_stream()
     }
 
     /// Takes what AWS has just described. It is newer than the status, of which only what agrees with it remains.

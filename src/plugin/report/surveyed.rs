@@ -140,10 +140,11 @@ impl Report {
     }
 }
 
-/// Leaves one entry of each stream: that of the resource that manages it. Returns a sentence for each other resource.
+/// Leaves one entry of each stream: that of the resource that manages it. Of those that may as well manage it, the one in the
+/// worst state stays, so that no other resource hides a stream in plaintext. Returns a sentence for each other resource.
 pub(super) fn one_per_stream(streams: &mut Vec<ReportedStream>) -> Vec<String> {
     let mut order: Vec<usize> = (0..streams.len()).collect();
-    order.sort_by_key(|at| !streams[*at].owns_its_stream());
+    order.sort_by_key(|at| (streams[*at].claim, streams[*at].entry.state));
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     let mut others = BTreeMap::new();
     for at in order {
@@ -183,6 +184,8 @@ pub(super) fn found(
 mod tests {
     use jiff::Timestamp;
     use serde_json::{Value, json};
+    use stream_encryption_api::ledger::StreamLedger;
+    use stream_encryption_core::model::ledger;
 
     use super::*;
     use crate::adopt::found::FoundEncryption;
@@ -202,6 +205,30 @@ mod tests {
             }))
             .unwrap(),
         )
+    }
+
+    /// Returns `data/orders`, whose records are in plaintext.
+    fn in_plaintext(reason: &str) -> Found {
+        let condition = |kind: &str| {
+            json!({"type": kind, "status": "False", "reason": reason, "message": "why",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        Found::of(
+            serde_json::from_value(json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "orders", "namespace": "data"}, "spec": {"stream": {"arn": ORDERS}},
+                "status": {"conditions": [condition("Ready"), condition("Encrypted")]},
+            }))
+            .unwrap(),
+        )
+    }
+
+    /// Returns the ledgers if the stream belongs to the resource `orders` of this namespace.
+    fn ledgers_of(namespace: &str) -> BTreeMap<String, StreamLedger> {
+        let ledger = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger",
+            "metadata": {"name": "x"}, "spec": {"streamARN": ORDERS,
+                "owner": {"namespace": namespace, "name": "orders", "uid": "1"}}});
+        BTreeMap::from([(ledger::name(&ORDERS.parse().unwrap()), serde_json::from_value(ledger).unwrap())])
     }
 
     fn report(shown: &[Found]) -> Report {
@@ -333,5 +360,30 @@ mod tests {
         let names: Vec<String> = report.streams.iter().map(ReportedStream::resource).collect();
         assert_eq!(names, ["data/b", "data/c"]);
         assert_eq!(others, ["data/a has the stream of data/b, too: it counts once."]);
+    }
+
+    /// Another tenant's namespace may come first, and its resource may name any stream.
+    #[test]
+    fn resource_of_others_does_not_hide_stream_in_plaintext() {
+        let stream = json!({"arn": ORDERS});
+        let kept = |reason: &str, others: &str, ledgers: &BTreeMap<String, StreamLedger>| {
+            let shown = [resource("a", "orders", &stream, others), in_plaintext(reason)];
+            let mut streams = shown.iter().map(|found| ReportedStream::of(found, ledgers)).collect();
+            one_per_stream(&mut streams);
+            let [kept] = &streams[..] else { panic!("one stream") };
+            assert_eq!(kept.fails_a_control(), kept.resource() == "data/orders", "{reason} {others}");
+            kept.resource()
+        };
+        let none = BTreeMap::new();
+        for others in ["Suspended", "DisableNotPermitted", "StreamAlreadyManaged", "NotPermitted", ""] {
+            for reason in ["KeyDisabled", "Suspended", "LedgerInvalid"] {
+                assert_eq!(kept(reason, others, &none), "data/orders", "{reason} {others}");
+            }
+        }
+        let owned = ledgers_of("data");
+        for others in ["Encrypted", "KeyDisabled", "LedgerInvalid"] {
+            assert_eq!(kept("Suspended", others, &owned), "data/orders", "{others}");
+        }
+        assert_eq!(kept("KeyDisabled", "Suspended", &ledgers_of("a")), "a/orders");
     }
 }
