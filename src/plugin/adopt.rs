@@ -7,7 +7,7 @@
 mod report;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
@@ -15,13 +15,15 @@ use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
 use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
 use super::Outcome;
 use super::bars::Bars;
-use super::cluster::{ClusterArguments, DEFAULT_NAMESPACE, Found, Refusal, Scope};
+use super::claims::{self, Claim};
+use super::cluster::{Cluster, ClusterArguments, DEFAULT_NAMESPACE, Found, Refusal, Scope};
 use super::fleet::Entry;
 use super::output::Format;
 use super::places::PlaceArguments;
@@ -173,8 +175,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
-/// about resources that may not manage the streams that they name, and about policies that cannot be listed. `given` is the
-/// namespace of the flag.
+/// about resources that perhaps do not manage the streams that they name, and about policies that cannot be listed. `given`
+/// is the namespace of the flag.
 ///
 /// Whoever may list only those of the namespace gets at least these: their names must not be used again. Only a run that
 /// writes a policy lists the names of the policies.
@@ -205,8 +207,7 @@ async fn cluster(
         }
     };
     let regions = arguments.places.regions();
-    let mut notes: Vec<String> =
-        found.iter().filter_map(|found| take(&mut managed, found, own, regions)).collect();
+    let mut notes = take(&mut managed, &found, &ledgers(&cluster, &found).await, own, regions);
     if arguments.write.is_some() {
         let policies = "StreamEncryptionPolicies";
         match if_allowed(policies, cluster.policy_names().await)? {
@@ -229,27 +230,57 @@ fn if_allowed<T>(kind: &str, listed: anyhow::Result<T>) -> anyhow::Result<Result
     }
 }
 
-/// Takes a resource. One that this program cannot read has a stream nevertheless, which must get no second resource. Returns
-/// a note about a resource that is not permitted: whoever may create one somewhere must not hide a stream by it.
+/// Returns the ledgers that the person may read, if they tell more than the statuses.
+async fn ledgers(cluster: &Cluster, found: &[Found]) -> BTreeMap<String, StreamLedger> {
+    let none = BTreeMap::new();
+    if claims::sorted(found, &none).iter().all(|(_, entry, claim)| claim.manages(entry)) {
+        return none;
+    }
+    // Without this permission, there are more notes.
+    cluster.ledgers().await.unwrap_or_default()
+}
+
+/// Takes the resources. One that this program cannot read has a stream nevertheless, which must get no second resource.
+/// Returns a note about each resource that perhaps does not manage its stream, unless another one does: whoever may create one
+/// somewhere must not hide a stream by it.
 fn take(
     managed: &mut Managed,
-    found: &Found,
+    found: &[Found],
+    ledgers: &BTreeMap<String, StreamLedger>,
     own: Option<&AwsAccount>,
     regions: &[Region],
-) -> Option<String> {
-    let (namespace, name) = (&found.namespace, &found.name);
-    let entry = Entry::of(found);
-    if let Ok(resource) = &found.resource {
-        managed.add(namespace, name, Some(resource), own, regions);
-    } else {
-        managed.add_unreadable(namespace, name, entry.stream.as_ref().and_then(|arn| arn.parse().ok()));
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut proven = BTreeSet::new();
+    for (found, entry, claim) in claims::sorted(found, ledgers) {
+        let (namespace, name) = (&found.namespace, &found.name);
+        if let Ok(resource) = &found.resource {
+            managed.add(namespace, name, Some(resource), own, regions);
+        } else {
+            managed.add_unreadable(namespace, name, entry.stream.as_ref().and_then(|arn| arn.parse().ok()));
+        }
+        if claim.manages(&entry) {
+            proven.extend(entry.stream);
+        } else if !entry.stream.as_ref().is_some_and(|stream| proven.contains(stream)) {
+            notes.push(doubtful(&entry, claim));
+        }
     }
+    notes
+}
+
+/// Returns the note about a resource that perhaps does not manage its stream.
+fn doubtful(entry: &Entry, claim: Claim) -> String {
+    let (doubt, remedy) = if entry.reason.as_deref() == Some(Reason::NotPermitted.as_str()) {
+        let doubt = "policies do not permit what it requests (NotPermitted)".to_owned();
+        (doubt, "Allow the StreamEncryption by a policy")
+    } else {
+        (claim.doubt(entry), "Resolve that")
+    };
+    let Entry { namespace, resource, .. } = entry;
     let stream = entry.stream.as_deref().unwrap_or(&entry.name);
-    (entry.reason.as_deref() == Some(Reason::NotPermitted.as_str())).then(|| {
-        format!(
-            "StreamEncryption {namespace}/{name} names the stream {stream}, but policies do not permit what it requests (NotPermitted), so possibly nothing manages the stream. Allow the StreamEncryption by a policy, or delete it and run adopt again."
-        )
-    })
+    format!(
+        "StreamEncryption {namespace}/{resource} names the stream {stream}, but {doubt}, so possibly nothing manages the stream. {remedy}, or delete the StreamEncryption, and run adopt again."
+    )
 }
 
 fn progress(
@@ -329,19 +360,36 @@ mod tests {
     }
 
     #[test]
-    fn resource_that_is_not_permitted_is_noted() {
+    fn resource_that_may_not_manage_its_stream_is_noted() {
         let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
-        for (reason, is_noted) in [("NotPermitted", true), ("LedgerInvalid", false)] {
+        let found = |namespace: &str, reason: &str| {
             let ready = json!({"type": "Ready", "status": "False", "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"});
             let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1",
-                "kind": "StreamEncryption", "metadata": {"name": "orders", "namespace": "data"},
+                "kind": "StreamEncryption", "metadata": {"name": "orders", "namespace": namespace},
                 "spec": {"stream": {"arn": arn}}, "status": {"conditions": [ready]}});
-            let found = Found::of(serde_json::from_value(resource).unwrap());
+            Found::of(serde_json::from_value(resource).unwrap())
+        };
+        for (reason, is_noted) in [
+            ("NotPermitted", true),
+            ("Suspended", true),
+            ("DisableNotPermitted", true),
+            ("SpecInvalid", true),
+            ("StreamAlreadyManaged", true),
+            ("LedgerInvalid", false),
+            ("Encrypted", false),
+        ] {
             let mut managed = Managed::default();
-            let note = take(&mut managed, &found, None, &[]);
-            assert_eq!(note.is_some_and(|note| note.contains(arn)), is_noted, "{reason}");
+            let notes = take(&mut managed, &[found("data", reason)], &BTreeMap::new(), None, &[]);
+            let names_both = |note: &String| note.contains(arn) && note.contains(reason);
+            assert_eq!(notes.iter().any(names_both), is_noted, "{reason}: {notes:?}");
             assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/orders"), "it is not adopted twice");
+            // The resource that manages the stream is named, whoever else names the stream.
+            let both = [found("a", reason), found("data", "KeyDisabled")];
+            let mut managed = Managed::default();
+            assert_eq!(take(&mut managed, &both, &BTreeMap::new(), None, &[]), Vec::<String>::new());
+            let first = if is_noted { "data/orders" } else { "a/orders" };
+            assert_eq!(managed.of(&arn.parse().unwrap()), Some(first), "{reason}");
         }
     }
 
@@ -414,7 +462,7 @@ mod tests {
         );
         assert!(found.resource.is_err());
         let mut managed = Managed::default();
-        take(&mut managed, &found, None, &[]);
+        take(&mut managed, &[found], &BTreeMap::new(), None, &[]);
         assert_eq!(managed.of(&arn.parse().unwrap()), Some("data/clicks"));
         assert_eq!(managed.names_in("data").collect::<Vec<_>>(), ["clicks"]);
     }

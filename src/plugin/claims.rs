@@ -8,6 +8,7 @@ use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
+use super::cluster::Found;
 use super::fleet::Entry;
 use super::ledger_calls::is_owner;
 
@@ -36,6 +37,38 @@ impl Claim {
             None => Self::Unproven,
         }
     }
+
+    /// Returns whether the resource manages its stream. Without a policy that permits it, not even the owner does.
+    pub(super) fn manages(self, entry: &Entry) -> bool {
+        self <= Self::Reported && !entry.is_denied()
+    }
+
+    /// Returns why the resource does not count as the manager of its stream.
+    pub(super) fn doubt(self, entry: &Entry) -> String {
+        match &entry.reason {
+            _ if self == Self::Excluded && !entry.is_denied() => {
+                "the StreamLedger of the stream belongs to another resource".to_owned()
+            }
+            _ if entry.is_unreadable() => "this version of the plugin cannot read the resource".to_owned(),
+            Some(reason) => format!("it reports {reason}"),
+            None => "the operator has not reconciled it yet".to_owned(),
+        }
+    }
+}
+
+/// Returns the resources with their claims. Of several resources of one stream, the one that manages it comes first.
+pub(super) fn sorted<'a>(
+    all: &'a [Found],
+    ledgers: &BTreeMap<String, StreamLedger>,
+) -> Vec<(&'a Found, Entry, Claim)> {
+    let claimed = |found| {
+        let entry = Entry::of(found);
+        let claim = Claim::of(&entry, ledgers);
+        (found, entry, claim)
+    };
+    let mut claims: Vec<_> = all.iter().map(claimed).collect();
+    claims.sort_by_key(|(_, entry, claim)| (entry.is_denied(), *claim));
+    claims
 }
 
 /// Returns whether the operator has reported a reason that it reports only for a resource that may use the stream, and

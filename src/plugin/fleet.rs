@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use serde_json::Value;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, LedgerContent, Reason, Remedy, find};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, Remedy, find};
 use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
 };
@@ -339,14 +339,7 @@ impl Entry {
         self.reason.is_some() && !self.outdated
     }
 
-    /// Returns whether the resource may manage its stream: the operator reports nothing that excludes it.
-    pub(super) fn may_own_its_stream(&self) -> bool {
-        let reason = self.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
-        reason.is_none_or(|reason| reason.ledger_content() == LedgerContent::Shown)
-    }
-
-    /// Returns whether the operator leaves the stream alone because of the policies, so that nobody may be managing it. All
-    /// other resources count as managers, also one whose ledger is invalid.
+    /// Returns whether the operator leaves the stream alone because of the policies, so that nobody may be managing it.
     pub(super) fn is_denied(&self) -> bool {
         let reason = self.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
         reason.is_some_and(|reason| matches!(reason, Reason::NotPermitted | Reason::ConflictingPolicyRoles))

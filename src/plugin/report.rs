@@ -15,6 +15,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
+use stream_encryption_api::ledger::StreamLedger;
 
 use super::Outcome;
 use super::age::short;
@@ -96,9 +97,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let scope = arguments.scope.scope(&cluster)?;
     arguments.file.as_deref().map_or(Ok(()), check_writable)?;
     let found = cluster.resources(&scope).await?;
-    let mut report = read(&cluster, &scope, &found).await?;
+    let (mut report, ledgers) = read(&cluster, &scope, &found).await?;
     if arguments.aws {
-        surveyed::add(&mut report, &cluster, &scope, &found, &arguments.places).await?;
+        surveyed::add(&mut report, &cluster, &scope, &found, &ledgers, &arguments.places).await?;
     }
     for warning in report.warnings.iter().chain(&report.unread) {
         notice(warning);
@@ -139,7 +140,12 @@ fn names_aws(places: &PlaceArguments) -> bool {
     has_places || is_one_service || places.endpoint_url().is_some()
 }
 
-async fn read(cluster: &Cluster, scope: &Scope, found: &[Found]) -> anyhow::Result<Report> {
+/// Returns the report of these resources, and the ledgers that the person may read.
+async fn read(
+    cluster: &Cluster,
+    scope: &Scope,
+    found: &[Found],
+) -> anyhow::Result<(Report, BTreeMap<String, StreamLedger>)> {
     let mut warnings = Vec::new();
     let (ledgers, are_read) = match cluster.ledgers().await {
         Ok(ledgers) => (ledgers, true),
@@ -154,7 +160,7 @@ async fn read(cluster: &Cluster, scope: &Scope, found: &[Found]) -> anyhow::Resu
         let entries = streams.iter().map(|stream| &stream.entry);
         warnings.extend(ledger_calls::missing(entries, &ledgers, &cluster.operator_namespace));
     }
-    Ok(Report {
+    let report = Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,
         version: env!("CARGO_PKG_VERSION"),
         server: cluster.server.clone(),
@@ -164,7 +170,8 @@ async fn read(cluster: &Cluster, scope: &Scope, found: &[Found]) -> anyhow::Resu
         warnings,
         unread: Vec::new(),
         streams,
-    })
+    };
+    Ok((report, ledgers))
 }
 
 fn write(out: &mut impl Write, format: Format, report: &Report) -> anyhow::Result<()> {

@@ -60,8 +60,8 @@ impl ReportedStream {
             plaintext_periods: plaintext_periods(&entry, &calls, encrypted),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
             calls,
-            // A resource that policies do not permit may or may not hold its stream.
-            managed: (!entry.is_denied()).then_some(true),
+            // Any other resource may or may not hold its stream.
+            managed: claim.manages(&entry).then_some(true),
             claim,
             entry,
         }
@@ -80,7 +80,7 @@ impl ReportedStream {
         let managed = match by {
             Manager::Outside(_) => Some(true),
             Manager::Nobody | Manager::Refused(..) => Some(false),
-            Manager::Perhaps(_) | Manager::Unknown => None,
+            Manager::Unproven(..) | Manager::Perhaps(_) | Manager::Unknown => None,
         };
         Self {
             claim: Claim::Unproven,
@@ -170,6 +170,8 @@ pub(super) enum Manager {
     Outside(String),
     /// Not this resource, which names the stream: the operator leaves the stream alone, for this reason.
     Refused(String, String),
+    /// Perhaps this resource, which names the stream. It is not known whether it manages the stream, for this reason.
+    Unproven(String, String),
     /// This resource, if it names the stream in this account and region.
     Perhaps(String),
     /// No resource of the cluster.
@@ -186,6 +188,9 @@ impl Manager {
             }
             Self::Refused(name, reason) => {
                 format!("StreamEncryption {name} names this stream, but does not manage it: {reason}.")
+            }
+            Self::Unproven(name, doubt) => {
+                format!("StreamEncryption {name} names this stream, but may not manage it: {doubt}.")
             }
             Self::Perhaps(name) => format!(
                 "StreamEncryption {name} may manage this stream: it names a stream by its name, and the operator has not reconciled it yet."

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
 
@@ -13,18 +14,19 @@ use crate::adopt::managed::Managed;
 use crate::adopt::progress_file::ProgressFile;
 use crate::adopt::survey::{PlaceSurvey, described, survey};
 use crate::plugin::bars::Bars;
+use crate::plugin::claims;
 use crate::plugin::cluster::{Cluster, Found, Scope};
-use crate::plugin::fleet::Entry;
 use crate::plugin::places::PlaceArguments;
 use crate::telemetry::error_chain;
 
 /// Adds every stream of these accounts and regions, and what AWS says of those that are there already. `shown` are the
-/// resources of the report.
+/// resources of the report, and `ledgers` those that the person may read.
 pub(super) async fn add(
     report: &mut Report,
     cluster: &Cluster,
     scope: &Scope,
     shown: &[Found],
+    ledgers: &BTreeMap<String, StreamLedger>,
     arguments: &PlaceArguments,
 ) -> anyhow::Result<()> {
     let aws = arguments.connect().await?;
@@ -34,10 +36,10 @@ pub(super) async fn add(
     }
     let own = own.ok();
     let places = arguments.places(own.as_ref())?;
-    let mut managers = Managers::of(shown, own.as_ref(), arguments.regions());
+    let mut managers = Managers::of(shown, ledgers, own.as_ref(), arguments.regions());
     if !scope.is_everything() {
         match cluster.resources(&Scope { namespace: None, selector: None }).await {
-            Ok(all) => managers = Managers::of(&all, own.as_ref(), arguments.regions()),
+            Ok(all) => managers = Managers::of(&all, ledgers, own.as_ref(), arguments.regions()),
             Err(error) => {
                 managers.are_all = false;
                 report.unread.push(format!(
@@ -65,18 +67,22 @@ pub(super) struct Managers {
 }
 
 impl Managers {
-    fn of(all: &[Found], own: Option<&AwsAccount>, regions: &[Region]) -> Self {
+    fn of(
+        all: &[Found],
+        ledgers: &BTreeMap<String, StreamLedger>,
+        own: Option<&AwsAccount>,
+        regions: &[Region],
+    ) -> Self {
         let mut managers = Self { by_arn: BTreeMap::new(), by_name: Managed::default(), are_all: true };
-        let mut entries: Vec<(&Found, Entry)> = all.iter().map(|found| (found, Entry::of(found))).collect();
-        // Of several resources of one stream, the one that manages it comes first.
-        entries.sort_by_key(|(_, entry)| (!entry.may_own_its_stream(), entry.is_denied()));
-        for (found, entry) in entries {
+        for (found, entry, claim) in claims::sorted(all, ledgers) {
             let name = format!("{}/{}", found.namespace, found.name);
             let is_denied = entry.is_denied();
+            let doubt = (!claim.manages(&entry)).then(|| claim.doubt(&entry));
             if let Some(arn) = entry.stream {
-                let manager = match entry.reason {
-                    Some(reason) if is_denied => Manager::Refused(name, reason),
-                    _ => Manager::Outside(name),
+                let manager = match (entry.reason, doubt) {
+                    (Some(reason), _) if is_denied => Manager::Refused(name, reason),
+                    (_, Some(doubt)) => Manager::Unproven(name, doubt),
+                    (_, None) => Manager::Outside(name),
                 };
                 managers.by_arn.entry(arn).or_insert(manager);
             } else {
@@ -184,7 +190,6 @@ pub(super) fn found(
 mod tests {
     use jiff::Timestamp;
     use serde_json::{Value, json};
-    use stream_encryption_api::ledger::StreamLedger;
     use stream_encryption_core::model::ledger;
 
     use super::*;
@@ -247,7 +252,12 @@ mod tests {
 
     fn managers(all: &[Found]) -> Managers {
         let own = AwsAccount::of(&ORDERS.parse().unwrap());
-        Managers::of(all, Some(&own), &["eu-west-1", "eu-central-1"].map(|region| region.parse().unwrap()))
+        Managers::of(
+            all,
+            &BTreeMap::new(),
+            Some(&own),
+            &["eu-west-1", "eu-central-1"].map(|region| region.parse().unwrap()),
+        )
     }
 
     fn surveyed(arns: &[&str], problems: &[&str]) -> Vec<PlaceSurvey> {
@@ -290,9 +300,29 @@ mod tests {
         }
     }
 
+    /// Another tenant's resource may name any stream.
+    #[test]
+    fn unproven_resource_leaves_open_whether_it_manages_stream() {
+        for (reason, words) in [("Suspended", "may not manage it: it reports Suspended."), ("", "it reports")]
+        {
+            let others = resource("a", "orders", &json!({"arn": ORDERS}), reason);
+            let mut report = report(&[]);
+            report.take(surveyed(&[ORDERS], &[]), &managers(std::slice::from_ref(&others)));
+            let stream = serde_json::to_value(&report.streams[0]).unwrap();
+            assert_eq!((&stream["managed"], stream.get("resource")), (&Value::Null, None), "{reason}");
+            assert!(message(&report.streams[0]).contains(words), "{}", message(&report.streams[0]));
+            let all = [others, resource("data", "orders", &json!({"arn": ORDERS}), "Encrypted")];
+            let mut known = self::report(&[]);
+            known.take(surveyed(&[ORDERS], &[]), &managers(&all));
+            assert_eq!(known.streams[0].resource(), "data/orders");
+        }
+    }
+
     #[test]
     fn denied_resource_is_not_said_to_manage_its_stream() {
-        for (reason, managed) in [("NotPermitted", Value::Null), ("Encrypted", json!(true))] {
+        for (reason, managed) in
+            [("NotPermitted", Value::Null), ("Suspended", Value::Null), ("Encrypted", json!(true))]
+        {
             let all = [resource("data", "orders", &json!({"arn": ORDERS}), reason)];
             let mut report = report(&all);
             report.take(surveyed(&[ORDERS], &[]), &managers(&all));
