@@ -129,7 +129,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Prints an error on one line, without a backtrace, regardless of `RUST_BACKTRACE`: the release binary has no symbols to
 /// name in it.
 pub fn print_error(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "Error: {}", telemetry::error_chain(error.as_ref()));
+    let text = telemetry::error_chain(error.as_ref());
+    // An error may quote others, such as the API server. Some errors have several lines.
+    let lines: Vec<_> = text.lines().map(telemetry::printable).collect();
+    let _ = writeln!(io::stderr(), "Error: {}", lines.join("\n"));
 }
 
 /// Selects the TLS implementation. kube and the AWS SDKs share it; rustls cannot select it by itself.

@@ -17,7 +17,7 @@ use super::Outcome;
 use super::aws::AwsArguments;
 use super::cluster::{ClusterArguments, Scope};
 use super::operator_settings::OperatorSettings;
-use super::output::{Columns, ListFormat, Tone, stdout, write_rows};
+use super::output::{Columns, ListFormat, Tone, printable, stdout, write_rows};
 use crate::settings::{DEFAULT_DRIFT_INTERVAL_SECONDS, DEFAULT_EVENTS_DRIFT_INTERVAL_SECONDS};
 
 /// The flags of `doctor`.
@@ -127,9 +127,9 @@ fn write_text(out: &mut impl Write, checks: &[Check]) -> anyhow::Result<()> {
             Health::NotChecked => ("?", Tone::Plain),
         };
         let style = tone.style();
-        writeln!(out, "{style}{word:<5}{style:#}{name:<22}{message}")?;
+        writeln!(out, "{style}{word:<5}{style:#}{name:<22}{}", printable(message))?;
         if !remedy.is_empty() {
-            writeln!(out, "{:27}{remedy}", "")?;
+            writeln!(out, "{:27}{}", "", printable(remedy))?;
         }
     }
     let count = |health| checks.iter().filter(|check| check.result == health).count();

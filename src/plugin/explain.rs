@@ -22,7 +22,7 @@ use super::age::relative;
 use super::cluster::{Cluster, ClusterArguments};
 use super::fleet::{Entry, State};
 use super::ledger_calls::{LedgerCall, counts_calls, is_owner, of_ledger};
-use super::output::{Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
+use super::output::{Cell, NONE, Table, Tone, ValueFormat, notice, printable, stdout, write_value};
 use crate::telemetry::error_chain;
 
 /// What can stand before the name, as kubectl accepts it, and prints it with `-o name`.
@@ -138,7 +138,7 @@ fn write_text(
     let entry = &explanation.entry;
     let bold = anstyle::Style::new().bold();
     writeln!(out, "{bold}StreamEncryption {} in namespace {}{bold:#}", entry.resource, entry.namespace)?;
-    writeln!(out, "{}\n", stream(entry))?;
+    writeln!(out, "{}\n", printable(&stream(entry)))?;
     section(out, "State", &state(entry, resource, now))?;
     let reason = entry.reason.as_deref().unwrap_or("not reconciled yet");
     section(out, "Ready", &format!("{} ({reason})", entry.ready))?;
@@ -171,7 +171,7 @@ fn write_text(
 }
 
 fn section(out: &mut impl Write, title: &str, text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(out, "{title:<12}{text}")?)
+    Ok(writeln!(out, "{title:<12}{}", printable(text))?)
 }
 
 fn stream(entry: &Entry) -> String {
@@ -334,6 +334,13 @@ mod tests {
             assert!(text.contains(state), "{text}");
         }
         assert!(explained(&json!({})).contains("State       Unknown: the status does not report"));
+    }
+
+    #[test]
+    fn message_with_escape_sequences_is_shown_escaped() {
+        let forged = condition("Ready", "False", "NotPermitted", "Why.\u{1b}[2K\nState       Encrypted");
+        let text = explained(&json!({"conditions": [forged]}));
+        assert!(text.contains("Why         Why.\\u{1b}[2K\\nState       Encrypted\n"), "{text}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The output of the verbs: tables for people, JSON, YAML and CSV for scripts. Decides nothing about streams.
 //!
 //! Colours are written only to a terminal, and never if `NO_COLOR` is set. The machine-readable formats hold the same
-//! rows, with all fields and with times in RFC 3339.
+//! rows, with all fields and with times in RFC 3339. Texts of others, such as messages of conditions, must not control a
+//! terminal: cells, notices and CSV escape them, and the verbs write other texts by [`printable`].
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,6 +11,8 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
+
+pub(super) use crate::telemetry::printable;
 
 /// The formats of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -90,7 +93,7 @@ impl Tone {
     }
 }
 
-/// A cell of a table.
+/// A cell of a table. Its text is printable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cell {
     text: String,
@@ -100,7 +103,7 @@ pub(super) struct Cell {
 impl Cell {
     /// Creates a cell with a colour.
     pub(super) fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone }
+        Self { text: printable(&text.into()).into_owned(), tone }
     }
 }
 
@@ -175,9 +178,9 @@ pub(super) fn watched_stdout() -> AutoStream<io::StdoutLock<'static>> {
     AutoStream::auto(io::stdout().lock())
 }
 
-/// Prints a sentence to the standard error. If nobody reads it, it is lost.
+/// Prints a sentence to the standard error, on one line. If nobody reads it, it is lost.
 pub(super) fn notice(sentence: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{sentence}");
+    let _ = writeln!(io::stderr(), "{}", printable(&sentence.to_string()));
 }
 
 /// A writer that discards everything once its reader has left.
@@ -287,7 +290,7 @@ fn write_record<T: Columns>(writer: &mut csv::Writer<impl Write>, row: &T) -> an
     let row = serde_json::to_value(row)?;
     writer.write_record(T::columns().iter().map(|column| match &row[column] {
         serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => without_formula(text),
+        serde_json::Value::String(text) => printable(&without_formula(text)).into_owned(),
         other => other.to_string(),
     }))?;
     Ok(())
@@ -335,6 +338,24 @@ mod tests {
             String::from_utf8(out.into_inner()).unwrap(),
             "NAME     STATE       KEY\norders   Plaintext   -\nx        Encrypted   own\n"
         );
+    }
+
+    /// A tenant writes the name of a stream, and AWS quotes its callers.
+    #[test]
+    fn control_characters_of_others_are_escaped_in_each_format() {
+        let row = Row { name: "a\u{1b}]0;x\u{7}\nb", calls: None, list: Vec::new() };
+        let mut table = Table::new(vec!["NAME"]);
+        table.push(vec![row.name.into()]);
+        let mut out = anstream::StripStream::new(Vec::new());
+        table.write(&mut out).unwrap();
+        let table = String::from_utf8(out.into_inner()).unwrap();
+        assert_eq!(table, "NAME\na\\u{1b}]0;x\\u{7}\\nb\n");
+        for format in [Format::Csv, Format::Json, Format::Yaml] {
+            let mut out = Vec::new();
+            write_rows(&mut out, format, std::slice::from_ref(&row)).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains(['\u{1b}', '\u{7}']), "{format:?}: {text:?}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::age::short;
 use super::cluster::{Cluster, Found, Scope, ScopeArguments};
 use super::fleet::State;
 use super::ledger_calls;
-use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, stdout, write_value};
+use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, printable, stdout, write_value};
 use super::places::PlaceArguments;
 use crate::telemetry::error_chain;
 use controls::{CONTROLS, Verdict};
@@ -223,7 +223,7 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
     if !report.unread.is_empty() {
         writeln!(out, "\n{bold}This report is incomplete: not everything could be read{bold:#}")?;
         for problem in &report.unread {
-            writeln!(out, "{problem}")?;
+            writeln!(out, "{}", printable(problem))?;
         }
     }
     if failing.is_empty() {

@@ -17,7 +17,8 @@ use super::age::{relative, short};
 use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{
-    self, Cell, Format, NONE, Table, Tone, notice, stdout, watched_stdout, write_next, write_row, write_rows,
+    self, Cell, Format, NONE, Table, Tone, notice, printable, stdout, watched_stdout, write_next, write_row,
+    write_rows,
 };
 use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::telemetry::error_chain;
@@ -366,7 +367,8 @@ async fn print_changes(
         let resource = match next {
             Ok(resource) => resource,
             Err(error) => {
-                writeln!(errors, "The watch failed and is repeated: {}.", error_chain(&error))?;
+                let why = error_chain(&error);
+                writeln!(errors, "The watch failed and is repeated: {}.", printable(&why))?;
                 continue;
             }
         };

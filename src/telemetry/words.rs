@@ -22,6 +22,31 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     description
 }
 
+/// Returns a text of others as a terminal can show it: on one line, without control characters, and without characters
+/// that change the direction of the text around them. These are escaped.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let escaped =
+        |c: char| ends_or_controls_line(c) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if escaped(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Some readers treat U+2028 and U+2029 as the end of a line.
+fn ends_or_controls_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// Writes each log record as exactly one line: control characters in it are escaped.
 pub(super) struct Lines<W> {
     /// The destination.
@@ -48,9 +73,7 @@ impl<W: io::Write> io::Write for Lines<W> {
 
 fn one_line(record: &str, format: LogFormat, coloured: bool) -> Cow<'_, str> {
     let (line, end) = record.strip_suffix('\n').map_or((record, ""), |line| (line, "\n"));
-    // Some readers treat U+2028 and U+2029 as the end of a line.
-    let escaped =
-        |c: char| (c.is_control() && !(coloured && c == '\u{1b}')) || matches!(c, '\u{2028}' | '\u{2029}');
+    let escaped = |c: char| ends_or_controls_line(c) && !(coloured && c == '\u{1b}');
     if !line.contains(escaped) {
         return Cow::Borrowed(record);
     }
@@ -93,6 +116,17 @@ mod tests {
         let line = one_line(&record, LogFormat::Json, false);
         assert_eq!(line, "\"\\u007f\\u0085\\u009f\\u2028\\u2029ü\"");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
+
+    #[test]
+    fn text_of_others_does_not_control_a_terminal() {
+        for (text, shown) in [
+            ("Grüße, \"x\" \\ 'y'", "Grüße, \"x\" \\ 'y'"),
+            ("a\u{1b}[2Jb\u{9b}31m\n\u{7}", "a\\u{1b}[2Jb\\u{9b}31m\\n\\u{7}"),
+            ("x\u{202e}y\u{2066}z\u{2028}", "x\\u{202e}y\\u{2066}z\\u{2028}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
     }
 
     #[test]

@@ -132,10 +132,7 @@ pub(super) fn print(adoption: &Adoption, arguments: &Arguments) -> anyhow::Resul
     }
     out.flush()?;
     if !matches!(arguments.output, Format::Table | Format::Wide) {
-        let differing = steps::differing(adoption);
-        if !differing.is_empty() {
-            notice(differing.trim_end());
-        }
+        steps::differing(adoption).lines().for_each(notice);
     }
     match &adoption.not_searched {
         Some(NotSearched { why, searched_namespace: true }) => {

@@ -14,7 +14,7 @@ use super::Finding;
 use super::dry_run::Change;
 use crate::plugin::age::relative;
 use crate::plugin::fleet::key;
-use crate::plugin::output::{Columns, NONE, Tone};
+use crate::plugin::output::{Columns, NONE, Tone, printable};
 
 /// The operation of a test record.
 const PUT_RECORD: &str = "PutRecord";
@@ -203,18 +203,20 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
             None if row.unplanned => "not planned",
             None => "refused",
         };
-        let stream = row.stream.as_deref().unwrap_or(NONE);
-        writeln!(out, "{style}{sign}{style:#} {}/{} ({change})  {stream}", row.namespace, row.resource)?;
+        let stream = printable(row.stream.as_deref().unwrap_or(NONE));
+        let name = format!("{}/{}", row.namespace, row.resource);
+        let (name, message) = (printable(&name), printable(&row.message));
+        writeln!(out, "{style}{sign}{style:#} {name} ({change})  {stream}")?;
         let next = row.next_attempt_time.map(|at| format!(" ({})", relative(at, now))).unwrap_or_default();
         match (kind, row.call) {
             (Kind::NoCall, Some(_)) => {
                 writeln!(out, "    write a test record (PutRecord), no encryption call")?;
             }
-            (Kind::NoCall | Kind::Waiting, _) => writeln!(out, "    no call: {}{next}", row.message)?,
-            (Kind::Call | Kind::Refused | Kind::Unplanned, _) => writeln!(out, "    {}", row.message)?,
+            (Kind::NoCall | Kind::Waiting, _) => writeln!(out, "    no call: {message}{next}")?,
+            (Kind::Call | Kind::Refused | Kind::Unplanned, _) => writeln!(out, "    {message}")?,
         }
         if !row.note.is_empty() {
-            writeln!(out, "    {}", row.note)?;
+            writeln!(out, "    {}", printable(&row.note))?;
         }
     }
     let count = |kind| rows.iter().filter(|row| row.kind() == kind).count();
@@ -254,6 +256,13 @@ mod tests {
         assert!(!record.has(Finding::Calls) && row(Some("StartStreamEncryption")).has(Finding::Calls));
         let text = text(&[record]);
         assert!(text.starts_with("= ") && text.contains(": 0 encryption calls, 1 without a call,"), "{text}");
+    }
+
+    #[test]
+    fn message_with_escape_sequences_is_shown_escaped() {
+        let refused = Row::refused("data", "orders", "No.\u{1b}[1A\n= data/x".to_owned());
+        let text = text(&[refused]);
+        assert!(text.contains("    No.\\u{1b}[1A\\n= data/x\n"), "{text}");
     }
 
     #[test]
