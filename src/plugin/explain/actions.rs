@@ -1,8 +1,11 @@
 //! What a person can do about a resource: commands to copy, by the reason of Ready. Pure; nothing is run.
+//!
+//! A person copies a command into a shell, so a text of the status or of the spec gets into it only after it was parsed.
 
 use stream_encryption_api::condition::{Reason, Remedy};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
+use stream_encryption_core::model::arn::{KeyArn, check_name};
 
 use crate::plugin::fleet::Entry;
 use crate::plugin::operator_settings::LABEL;
@@ -36,10 +39,7 @@ pub(super) fn of(
         Reason::NotPermitted | Reason::ConflictingPolicyRoles | Reason::DisableNotPermitted => {
             vec!["See which policies there are:  kubectl get strencpol".to_owned()]
         }
-        Reason::StreamAlreadyManaged => vec![format!(
-            "Find the other resource:  kubectl streamencryption status -A | grep {}",
-            entry.name
-        )],
+        Reason::StreamAlreadyManaged => other_resource(entry).into_iter().collect(),
         // If calls are left, the limit is AWS's own, and no policy raises it.
         Reason::CallLimitReached if entry.calls_left() == Some(0) => {
             vec!["See the limits of the policies:  kubectl get strencpol".to_owned()]
@@ -73,11 +73,18 @@ fn resume(name: &str, resource: Option<&StreamEncryption>) -> Vec<String> {
     actions
 }
 
+/// Returns the command that finds the other resource of the stream; `None` if the stream cannot have this name. A name may
+/// begin with a hyphen, as a flag does.
+fn other_resource(entry: &Entry) -> Option<String> {
+    check_name(entry.service?, &entry.name).ok()?;
+    Some(format!("Find the other resource:  kubectl streamencryption status -A | grep -e {}", entry.name))
+}
+
 /// Returns the AWS commands that make the unusable key usable: the active one if that is lost, otherwise the desired one.
 fn key_commands(entry: &Entry, reason: Reason) -> Vec<String> {
     let lost = entry.active_key.as_ref().filter(|_| entry.active_key_unusable_since_time.is_some());
     let Some(key) = lost.or(entry.desired_key.as_ref()) else { return Vec::new() };
-    let Some(region) = key.split(':').nth(3) else { return Vec::new() };
+    let Ok(key) = key.parse::<KeyArn>() else { return Vec::new() };
     let commands: &[_] = match reason {
         Reason::KeyDisabled => &[("Make the key usable", "enable-key")],
         // KMS leaves the key disabled.
@@ -87,7 +94,7 @@ fn key_commands(entry: &Entry, reason: Reason) -> Vec<String> {
         _ => &[],
     };
     let words = |(what, command): &(&str, &str)| {
-        format!("{what}:  aws kms {command} --key-id {key} --region {region}")
+        format!("{what}:  aws kms {command} --key-id {key} --region {}", key.region)
     };
     commands.iter().map(words).collect()
 }
@@ -168,6 +175,25 @@ mod tests {
         let mut lost = keys;
         lost["activeKeyUnusableSinceTime"] = json!("2026-01-01T00:00:00Z");
         assert!(explained(&json!({}), "KeyDisabled", &lost)[0].contains("key/old"));
+    }
+
+    #[test]
+    fn text_that_does_not_parse_gets_into_no_command() {
+        for (arn, is_command) in [
+            ("arn:aws:kms:eu-west-1:111122223333:key/k", true),
+            ("arn:aws:kms:eu-west-1:111122223333:key/k;id", false),
+            ("arn:aws:kms:$(id):111122223333:key/k", false),
+        ] {
+            let key = json!({"desiredKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": arn}});
+            let actions = explained(&json!({}), "KeyDisabled", &key);
+            assert_eq!(actions[0].contains("aws kms enable-key"), is_command, "{actions:?}");
+            assert!(is_command || !actions.concat().contains("id"), "{actions:?}");
+        }
+        for (name, is_command) in [("Orders_EU.1", true), ("-f", true), ("x;id", false), ("", false)] {
+            let spec = json!({"stream": {"service": "Kinesis", "name": name}});
+            let actions = explained(&spec, "StreamAlreadyManaged", &json!({}));
+            assert_eq!(actions[0].ends_with(&format!("| grep -e {name}")), is_command, "{actions:?}");
+        }
     }
 
     #[test]
