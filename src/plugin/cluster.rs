@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use stream_encryption_api::SUSPEND_ANNOTATION;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -28,8 +29,8 @@ use crate::telemetry::error_chain;
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 /// The operator's namespace, with the chart's and `config/`'s default.
 const OPERATOR_NAMESPACE: &str = "stream-encryption-system";
-/// The objects of one page of a list.
-const PAGE: u32 = 500;
+/// The objects of one page of a list. Users write them, each may have 1.5 MB, and a page is in memory twice as text.
+pub(super) const PAGE: u32 = 50;
 
 /// The flags of every verb that reads from the cluster.
 #[derive(Args, Clone, Debug)]
@@ -213,8 +214,8 @@ impl Cluster {
     pub(super) async fn resources(&self, scope: &Scope) -> anyhow::Result<Vec<Found>> {
         let mut params = ListParams::default();
         params.label_selector.clone_from(&scope.selector);
-        let listed = list(&self.api(scope), params).await.context("failed to list StreamEncryptions")?;
-        let mut found: Vec<Found> = listed.into_iter().map(|one| Found::of(one.0)).collect();
+        let listed = list(&self.api(scope), params, |one| Some(Found::of(one.0))).await;
+        let mut found = listed.context("failed to list StreamEncryptions")?;
         found.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         Ok(found)
     }
@@ -223,9 +224,8 @@ impl Cluster {
     pub(super) async fn policy_names(&self) -> anyhow::Result<BTreeSet<String>> {
         let kind = ApiResource::erase::<StreamEncryptionPolicy>(&());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-        let listed =
-            list(&api, ListParams::default()).await.context("failed to list StreamEncryptionPolicies")?;
-        Ok(listed.iter().map(kube::ResourceExt::name_any).collect())
+        let listed = list(&api, ListParams::default(), |one| Some(one.name_any())).await;
+        Ok(listed.context("failed to list StreamEncryptionPolicies")?.into_iter().collect())
     }
 
     /// Returns the namespace of the flags or of the context, checked. An invalid one of the context must not keep a person from
@@ -271,16 +271,26 @@ impl Cluster {
     /// Returns the ledgers by their names. Ledgers are readable for administrators only, so a refusal is no error: the
     /// caller reports that the calls are not shown.
     pub(super) async fn ledgers(&self) -> anyhow::Result<BTreeMap<String, StreamLedger>> {
-        let listed = list(&self.ledger_api(), ListParams::default()).await;
-        let listed = listed.with_context(|| self.no_ledgers())?;
-        Ok(listed.into_iter().filter_map(|ledger| ledger.0.ok()).map(|one| (one.name_any(), one)).collect())
+        let named = |ledger: DeserializeGuard<StreamLedger>| ledger.0.ok().map(|one| (one.name_any(), one));
+        let listed = list(&self.ledger_api(), ListParams::default(), named).await;
+        Ok(listed.with_context(|| self.no_ledgers())?.into_iter().collect())
     }
 }
 
 impl Found {
-    /// Takes an object of a list or of a watch.
-    pub(super) fn of(delivered: DynamicObject) -> Self {
+    /// Takes an object of a list or of a watch. Of its metadata, which may have hundreds of kilobytes, only what a verb reads
+    /// stays: its name, and the annotation that suspends it.
+    pub(super) fn of(mut delivered: DynamicObject) -> Self {
         let (namespace, name) = (delivered.namespace().unwrap_or_default(), delivered.name_any());
+        let ObjectMeta { generation, annotations, .. } = std::mem::take(&mut delivered.metadata);
+        let suspend = annotations.and_then(|mut all| all.remove_entry(SUSPEND_ANNOTATION));
+        delivered.metadata = ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            generation,
+            annotations: suspend.map(|one| BTreeMap::from([one])),
+            ..ObjectMeta::default()
+        };
         let resource = match delivered.clone().try_parse::<StreamEncryption>() {
             Ok(resource) => Ok(Box::new(resource)),
             Err(error) => Err(Unreadable { error: error_chain(&error), object: Box::new(delivered) }),
@@ -333,8 +343,8 @@ fn with_flags(sentence: &str, flags: &str, plugin_flags: &str) -> String {
     result
 }
 
-/// Lists all objects, page by page.
-async fn list<K>(api: &Api<K>, params: ListParams) -> anyhow::Result<Vec<K>>
+/// Lists all objects, page by page. Only what `keep` returns of an object stays in memory.
+async fn list<K, T>(api: &Api<K>, params: ListParams, keep: impl Fn(K) -> Option<T>) -> anyhow::Result<Vec<T>>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -342,7 +352,7 @@ where
     let mut all = Vec::new();
     loop {
         let page = api.list(&params).await.map_err(readable)?;
-        all.extend(page.items);
+        all.extend(page.items.into_iter().filter_map(&keep));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(all),

@@ -14,7 +14,7 @@ use stream_encryption_api::stream_encryption::Service;
 
 use super::Outcome;
 use super::age::{relative, short};
-use super::cluster::{Found, Scope, ScopeArguments};
+use super::cluster::{Found, PAGE, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{
     self, Cell, Format, NONE, Table, Tone, notice, printable, stdout, watched_stdout, write_next, write_row,
@@ -125,7 +125,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print_entries(&entries, &scope, arguments, now, &mut stdout())?;
     }
     if arguments.watch {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         config.label_selector.clone_from(&scope.selector);
         let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
         let changes = changes.map_ok(|object| object.0);

@@ -101,6 +101,25 @@ async fn refused_request_of_a_command_is_repeated() {
     cluster.has_ledgers().await.unwrap();
 }
 
+/// Each of 10,000 resources may have megabytes of them.
+#[test]
+fn metadata_that_no_verb_reads_is_dropped() {
+    for mode in ["Enforce", "OfANewerOperator"] {
+        let object = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data", "generation": 2, "labels": {"a": "x"},
+                "finalizers": ["a/b"], "annotations": {"a": "x", SUSPEND_ANNOTATION: "true"}},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "mode": mode}});
+        let found = Found::of(serde_json::from_value(object).unwrap());
+        let metadata = match found.resource {
+            Ok(resource) => resource.metadata,
+            Err(unreadable) => unreadable.object.metadata,
+        };
+        let kept = json!({"name": "orders", "namespace": "data", "generation": 2,
+            "annotations": {SUSPEND_ANNOTATION: "true"}});
+        assert_eq!(serde_json::to_value(metadata).unwrap(), kept, "{mode}");
+    }
+}
+
 #[test]
 fn command_to_copy_names_the_cluster_of_the_flags() {
     let flags = arguments(Some("my configs/prod"), Some("prod")).flags();
