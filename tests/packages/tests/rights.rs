@@ -70,7 +70,7 @@ async fn view_and_edit_roles_grant_no_status_and_no_ledgers() {
 /// only the holder of a stolen token. The suite runs the operator with these permissions, and detects a
 /// missing one.
 const USED: [(&str, &str, &str, &str, &str); 29] = [
-    ("", "namespaces", "get", "src/kubernetes/policies.rs", "get_metadata("),
+    ("", "namespaces", "get", "src/kubernetes/policies.rs", "api.get(namespace)"),
     ("", "namespaces", "list", "src/kubernetes/policies.rs", "fn namespace_events("),
     ("", "namespaces", "watch", "src/kubernetes/policies.rs", "fn namespace_events("),
     ("coordination.k8s.io", "leases", "create", "src/leader/lease_client.rs", "api.create("),
