@@ -105,7 +105,7 @@ impl Caches {
     }
 
     /// Returns the number of watches of each kind that are not current: their first list is not complete, or they have failed
-    /// in the last [`DISTRUSTED`]. The kind is its plural, as in the log.
+    /// in the last `DISTRUSTED`. The kind is its plural, as in the log.
     #[must_use]
     pub fn watches_not_current(&self) -> Vec<(&'static str, usize)> {
         let Self { resources, policies, namespaces, ledgers } = self;
