@@ -54,7 +54,7 @@ use kube_api::{KubeApi, KubeError, ReadFrom};
 use ledger_store::LedgerHandle;
 use memory::LastReconcile;
 use resolve::{ResolveError, ResolvedSpec};
-use state::{Observed, ReconcileState};
+use state::ReconcileState;
 use stream_api::StreamApi;
 
 pub use clock::{Clock, Moment};
@@ -176,7 +176,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::add_desired(context, resource, &spec);
     notice.keep_calls_of(&spec.stream);
     let mut ledger = open_ledger(context, resource, &spec, &last, from).await?;
-    if let Some(id) = &last.unsent_call {
+    for id in &last.unsent_calls {
         ledger.record_unsent(spec.stream.service, id, context.clock.now());
     }
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
@@ -221,7 +221,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
         // Calls that may count were left out by a clock that AWS has not accepted.
-        _ if is_time_in_doubt && matches!(state.observed, Observed::Failed(_)) => CallsOutcome::NotEntered,
+        _ if state.ledger.may_record_events(may_claim) && is_time_in_doubt && state.is_clock_in_doubt() => {
+            CallsOutcome::NotEntered
+        }
         _ if state.ledger.may_record_events(may_claim) => CallsOutcome::Entered,
         Ownership::Owned | Ownership::Another => CallsOutcome::MustNotEnter,
     };

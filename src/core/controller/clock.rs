@@ -45,8 +45,14 @@ impl Clock {
     /// time that was written.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let now = (self.wall)();
+        let now = self.exact();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    /// Returns the current time as exactly as the system's clock measures it.
+    #[must_use]
+    pub fn exact(&self) -> Timestamp {
+        (self.wall)()
     }
 
     /// Returns the current time of both clocks.

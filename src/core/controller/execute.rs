@@ -161,12 +161,15 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         return Err(Interruption::Outdated);
     }
     let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
-    let (spec, id) = ledger::reserve(&shorter, call, reserved);
+    // Not the microseconds of `reserved`: the id must differ from those of other processes.
+    let (spec, id) = ledger::reserve(&shorter, call, context.clock.exact().max(reserved));
     state.ledger.spec = spec;
     if let Err(error) = write_ledger(context, state).await {
         // The API server may have applied the write, or may still apply it. If the next reconcile finds the reservation, it
         // records that the call was not sent. Otherwise the stream would wait for the effect of the call.
-        context.memory.record_unsent_call(resource, &id);
+        if !matches!(error, KubeError::Rejected(_)) {
+            context.memory.record_unsent_call(resource, &id);
+        }
         return Err(error.into());
     }
 

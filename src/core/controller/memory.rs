@@ -39,6 +39,9 @@ use crate::packed::Packed;
 /// request.
 const MAY_BE_APPLIED: SignedDuration = SignedDuration::from_mins(2);
 
+/// Number of unsent calls that are remembered for a resource.
+const MAX_UNSENT_CALLS: usize = 8;
+
 /// What a process remembers: the last reconcile of each resource, and how long AWS's changes took.
 #[derive(Default)]
 pub struct Memory {
@@ -63,9 +66,9 @@ pub struct LastReconcile {
     pub next_record: Option<Timestamp>,
     /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
-    /// The id of the last call that was not sent because the API server did not acknowledge its reservation, which may still be
-    /// in the ledger. Boxed, because it is absent for most streams.
-    pub unsent_call: Option<Box<str>>,
+    /// The ids of the last calls that were not sent because the API server did not acknowledge their reservations, which may
+    /// still be in the ledger, or may still arrive there. At most [`MAX_UNSENT_CALLS`].
+    pub unsent_calls: Vec<Box<str>>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
@@ -246,7 +249,12 @@ impl Memory {
 
     /// Records that the call with this id was not sent, because the API server did not acknowledge its reservation.
     pub fn record_unsent_call(&self, resource: &StreamEncryption, id: &str) {
-        self.lock().entry(uid(resource).to_owned()).or_default().unsent_call = Some(id.into());
+        let mut entries = self.lock();
+        let unsent = &mut entries.entry(uid(resource).to_owned()).or_default().unsent_calls;
+        if unsent.len() == MAX_UNSENT_CALLS {
+            unsent.remove(0);
+        }
+        unsent.push(id.into());
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than

@@ -63,7 +63,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         remembered: remembered.filter(|_| is_recorded),
         next_record,
         known_call: state.known_call(context.clock.monotonic()),
-        unsent_call: state.last.unsent_call,
+        unsent_calls: state.last.unsent_calls,
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {

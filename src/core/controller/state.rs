@@ -278,6 +278,12 @@ impl ReconcileState {
         }
     }
 
+    /// Returns whether a request of this reconcile failed without showing that AWS accepts the time of the operator's clock. AWS
+    /// verifies the date with the signature, before anything else.
+    pub(super) fn is_clock_in_doubt(&self) -> bool {
+        matches!(&self.observed, Observed::Failed(error) if !error.is_of_accepted_session())
+    }
+
     /// Returns when the stream was described; `None` if there is no description.
     pub(super) fn described_at(&self) -> Option<Timestamp> {
         match &self.observed {

@@ -46,6 +46,31 @@ fn unacknowledged_reservation_delays_call_by_a_minute() {
 }
 
 #[test]
+fn earlier_unacknowledged_reservation_is_found_after_another_one() {
+    let (world, context) = with_unacknowledged_reservation();
+    // The reservation arrives after the next reconcile has read the ledger, so that one conflicts.
+    let late = world.state().ledger.take();
+    world.before(Request::WriteLedger, |state| {
+        state.ledger = late;
+        Err(KubeError::Conflict)
+    });
+    reconcile_after(&world, &context, 1).unwrap();
+    reconcile_after(&world, &context, 1).unwrap();
+    assert_eq!(recorded(&world), (Outcome::Refused, Some(NOT_RESERVED.to_owned())));
+}
+
+#[test]
+fn reservations_in_one_microsecond_have_different_ids() {
+    let ids = [1, 2].map(|nanoseconds| {
+        let world = World::new(resource());
+        world.state().elapsed = Duration::from_nanos(nanoseconds);
+        reconcile_after(&world, &world.context(), 0).unwrap();
+        world.state().ledger.clone().unwrap().spec.calls[0].id.clone()
+    });
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
 fn unacknowledged_reservation_of_other_process_is_believed() {
     let (world, _) = with_unacknowledged_reservation();
     let context = world.context();
