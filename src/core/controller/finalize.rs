@@ -66,13 +66,15 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     if disable == Err(Denial::Roles) {
         return Ok(None);
     }
-    let wanted = disable.is_ok();
-    if !wanted {
-        // This is checked even if there is no finalizer to remove. If the denial in the cache is outdated, the finalizer must
-        // be added: without it, a deletion would leave the stream encrypted.
-        ensure_policies_unchanged(context, resource, &spec.permission).await?;
+    let (wanted, is_present) = (disable.is_ok(), has_finalizer(&resource.metadata));
+    if wanted && is_present {
+        return Ok(None);
     }
-    if wanted == has_finalizer(&resource.metadata) {
+    // The policies in the cache may be outdated. A denial is checked even if there is no finalizer to remove: without the
+    // finalizer, a deletion would leave the stream encrypted. A finalizer that only the cache allows would be removed by the next
+    // reconcile that reads the API server, then added again, and so on.
+    ensure_policies_unchanged(context, resource, &spec.permission).await?;
+    if wanted == is_present {
         return Ok(None);
     }
     change_finalizer(context, &resource.metadata, wanted).await

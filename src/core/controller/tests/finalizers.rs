@@ -158,3 +158,18 @@ fn rejected_read_before_removal_ends_the_reconcile() {
     assert_eq!(run(reconcile(&world.context(), &cached)), Err(rejected));
     assert_eq!(world.count(Request::SetFinalizer), 0);
 }
+
+#[test]
+fn finalizer_that_only_the_cache_allows_is_not_added() {
+    let mut resource = resource();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    world.before(Request::ReadPolicies(ReadFrom::ApiServer), |state| {
+        state.policies[0].allow_disable = false;
+        Ok(())
+    });
+    let context = world.context();
+    reconcile_stored(&world, &context);
+    assert_eq!((world.count(Request::SetFinalizer), world.count(Request::Start)), (0, 0));
+}
