@@ -164,7 +164,7 @@ impl Bug {
             // The owner must be deleted and created again while only one replica's watch of the resources is
             // frozen, and while another resource waits for the same stream. The watch must stay frozen until the owner
             // is looked up again, before the takeover is written.
-            Self::CachedOwner => 64_000,
+            Self::CachedOwner => 323_000,
             _ => 0,
         }
     }
