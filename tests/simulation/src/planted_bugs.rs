@@ -165,6 +165,8 @@ impl Bug {
             // frozen, and while another resource waits for the same stream. The watch must stay frozen until the owner
             // is looked up again, before the takeover is written.
             Self::CachedOwner => 323_000,
+            // A ledger with a call that is new to the process is read live, so the cache must lack something else.
+            Self::CachedLedger => 4_000,
             _ => 0,
         }
     }
