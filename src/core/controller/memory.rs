@@ -67,7 +67,7 @@ pub struct LastReconcile {
     /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
     /// The ids of the last calls that were not sent because the API server did not acknowledge their reservations, which may
-    /// still be in the ledger, or may still arrive there. At most [`MAX_UNSENT_CALLS`].
+    /// still be in the ledger, or may still arrive there. At most `MAX_UNSENT_CALLS`.
     pub unsent_calls: Vec<Box<str>>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
