@@ -210,8 +210,10 @@ mod tests {
     /// Lets this time pass for the connections while there is no request. The clock stands still only meanwhile: it would
     /// otherwise jump to the deadline of a request whose response is on its way.
     async fn pass(time: Duration) {
-        // The connection becomes idle in a task of its own.
-        tokio::task::yield_now().await;
+        // The connection becomes idle in a task of its own, after some polls.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
         tokio::time::pause();
         tokio::time::advance(time).await;
         tokio::time::resume();
