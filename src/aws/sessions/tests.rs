@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use stream_encryption_core::model::aws_error::ErrorKind;
 
 use super::super::rate_limit::{QuotaScope, RateLimiter};
@@ -56,6 +56,21 @@ fn of_all_roles(limit: usize, minutes: &Minutes) -> (Sessions, ReplayClient) {
 async fn key_of(sessions: &Sessions, principal: &Principal) -> String {
     let session = sessions.of(DESCRIBE, principal, Priority::Drift, SOON).await.unwrap();
     session.credentials.access_key_id().to_owned()
+}
+
+/// Returns the sessions of all roles, with own credentials of this source.
+fn of_source(
+    provider: impl ProvideCredentials + 'static,
+    recorded: &ReplayClient,
+    minutes: &Minutes,
+) -> Sessions {
+    Sessions::new(
+        SharedCredentialsProvider::new(provider),
+        &recorded.config(),
+        "eu-west-1".parse().unwrap(),
+        RequestSender::new(RateLimiter::new(80)),
+        minutes.clock(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,13 +214,7 @@ async fn role_is_assumed_with_current_own_credentials() {
         }
     });
     let (recorded, minutes) = (ReplayClient::default().assuming(), Minutes::default());
-    let sessions = Sessions::new(
-        SharedCredentialsProvider::new(provider),
-        &recorded.config(),
-        "eu-west-1".parse().unwrap(),
-        RequestSender::new(RateLimiter::new(80)),
-        minutes.clock(),
-    );
+    let sessions = of_source(provider, &recorded, &minutes);
     // The first attempt finds no credentials, and no request is sent.
     let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
     assert_eq!((error.kind, recorded.sent().len()), (ErrorKind::NoCredentials, 0));

@@ -42,13 +42,7 @@ fn with_source_that_hangs_once(minutes: &Minutes) -> (Sessions, ReplayClient) {
         }
     });
     let recorded = ReplayClient::default().assuming();
-    let sessions = Sessions::new(
-        SharedCredentialsProvider::new(provider),
-        &recorded.config(),
-        "eu-west-1".parse().unwrap(),
-        RequestSender::new(RateLimiter::new(80)),
-        minutes.clock(),
-    );
+    let sessions = of_source(provider, &recorded, minutes);
     (sessions, recorded)
 }
 
