@@ -182,12 +182,13 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
     context.memory.record_known_call(resource, last.known_call.clone());
     let may_claim = spec.claim().allowed;
-    let has_news = ledger.record_events(&notice.calls(), may_claim, context.clock.now());
+    let reported = notice.calls();
+    let has_news = ledger.record_events(&reported, may_claim, context.clock.now());
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
     // Either the operator's clock is wrong, which a Describe shows, or the event.
-    let is_time_in_doubt = external::is_any_outside(&notice.calls(), context.clock.now());
+    let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;
         // KMS's response was discarded, too. The spec was resolved with it, so it is resolved again, which asks KMS.
