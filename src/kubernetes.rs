@@ -54,6 +54,7 @@ pub mod store;
 mod trimmed;
 pub mod valid_text;
 pub mod watches;
+mod wrapped;
 
 /// Access to the API server.
 #[derive(Clone)]

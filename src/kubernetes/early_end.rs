@@ -7,7 +7,6 @@ use std::io;
 use std::time::Duration;
 
 use axum::BoxError;
-use axum::http::Request;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
@@ -15,9 +14,9 @@ use hyper::body::{Bytes, Frame};
 use kube::Client;
 use kube::client::Body;
 use tokio::time::Instant;
-use tower::service_fn;
 
 use super::page_retry::gets;
+use super::wrapped::wrapped;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -29,17 +28,12 @@ const ENDED: &str = "the API server ended the watch at once";
 /// Returns the same client, whose watches fail if they end at once.
 #[must_use]
 pub fn failing_early_ends(client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request: Request<Body>| {
-        let client = client.clone();
-        async move {
-            let is_watch = gets(&request, "watch=true");
-            let response = client.send(request).await?;
-            let is_watch = is_watch && response.status().is_success();
-            Ok::<_, kube::Error>(response.map(|body| if is_watch { checked(body) } else { unchecked(body) }))
-        }
-    };
-    Client::new(service_fn(send), namespace)
+    wrapped(client, |client, request| async move {
+        let is_watch = gets(&request, "watch=true");
+        let response = client.send(request).await?;
+        let is_watch = is_watch && response.status().is_success();
+        Ok(response.map(|body| if is_watch { checked(body) } else { unchecked(body) }))
+    })
 }
 
 fn unchecked(body: Body) -> ResponseBody {

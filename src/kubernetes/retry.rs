@@ -9,7 +9,8 @@ use axum::http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use tokio::time::{Instant, sleep, timeout};
-use tower::service_fn;
+
+use super::wrapped::wrapped;
 
 /// The first pause before a request is repeated. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -29,12 +30,7 @@ pub(super) struct Repetition {
 
 /// Returns the same client, which repeats requests.
 pub(super) fn repeating(client: Client, repetition: Repetition) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request| {
-        let client = client.clone();
-        async move { send(&client, request, repetition).await }
-    };
-    Client::new(service_fn(send), namespace)
+    wrapped(client, move |client, request| async move { send(&client, request, repetition).await })
 }
 
 async fn send(

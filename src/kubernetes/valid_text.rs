@@ -5,14 +5,14 @@
 use std::mem;
 
 use axum::BoxError;
-use axum::http::Request;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Bytes, Frame};
 use kube::Client;
 use kube::client::Body;
-use tower::service_fn;
+
+use super::wrapped::wrapped;
 
 /// Stands for bytes that are no UTF-8.
 const REPLACEMENT: &str = "\u{FFFD}";
@@ -20,12 +20,7 @@ const REPLACEMENT: &str = "\u{FFFD}";
 /// Returns the same client, whose responses are valid text.
 #[must_use]
 pub fn with_valid_text(client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let send = move |request: Request<Body>| {
-        let client = client.clone();
-        async move { Ok::<_, kube::Error>(client.send(request).await?.map(valid)) }
-    };
-    Client::new(service_fn(send), namespace)
+    wrapped(client, |client, request| async move { Ok(client.send(request).await?.map(valid)) })
 }
 
 fn valid(body: Body) -> UnsyncBoxBody<Bytes, BoxError> {
