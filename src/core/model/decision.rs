@@ -131,6 +131,22 @@ pub fn budget(input: &DecisionInput<'_>) -> Budget {
 /// Returns the decision. The first rule that matches applies; `decision/tests` has a table with a row for each.
 #[must_use]
 pub fn decide(input: &DecisionInput<'_>) -> Decision {
+    let decision = first_matching_rule(input);
+    let is_encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
+    // Once the key applies to all records, the status reports it, whatever the operator waits for.
+    match settled_at(input).filter(|_| is_encrypted || decision.reason == Reason::Settling) {
+        Some(at) if at < decision.wake && decision.step == Step::Wait => Decision { wake: at, ..decision },
+        _ => decision,
+    }
+}
+
+/// Returns when the encryption that AWS reports applies to all records, if that is in the future.
+fn settled_at(input: &DecisionInput<'_>) -> Option<Timestamp> {
+    let known = input.ledger.known_encryption.as_ref()?;
+    Some(saturating_add(known.since_time.0, PROPAGATION_DELAY)).filter(|at| *at > input.now)
+}
+
+fn first_matching_rule(input: &DecisionInput<'_>) -> Decision {
     // No request is sent for a stream that is not permitted, is suspended, or is managed by another resource.
     if let Err(denial) = input.desired.check_policies(input.permission, input.stream) {
         return or_remove_finalizer(input, idle(input, denial_reason(denial)));
@@ -369,15 +385,13 @@ fn satisfied(input: &DecisionInput<'_>, desired_target: &Target) -> Decision {
     if let Some(problem) = input.active_key_problem.filter(|_| desired_target.action == Action::Start) {
         return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
-    let since = input.ledger.known_encryption.as_ref().map_or(input.now, |known| known.since_time.0);
-    let settled_at = saturating_add(since, PROPAGATION_DELAY);
-    if input.now < settled_at {
-        let settling = idle(input, Reason::Settling);
-        return Decision { wake: settled_at.min(settling.describe_due), ..settling };
+    if settled_at(input).is_some() {
+        return idle(input, Reason::Settling);
     }
     if desired_target.action == Action::Stop {
         return idle(input, Reason::EncryptionDisabled);
     }
+    let since = input.ledger.known_encryption.as_ref().map_or(input.now, |known| known.since_time.0);
     if input.desired.verify && input.desired.verified.is_none_or(|verified| verified < since) {
         return Decision { step: Step::Verify, ..poll(input, Reason::Verifying, POLL_AWS_ERROR) };
     }

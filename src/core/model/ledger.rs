@@ -28,7 +28,7 @@ mod effects;
 pub mod external;
 
 pub use budget::{Budget, budget};
-use effects::{is_its_failure, may_hide_earlier_change};
+use effects::{is_its_failure, may_have_been_off, may_hide_accepted_change, may_hide_earlier_change};
 pub use effects::{matches_target, shows_effect};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
@@ -319,15 +319,19 @@ pub fn apply_observation(
     if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
         call.confirmed |= shows_effect(observation, call) || is_its_failure(observation, call);
     }
-    if may_hide_earlier_change(&updated, observation) {
+    if may_hide_earlier_change(&updated, observation) || may_hide_accepted_change(&updated, observation) {
         updated.known_encryption = None;
     }
     if let Some(key) = observation.stable_encryption() {
         let key = key.map(Key::to_api);
-        if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) {
+        let was_off = may_have_been_off(&updated);
+        if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) || was_off {
             // During a change from one key to another, records were encrypted continuously.
-            let encrypted_since =
-                updated.known_encryption.as_ref().and_then(|known| known.encrypted_since_time.clone());
+            let encrypted_since = updated
+                .known_encryption
+                .as_ref()
+                .filter(|_| !was_off)
+                .and_then(|known| known.encrypted_since_time.clone());
             let encrypted_since_time =
                 key.as_ref().map(|_| encrypted_since.unwrap_or_else(|| truncate_to_micros(now)));
             updated.known_encryption =

@@ -8,7 +8,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{Decision, Step};
+use super::{Decision, PROPAGATION_DELAY, Step};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
 use crate::model::scenario::Scenario;
@@ -110,8 +110,10 @@ fn next_describe_coincides_with_wake_unless_settling() {
         let Decision { reason, wake, describe_due, .. } = situation.decide();
         // During the propagation delay no new state is expected: one Describe serves the decisions before and
         // after it.
-        let settling = reason == Reason::Settling && wake < describe_due;
-        assert!(wake == describe_due || settling, "{sentence}: {wake} and {describe_due}");
+        let known = situation.ledger.known_encryption.as_ref();
+        let settles = known.is_some_and(|known| known.since_time.0 + PROPAGATION_DELAY == wake);
+        let is_settling = settles && wake < describe_due;
+        assert!(wake == describe_due || is_settling, "{sentence}, {reason}: {wake} and {describe_due}");
     }
 }
 

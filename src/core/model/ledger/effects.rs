@@ -1,8 +1,8 @@
 //! What an observation shows of the calls of a ledger: which call has taken effect, and which has failed. Pure.
 
-use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
+use stream_encryption_api::ledger::{Action, Call, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 
-use super::{MAX_IN_FLIGHT, READ_LAG, saturating_add};
+use super::{MAX_IN_FLIGHT, READ_LAG, last_unrefused_call, saturating_add};
 use crate::model::observation::Observation;
 
 /// Returns whether the observation shows that a call for this target is in progress or was applied.
@@ -40,13 +40,41 @@ pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &O
     let mut calls = ledger.calls.iter().rev().filter(|call| call.outcome != Outcome::Refused);
     let Some(failed) = calls.next().filter(|call| is_its_failure(observation, call)) else { return false };
     let Some(known) = &ledger.known_encryption else { return false };
-    let would_change = |call: &Call| match call.target.action {
-        Action::Start => call.target.key != known.key,
-        Action::Stop => known.key.is_some(),
-    };
+    let would_change = |call: &Call| would_change(call, known);
     let is_close = |call: &&Call| failed.at().duration_since(call.at()).abs() < MAX_IN_FLIGHT;
     // What was first observed after the call, when the observation could be trusted, includes its effect. So does what was
     // observed of a stream that was created again, and after the call of a ledger that was rebuilt.
     let is_newer = |call: &&Call| known.since_time.0 < saturating_add(call.at(), READ_LAG);
     calls.take_while(|call| !call.confirmed).filter(is_close).filter(is_newer).any(would_change)
+}
+
+/// Returns whether AWS applies the opposite of the last call, which it accepted, and no observation has shown the effect of
+/// that call: it may have changed the encryption before somebody else reversed it.
+pub(super) fn may_hide_accepted_change(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
+    let Some(call) = last_unrefused_call(ledger) else { return false };
+    let is_reversed =
+        matches!(observation, Observation::InProgress(Some(action)) if *action != call.target.action);
+    is_reversed
+        && call.outcome == Outcome::Accepted
+        && !call.confirmed
+        && ledger.known_encryption.as_ref().is_some_and(|known| would_change(call, known))
+}
+
+/// Returns whether AWS accepted a Stop after the encryption became known, as the last call. If the stream is encrypted
+/// nevertheless, the Stop failed, or somebody else has enabled encryption since: records may have been in plaintext between.
+pub(super) fn may_have_been_off(ledger: &StreamLedgerSpec) -> bool {
+    let Some(call) = last_unrefused_call(ledger).filter(|call| call.outcome == Outcome::Accepted) else {
+        return false;
+    };
+    let is_newer = |known: &KnownEncryption| known.since_time.0 < call.at();
+    call.target.action == Action::Stop
+        && ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some() && is_newer(known))
+}
+
+/// Returns whether the call changes this encryption.
+fn would_change(call: &Call, known: &KnownEncryption) -> bool {
+    match call.target.action {
+        Action::Start => call.target.key != known.key,
+        Action::Stop => known.key.is_some(),
+    }
 }

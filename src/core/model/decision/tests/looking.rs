@@ -380,8 +380,18 @@ fn differing(service: Service) -> Vec<Row> {
                 .wants(DesiredEncryption::UnknownKey)
                 .key_is(KeyProblem::DescribeDenied)
                 .with(|s| s.desired.mode = Mode::Observe)
+                .sees(Observation::On(key(1)))
+                .after(5)
                 .sees(Observation::On(key(1))),
             rests(Reason::KeyDescribeDenied, 15),
+        ),
+        (
+            "the encryption of a stream with another key is reported as soon as it applies",
+            Scenario::of(service)
+                .with(|s| s.desired.mode = Mode::Observe)
+                .sees(Observation::On(key(2)))
+                .after(1),
+            rests(Reason::Drifted, 4),
         ),
         (
             "with mode: Observe, a stream that matches the spec is ready",

@@ -7,15 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use stream_encryption_api::ledger::{Action, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{aws_error, empty, forget_version, seconds, with_call};
+use super::{aws_error, empty, forget_version, plan, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    MAX_IN_FLIGHT, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
-    may_be_stale, rebuilt_from_status, satisfies, stale_until,
+    MAX_IN_FLIGHT, PlannedCall, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
+    may_be_stale, rebuilt_from_status, record_outcome, reserve, satisfies, stale_until,
 };
 use crate::model::observation::{DescribeTimes, Observation, Requested};
-use crate::model::scenario::{failed, key, midnight};
+use crate::model::scenario::{ACCEPTED, failed, key, midnight};
 
 /// Returns the ledger after an observation, with key 1 as the desired key.
 fn seen(ledger: &StreamLedgerSpec, observation: &Observation, at: i64) -> StreamLedgerSpec {
@@ -94,6 +94,39 @@ fn failure_keeps_what_is_newer_than_the_earlier_call() {
     let on = seen(&empty(Service::Firehose), &Observation::On(key(1)), 0);
     let twice = start(&start(&on, 10), 420);
     assert!(seen(&twice, &failed(Action::Start), 500).known_encryption.is_some());
+}
+
+/// Returns a ledger of an encrypted stream for which AWS accepted a Stop ten seconds later.
+fn stopped() -> StreamLedgerSpec {
+    let on = seen(&empty(Service::Firehose), &Observation::On(key(1)), 0);
+    let stop = PlannedCall { target: Target { action: Action::Stop, key: None }, ..plan() };
+    let (reserved, id) = reserve(&on, &stop, seconds(10));
+    record_outcome(&reserved, &id, Ok(&ACCEPTED), seconds(10))
+}
+
+/// The operator was down for 25 minutes. Meanwhile, AWS applied its Stop, and somebody else has enabled encryption.
+#[test]
+fn opposite_change_after_unseen_stop_voids_the_key() {
+    let enabling = Observation::InProgress(Some(Action::Start));
+    let changing = seen(&stopped(), &enabling, 1500);
+    assert_eq!(changing.known_encryption, None);
+    let on = seen(&changing, &Observation::On(key(1)), 1600);
+    assert_eq!(on.known_encryption, Some(known_encryption(Some(&key(1)), 1600)));
+    // A re-key, for which no Stop was sent.
+    let known = seen(&empty(Service::Firehose), &Observation::On(key(2)), 0);
+    let rekeyed = with_call(&known, seconds(10), Some(Ok(())));
+    assert_eq!(seen(&rekeyed, &enabling, 1500).known_encryption, known.known_encryption);
+}
+
+#[test]
+fn encryption_after_accepted_stop_is_as_old_as_seen() {
+    let disabling = Observation::InProgress(Some(Action::Stop));
+    for before in [stopped(), seen(&stopped(), &disabling, 20)] {
+        let on = seen(&before, &Observation::On(key(1)), 1600);
+        assert_eq!(on.known_encryption, Some(known_encryption(Some(&key(1)), 1600)));
+        let later = seen(&on, &Observation::On(key(1)), 1900);
+        assert_eq!(later.known_encryption, on.known_encryption, "it counts only once");
+    }
 }
 
 #[test]
