@@ -133,8 +133,9 @@ pub fn budget(input: &DecisionInput<'_>) -> Budget {
 pub fn decide(input: &DecisionInput<'_>) -> Decision {
     let decision = first_matching_rule(input);
     let is_encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
+    let is_due = input.ownership == Ownership::Owned && (is_encrypted || decision.reason == Reason::Settling);
     // Once the key applies to all records, the status reports it, whatever the operator waits for.
-    match settled_at(input).filter(|_| is_encrypted || decision.reason == Reason::Settling) {
+    match settled_at(input).filter(|_| is_due) {
         Some(at) if at < decision.wake && decision.step == Step::Wait => Decision { wake: at, ..decision },
         _ => decision,
     }

@@ -28,7 +28,10 @@ mod effects;
 pub mod external;
 
 pub use budget::{Budget, budget};
-use effects::{is_its_failure, may_have_been_off, may_hide_accepted_change, may_hide_earlier_change};
+use effects::{
+    is_failure_of_another, is_its_failure, is_lag_over, may_have_been_off, may_hide_earlier_change,
+    may_hide_reversed_change,
+};
 pub use effects::{matches_target, shows_effect};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
@@ -232,11 +235,7 @@ pub fn may_be_stale(
     requested: impl Into<Requested>,
 ) -> bool {
     let Some(call) = last_unrefused_call(ledger) else { return false };
-    let Requested { at, call_known_for } = requested.into();
-    // AWS has accepted the dates of both requests, so their times are wrong by 15 minutes at most.
-    let is_surely_later = at >= saturating_add(call.at(), MAX_IN_FLIGHT);
-    let is_later = at >= saturating_add(call.at(), READ_LAG) && call_known_for >= READ_LAG.unsigned_abs();
-    if call.confirmed || is_later || is_surely_later {
+    if call.confirmed || is_lag_over(call, requested.into()) {
         return false;
     }
     // For a while after a call, AWS may still report the failure of an earlier one. The failure of the other action is not that
@@ -316,10 +315,14 @@ pub fn apply_observation(
             attempts.reason = None;
         }
     }
+    let hides_reversed = may_hide_reversed_change(&updated, observation, requested);
     if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
         call.confirmed |= shows_effect(observation, call) || is_its_failure(observation, call);
     }
-    if may_hide_earlier_change(&updated, observation) || may_hide_accepted_change(&updated, observation) {
+    if hides_reversed
+        || may_hide_earlier_change(&updated, observation)
+        || is_failure_of_another(&updated, observation)
+    {
         updated.known_encryption = None;
     }
     if let Some(key) = observation.stable_encryption() {

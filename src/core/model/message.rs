@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use stream_encryption_api::condition::{LedgerContent, ReadyState, Reason, next_whole_second};
-use stream_encryption_api::ledger::{KnownEncryption, Outcome};
+use stream_encryption_api::ledger::{Action, KnownEncryption, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType};
 
 use super::arn::KeyArn;
-use super::decision::{Decision, DecisionInput, LastObservation, budget};
+use super::decision::{Decision, DecisionInput, LastObservation, action_in_progress, budget};
 use super::desired::DesiredEncryption;
 use super::key::{Key, KeyProblem};
 use super::observation::Observation;
@@ -189,6 +189,8 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         }
         Reason::Enabling if status_fields::unconfirmed_observation(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
         Reason::Disabling if status_fields::unconfirmed_observation(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
+        Reason::Enabling if action_in_progress(input) != Some(Action::Start) => format!("AWS is enabling encryption or changing the key, and the operator did not request this. {}", current_encryption(input)),
+        Reason::Disabling if action_in_progress(input) != Some(Action::Stop) => format!("AWS is disabling encryption, and the operator did not request this. {}", current_encryption(input)),
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
         Reason::Disabling => format!("AWS is disabling encryption. {}", current_encryption(input)),
         Reason::StreamUpdating => "AWS is updating the stream; encryption can be changed after that.".to_owned(),

@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionStatus, Reason};
-use stream_encryption_api::ledger::{Action, Outcome};
+use stream_encryption_api::ledger::{Action, Call, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, StreamEncryptionStatus};
 
 use super::arn::{KeyArn, StreamArn};
@@ -50,7 +50,7 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
         Observation::Off | Observation::On(_) => {
             let on = matches!(observation, Observation::On(_));
             Some(if !profile(input.stream.service).reports_failures && attempt_failed(input, observation) {
-                failed(last_attempted_action(input).unwrap_or(Action::Start))
+                failed(last_attempt(input).map_or(Action::Start, |call| call.target.action))
             } else {
                 stable_status(on)
             })
@@ -181,7 +181,7 @@ pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
     {
         return Some(reason.clone());
     }
-    let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last())?;
+    let last = last_attempt(input)?;
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
         Outcome::Accepted => match input.last_observation {
@@ -230,14 +230,16 @@ pub fn known_encryption_is_void(input: &DecisionInput<'_>) -> bool {
     }
 }
 
-fn last_attempted_action(input: &DecisionInput<'_>) -> Option<Action> {
-    input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last()).map(|call| call.target.action)
+/// Returns the last call of the attempts to reach the desired encryption. Attempts for an earlier spec are no longer relevant.
+fn last_attempt<'a>(input: &DecisionInput<'a>) -> Option<&'a Call> {
+    let desired = input.desired.encryption.target();
+    let attempts = input.ledger.attempts.as_ref()?;
+    input.ledger.calls.last().filter(|_| desired.is_none_or(|desired| attempts.target == desired))
 }
 
 /// Returns whether an attempt is no longer in progress and had no effect.
 fn attempt_failed(input: &DecisionInput<'_>, observation: &Observation) -> bool {
-    let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last());
-    last.is_some_and(|call| match call.outcome {
+    last_attempt(input).is_some_and(|call| match call.outcome {
         Outcome::Accepted => !ledger::matches_target(observation, &call.target),
         // Only a refusal because of the key is reported as a failed attempt.
         Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),

@@ -3,7 +3,7 @@
 use stream_encryption_api::ledger::{Action, Call, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 
 use super::{MAX_IN_FLIGHT, READ_LAG, last_unrefused_call, saturating_add};
-use crate::model::observation::Observation;
+use crate::model::observation::{Observation, Requested};
 
 /// Returns whether the observation shows that a call for this target is in progress or was applied.
 #[must_use]
@@ -48,27 +48,68 @@ pub(super) fn may_hide_earlier_change(ledger: &StreamLedgerSpec, observation: &O
     calls.take_while(|call| !call.confirmed).filter(is_close).filter(is_newer).any(would_change)
 }
 
-/// Returns whether AWS applies the opposite of the last call, which it accepted, and no observation has shown the effect of
-/// that call: it may have changed the encryption before somebody else reversed it.
-pub(super) fn may_hide_accepted_change(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
-    let Some(call) = last_unrefused_call(ledger) else { return false };
-    let is_reversed =
-        matches!(observation, Observation::InProgress(Some(action)) if *action != call.target.action);
+/// Returns whether AWS applies another change than that of the last call, and no observation has shown the effect of that call:
+/// AWS may have applied it before somebody else reversed it. Shortly after the call, AWS may still report an earlier change.
+pub(super) fn may_hide_reversed_change(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    requested: Requested,
+) -> bool {
+    let Some(call) = last_unrefused_call(ledger).filter(|call| !call.confirmed) else { return false };
+    let Some(known) = &ledger.known_encryption else { return false };
+    let is_reversed = match observation {
+        Observation::InProgress(Some(action)) => *action != call.target.action,
+        // Kinesis does not report which change it applies, and applies none for so long.
+        Observation::InProgress(None) => {
+            call.target.action == Action::Stop && is_surely_over(call, requested)
+        }
+        _ => false,
+    };
+    let may_be_applied = call.outcome == Outcome::Accepted || call.target.action == Action::Stop;
     is_reversed
-        && call.outcome == Outcome::Accepted
-        && !call.confirmed
-        && ledger.known_encryption.as_ref().is_some_and(|known| would_change(call, known))
+        && is_lag_over(call, requested)
+        && may_be_applied
+        && known.since_time.0 < call.at()
+        && would_change(call, known)
 }
 
-/// Returns whether AWS accepted a Stop after the encryption became known, as the last call. If the stream is encrypted
-/// nevertheless, the Stop failed, or somebody else has enabled encryption since: records may have been in plaintext between.
-pub(super) fn may_have_been_off(ledger: &StreamLedgerSpec) -> bool {
-    let Some(call) = last_unrefused_call(ledger).filter(|call| call.outcome == Outcome::Accepted) else {
-        return false;
+/// Returns whether AWS reports the failure of somebody else's call, and the key may no longer be the active one: before that
+/// call, somebody may have changed the encryption, and AWS reports only the failure. If records were in plaintext, a failed Stop
+/// shows such a change; a failed Start does not, and then the operator should encrypt.
+pub(super) fn is_failure_of_another(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
+    let Observation::Failed { action, .. } = observation else { return false };
+    let Some(known) = &ledger.known_encryption else { return false };
+    if known.key.is_none() {
+        return *action == Action::Stop;
+    }
+    // If the key became known after the call, then it is another call that failed. The clocks of two replicas may differ a
+    // little.
+    let is_before = |call: &&Call| {
+        let since = known.since_time.0;
+        since < call.at() || (would_change(call, known) && since < saturating_add(call.at(), READ_LAG))
     };
-    let is_newer = |known: &KnownEncryption| known.since_time.0 < call.at();
-    call.target.action == Action::Stop
-        && ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some() && is_newer(known))
+    last_unrefused_call(ledger).filter(|call| is_its_failure(observation, call)).filter(is_before).is_none()
+}
+
+/// Returns whether the last call is a Stop that AWS may have applied after the encryption became known. If the stream is
+/// encrypted nevertheless, the Stop failed, or somebody else has enabled encryption since: records may have been in plaintext
+/// between.
+pub(super) fn may_have_been_off(ledger: &StreamLedgerSpec) -> bool {
+    let stop = last_unrefused_call(ledger).filter(|call| call.target.action == Action::Stop);
+    let known = ledger.known_encryption.as_ref().filter(|known| known.key.is_some());
+    stop.zip(known).is_some_and(|(call, known)| known.since_time.0 < call.at())
+}
+
+/// Returns whether AWS reports what was after this call, or later. Two clocks have measured that.
+pub(super) fn is_lag_over(call: &Call, requested: Requested) -> bool {
+    let is_later = requested.at >= saturating_add(call.at(), READ_LAG);
+    is_surely_over(call, requested) || (is_later && requested.call_known_for >= READ_LAG.unsigned_abs())
+}
+
+/// Returns whether the request was so much later than this call that neither clock matters. AWS has accepted the dates of both
+/// requests, so their times are wrong by 15 minutes at most.
+fn is_surely_over(call: &Call, requested: Requested) -> bool {
+    requested.at >= saturating_add(call.at(), MAX_IN_FLIGHT)
 }
 
 /// Returns whether the call changes this encryption.

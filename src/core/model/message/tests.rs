@@ -61,10 +61,32 @@ fn message_names_subject_and_action() {
             Reason::Verifying,
             &["grant kinesis:PutRecord on", KINESIS, "kms:GenerateDataKey"],
         ),
-        (firehose().wants(DesiredEncryption::AnyKey), Reason::Enabling, &["with the AWS-owned key"]),
-        (firehose().wants(DesiredEncryption::UnknownKey), Reason::Enabling, &["with the specified key"]),
-        (firehose(), Reason::Enabling, &[KEY_1, "Records written meanwhile may be in plaintext."]),
-        (seen(Observation::Off), Reason::Enabling, &["Records are still in plaintext."]),
+        (
+            seen(Observation::Off).wants(DesiredEncryption::AnyKey).calls(),
+            Reason::Enabling,
+            &["with the AWS-owned key"],
+        ),
+        (
+            seen(Observation::Off).calls().wants(DesiredEncryption::UnknownKey),
+            Reason::Enabling,
+            &["with the specified key"],
+        ),
+        (
+            seen(failed(Action::Start)).calls(),
+            Reason::Enabling,
+            &[KEY_1, "Records written meanwhile may be in plaintext."],
+        ),
+        (seen(Observation::Off).calls(), Reason::Enabling, &["Records are still in plaintext."]),
+        (
+            Scenario::of(Service::Firehose).converged(),
+            Reason::Enabling,
+            &["or changing the key, and the operator did not request this", "still encrypted with"],
+        ),
+        (
+            Scenario::of(Service::Firehose).converged(),
+            Reason::Disabling,
+            &["is disabling encryption, and the operator did not request this"],
+        ),
         (rekeying(), Reason::Enabling, &["key/2", "Records are still encrypted with", KEY_1]),
         (converged(), Reason::Disabling, &["Records are still encrypted with", KEY_1]),
         (

@@ -1,12 +1,14 @@
 //! Rows that the observation alone decides: a stream that cannot be changed now, is changing, or matches the
 //! spec.
 
+use jiff::SignedDuration;
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{Mode, Service};
 
 use super::{Expected, Kind, Row, releases, rests, starts, stops, waits};
 use crate::model::aws_error::ErrorKind;
+use crate::model::decision::Ownership;
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::Observation;
@@ -392,6 +394,30 @@ fn differing(service: Service) -> Vec<Row> {
                 .sees(Observation::On(key(2)))
                 .after(1),
             rests(Reason::Drifted, 4),
+        ),
+        (
+            "after somebody else's failure the operator encrypts again, for the key is unknown",
+            Scenario::of(service).converged().after(600).sees(failed(Action::Start)),
+            starts(key(1)),
+        ),
+        (
+            "after somebody else's failed Stop the operator disables again, although it was off",
+            Scenario::of(service)
+                .wants(DesiredEncryption::Off)
+                .converged()
+                .after(600)
+                .sees(failed(Action::Stop)),
+            stops(),
+        ),
+        (
+            "an invalid ledger is read again less and less often, whatever has settled",
+            Scenario::of(service)
+                .with(|s| {
+                    s.ownership = Ownership::LedgerInvalid;
+                    s.waiting = Some((Reason::LedgerInvalid, s.now - SignedDuration::from_hours(1)));
+                })
+                .sees(Observation::On(key(1))),
+            rests(Reason::LedgerInvalid, 300),
         ),
         (
             "with mode: Observe, a stream that matches the spec is ready",
