@@ -16,7 +16,7 @@ use stream_encryption_api::ledger::{
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 use super::arn::StreamArn;
-use super::aws_error::{Accepted, AwsError, ErrorKind, is_unsent_code};
+use super::aws_error::{Accepted, AwsError, ErrorKind};
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::{DescribeTimes, Observation, Requested};
@@ -26,6 +26,7 @@ use super::service::{AWS_LIMIT, CountedCalls, profile};
 mod budget;
 mod effects;
 pub mod external;
+mod unsent;
 
 pub use budget::{Budget, budget};
 use effects::{
@@ -33,6 +34,8 @@ use effects::{
     may_hide_reversed_change,
 };
 pub use effects::{matches_target, shows_effect};
+pub use unsent::{corrections, is_correction_unsent, last_sent_call};
+use unsent::{is_unsent, unsent_in_a_row};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
 /// request beyond it
@@ -174,33 +177,6 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
 #[must_use]
 pub fn expires_at(call: &Call) -> Timestamp {
     saturating_add(call.at(), QUOTA_WINDOW)
-}
-
-/// Returns the times of the corrections in the last 24 hours that the operator has sent.
-#[must_use]
-pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> {
-    ledger
-        .calls
-        .iter()
-        .filter(|call| call.correction && !is_unsent(call) && saturating_add(call.at(), DAY) > now)
-        .map(Call::at)
-        .collect()
-}
-
-/// Returns whether the last call corrects drift and was not sent: the next one corrects the same drift.
-#[must_use]
-pub fn is_correction_unsent(ledger: &StreamLedgerSpec) -> bool {
-    ledger.calls.last().is_some_and(|call| call.correction && is_unsent(call))
-}
-
-/// Returns the last call that the operator has sent.
-#[must_use]
-pub fn last_sent_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
-    ledger.calls.iter().rev().find(|call| !is_unsent(call))
-}
-
-fn is_unsent(call: &Call) -> bool {
-    call.outcome == Outcome::Refused && call.code.as_deref().is_some_and(is_unsent_code)
 }
 
 /// Returns the last call that AWS may have applied. AWS's responses may still describe the state before it.
@@ -450,10 +426,17 @@ pub fn record_outcome(
     let is_another = call.request_id.is_some() && call.request_id != *request_id;
     let is_unknown = error.kind == ErrorKind::UnknownOutcome || is_another;
     call.outcome = if is_unknown { Outcome::Unknown } else { Outcome::Refused };
+    let unsent = unsent_in_a_row(&recorded);
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(error.kind.reason().to_string());
-        attempts.not_before_time =
-            truncate_to_micros(saturating_add(now, schedule::after_refusal(attempts.count, error.kind)));
+        let wait = if unsent > 0 {
+            // It was no attempt: AWS has refused nothing.
+            attempts.count = attempts.count.saturating_sub(1).max(1);
+            schedule::after_unsent(unsent)
+        } else {
+            schedule::after_refusal(attempts.count, error.kind)
+        };
+        attempts.not_before_time = truncate_to_micros(saturating_add(now, wait));
     }
     recorded
 }

@@ -46,6 +46,13 @@ pub fn after_refusal(count: u32, kind: ErrorKind) -> SignedDuration {
     }
 }
 
+/// Returns the wait after the last `count` calls were not sent. It is shorter than the wait after a refusal, because AWS counts
+/// none of them, and long enough that a day of them fits into a ledger.
+#[must_use]
+pub fn after_unsent(count: u32) -> SignedDuration {
+    doubled(SignedDuration::from_secs(30), count).min(SignedDuration::from_mins(15))
+}
+
 fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
     let factor = 1_i32 << count.saturating_sub(1).min(16);
     first.saturating_mul(factor).min(MAX_RETRY_DELAY)

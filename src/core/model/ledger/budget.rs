@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{MAX_LEDGER_ENTRIES, expires_at, external};
+use super::{MAX_LEDGER_ENTRIES, expires_at, external, is_unsent};
 use crate::model::service::{CountedCalls, profile};
 
 /// The budget of calls.
@@ -34,7 +34,7 @@ impl Budget {
 
 /// Returns the budget of one action on a stream.
 ///
-/// The service determines which calls count; a call whose outcome is unknown always does. An entry dated in
+/// The service determines which calls count; a call whose outcome is unknown always does, and one that was not sent never. An entry dated in
 /// the future (the clock was set back) counts.
 #[must_use]
 pub fn budget(
@@ -50,7 +50,7 @@ pub fn budget(
     let own: Vec<Timestamp> = recent
         .clone()
         .filter(|call| match profile.counted {
-            CountedCalls::All => true,
+            CountedCalls::All => !is_unsent(call),
             CountedCalls::AppliedPerAction => {
                 call.target.action == action && call.outcome != Outcome::Refused
             }

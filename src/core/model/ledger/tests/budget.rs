@@ -6,7 +6,7 @@ use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Tar
 use stream_encryption_api::stream_encryption::Service;
 
 use super::{ACCEPTED, aws_error, empty, of_calls, plan, seconds, with_call};
-use crate::model::aws_error::ErrorKind;
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::key::Key;
 use crate::model::ledger::{
     AWS_LIMIT, DAY, MAX_CLOCK_SKEW, MAX_LEDGER_ENTRIES, PlannedCall, QUOTA_WINDOW, budget, expires_at,
@@ -40,6 +40,8 @@ enum Heard {
     Ok,
     Denial,
     NoAnswer,
+    /// The operator did not send the request.
+    Unsent,
     Crash,
 }
 
@@ -55,7 +57,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         prop_oneof![Just(skew), Just(-skew), -skew..=skew],
         prop_oneof![Just(0.0), Just(1.0), 0.0..1.0],
         prop_oneof![3 => Just(Action::Start), 1 => Just(Action::Stop)],
-        prop::sample::select(vec![Heard::Ok, Heard::Denial, Heard::NoAnswer, Heard::Crash]),
+        prop::sample::select(vec![Heard::Ok, Heard::Denial, Heard::NoAnswer, Heard::Unsent, Heard::Crash]),
     )
         .prop_map(|(gap, ahead, lateness, action, heard)| Wish { gap, ahead, lateness, action, heard })
 }
@@ -64,6 +66,34 @@ fn target(action: Action) -> Target {
     match action {
         Action::Start => Key::AwsOwned.target(),
         Action::Stop => Target { action, key: None },
+    }
+}
+
+/// Returns the error of a call that the operator did not send.
+fn unsent() -> AwsError {
+    aws_error(ErrorKind::Transient, OPERATOR_PAUSED)
+}
+
+#[test]
+fn unsent_calls_use_no_budget_and_delay_little() {
+    for service in [Service::Firehose, Service::Kinesis] {
+        let denied = with_call(&empty(service), seconds(0), Some(Err(&aws_error(ErrorKind::Denied, "x"))));
+        let waits = |ledger: &StreamLedgerSpec, at| {
+            let attempts = ledger.attempts.as_ref().unwrap();
+            (attempts.count, attempts.not_before_time.0.duration_since(seconds(at)).as_secs())
+        };
+        assert_eq!(waits(&denied, 0), (1, 5 * 60));
+        let mut ledger = denied;
+        let expected = [30, 60, 120, 240, 480, 900, 900];
+        for (n, wait) in expected.into_iter().enumerate() {
+            let at = 1000 * (i64::try_from(n).unwrap() + 1);
+            ledger = with_call(&ledger, seconds(at), Some(Err(&unsent())));
+            assert_eq!(waits(&ledger, at), (1, wait), "the count is that of the attempts");
+        }
+        let used = budget(&ledger, service, Action::Start, 20, seconds(8000)).used;
+        assert_eq!(used, u32::from(service == Service::Firehose), "only the denied call");
+        let denied = with_call(&ledger, seconds(8000), Some(Err(&aws_error(ErrorKind::Denied, "x"))));
+        assert_eq!(waits(&denied, 8000), (2, 10 * 60));
     }
 }
 
@@ -106,8 +136,13 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
         let (reserved, id) = reserve(&ledger, &plan, now);
         let latest = (now + MAX_CLOCK_SKEW).duration_since(aws_now);
         let at = aws_now + SignedDuration::from_secs_f64(latest.as_secs_f64() * wish.lateness);
-        // Kinesis counts the calls that it applied; Firehose counts every call.
-        if service == Service::Firehose || !matches!(wish.heard, Heard::Denial) {
+        // Kinesis counts the calls that it applied; Firehose counts every call that it receives.
+        let is_counted = match wish.heard {
+            Heard::Unsent => false,
+            Heard::Denial => service == Service::Firehose,
+            Heard::Ok | Heard::NoAnswer | Heard::Crash => true,
+        };
+        if is_counted {
             carried_out.push((at, wish.action));
         }
         let (refused, unanswered) =
@@ -116,6 +151,7 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
             Heard::Ok => record_outcome(&reserved, &id, Ok(&ACCEPTED), now),
             Heard::Denial => record_outcome(&reserved, &id, Err(&refused), now),
             Heard::NoAnswer => record_outcome(&reserved, &id, Err(&unanswered), now),
+            Heard::Unsent => record_outcome(&reserved, &id, Err(&unsent()), now),
             Heard::Crash => reserved,
         };
     }
