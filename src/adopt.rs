@@ -14,11 +14,13 @@
 //! | [`policies`], [`grants`], [`kustomization`] | the policies, the IAM policies and the kustomization, each extended |
 //! | [`folder`], [`aliases`] | what a folder has already, and the keys behind the aliases of its manifests |
 //! | [`files`] | the layout of the files, and writing them |
+//! | [`atomic_file`] | writing a file as a whole |
 //!
 //! Nothing here changes a stream, a key or an object of the cluster: the requests to AWS only read, and the results
 //! are files that a person reviews.
 
 pub mod aliases;
+pub mod atomic_file;
 pub mod files;
 pub mod folder;
 pub mod found;

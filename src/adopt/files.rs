@@ -11,6 +11,8 @@
 //! or its key. The other files are only extended, if the person asks for it: whatever they allow or list, they still allow
 //! and list afterwards. So a later run adds streams without taking permissions away, for example if it covers another
 //! region, service or namespace.
+//!
+//! The manifests are written first, and the kustomization last: a run that fails in between leaves no entry without a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,6 +23,7 @@ use anyhow::Context as _;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{Account, AwsAccount, KeyArn, StreamArn};
 
+use super::atomic_file;
 use super::folder::{ExistingManifest, ExistingPolicy, Folder};
 use super::found::FoundEncryption;
 use super::managed::Managed;
@@ -233,7 +236,9 @@ pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<
     let mut written: BTreeMap<String, Written> =
         layout.left.iter().map(|path| (path.clone(), Written::Differs)).collect();
     let manifests: BTreeSet<&String> = layout.manifests.values().collect();
-    for (path, content) in &layout.files {
+    let mut files: Vec<(&String, &String)> = layout.files.iter().collect();
+    files.sort_by_key(|(path, _)| (!manifests.contains(path), kustomization::FILES.contains(&path.as_str())));
+    for (path, content) in files {
         let target = folder.join(path);
         let outcome = match fs::read(&target) {
             Ok(old) if old == content.as_bytes() => Written::Unchanged,
@@ -245,7 +250,7 @@ pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<
         if matches!(outcome, Written::Created | Written::Overwritten) {
             let create = || {
                 target.parent().map_or(Ok(()), fs::create_dir_all)?;
-                fs::write(&target, content)
+                atomic_file::write(&target, content.as_bytes())
             };
             create().with_context(|| format!("failed to write {}", target.display()))?;
         }

@@ -7,7 +7,7 @@ mod streams;
 mod surveyed;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,7 @@ use super::fleet::State;
 use super::ledger_calls;
 use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, printable, stdout, write_value};
 use super::places::PlaceArguments;
+use crate::adopt::atomic_file;
 use crate::telemetry::error_chain;
 use controls::{CONTROLS, Verdict};
 use streams::ReportedStream;
@@ -109,7 +110,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let mut text = Vec::new();
             write(&mut text, arguments.output, &report)?;
             let text = anstream::adapter::strip_bytes(&text).into_vec();
-            fs::write(path, text).with_context(|| not_written(path))?;
+            atomic_file::write(path, &text).with_context(|| not_written(path))?;
             notice(format_args!("Wrote {} with {} streams.", path.display(), report.streams.len()));
         }
         None => write(&mut stdout(), arguments.output, &report)?,
@@ -255,6 +256,8 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
 
     use super::*;

@@ -9,6 +9,8 @@ use super::super::found::FoundStream;
 use super::super::keys::ManifestKey;
 use super::*;
 
+mod writes;
+
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 fn planned(arn: &str, key: Result<ManifestKey, String>) -> PlannedStream {
