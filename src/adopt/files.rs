@@ -13,13 +13,14 @@
 //! region, service or namespace.
 //!
 //! The manifests are written first, and the kustomization last: a run that fails in between leaves no entry without a file.
+//! A file that another run or a person has changed since the folder was read is not overwritten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{Account, AwsAccount, KeyArn, StreamArn};
 
@@ -48,6 +49,8 @@ pub struct Layout {
     pub kept: BTreeSet<StreamArn>,
     /// The files that cannot be extended, and stay as they are.
     pub left: BTreeSet<String>,
+    /// What the files that a run may extend had when the folder was read, by path.
+    pub before: BTreeMap<String, String>,
     /// What the person must do by hand, a sentence each.
     pub notes: Vec<String>,
 }
@@ -97,7 +100,7 @@ pub fn layout(
     let names = existing.values().map(|manifest| manifest.name.as_str());
     let taken: BTreeSet<&str> = managed.names_in(&options.namespace).chain(names).collect();
     let mut new_names = names::of_resources(&unnamed, &taken).into_iter();
-    let mut layout = Layout::default();
+    let mut layout = Layout { before: folder.texts.clone(), ..Layout::default() };
     let mut of_namespace = Vec::new();
     let mut of_folder = Vec::new();
     for planned in new {
@@ -231,7 +234,8 @@ fn kept(
     AllowedStream { stream: stream.clone(), role: None, keys: keys.into_iter().collect() }
 }
 
-/// Writes the files, and returns what became of each. A manifest is never overwritten.
+/// Writes the files, and returns what became of each. A manifest is never overwritten. A file that has changed since the
+/// folder was read is an error: the layout lacks the change.
 pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<BTreeMap<String, Written>> {
     let mut written: BTreeMap<String, Written> =
         layout.left.iter().map(|path| (path.clone(), Written::Differs)).collect();
@@ -240,12 +244,20 @@ pub fn write(folder: &Path, layout: &Layout, overwrite: bool) -> anyhow::Result<
     files.sort_by_key(|(path, _)| (!manifests.contains(path), kustomization::FILES.contains(&path.as_str())));
     for (path, content) in files {
         let target = folder.join(path);
-        let outcome = match fs::read(&target) {
-            Ok(old) if old == content.as_bytes() => Written::Unchanged,
-            Ok(_) if overwrite && !manifests.contains(path) => Written::Overwritten,
-            Ok(_) => Written::Differs,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Written::Created,
+        let found = match fs::read(&target) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("failed to read {}", target.display())),
+        };
+        let before = layout.before.get(path).map(String::as_bytes);
+        let outcome = match found.as_deref() {
+            Some(found) if found == content.as_bytes() => Written::Unchanged,
+            Some(_) if !overwrite || manifests.contains(path) => Written::Differs,
+            found if found != before => {
+                bail!("{} has changed since adopt read it: run the command again", target.display())
+            }
+            Some(_) => Written::Overwritten,
+            None => Written::Created,
         };
         if matches!(outcome, Written::Created | Written::Overwritten) {
             let create = || {

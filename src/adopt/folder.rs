@@ -29,6 +29,8 @@ pub struct Folder {
     pub kustomization: Option<(&'static str, String)>,
     /// The entries below `streams` of the kustomization that do not exist any more.
     pub gone: BTreeSet<String>,
+    /// The text of each file that a run may extend, by its path relative to the folder.
+    pub texts: BTreeMap<String, String>,
 }
 
 /// A manifest of a stream.
@@ -89,16 +91,20 @@ impl Folder {
                 }
             }
         }
-        let policies = text(&folder.join("policy.yaml"))?.unwrap_or_default();
-        let policies = documents(&policies).into_iter().map(policy).collect::<Result<_, _>>();
+        let policies = text(&folder.join("policy.yaml"))?;
+        read.texts.extend(policies.iter().map(|text| ("policy.yaml".to_owned(), text.clone())));
+        let policies = documents(policies.as_deref().unwrap_or_default());
+        let policies = policies.into_iter().map(policy).collect::<Result<_, _>>();
         read.policies = policies.with_context(|| unreadable(&folder.join("policy.yaml")))?;
         for file in entries(&folder.join("iam"))?.iter().filter(|file| has_extension(file, &["json"])) {
             let (Some(path), Some(text)) = (relative(file), text(file)?) else { continue };
             let document = serde_json::from_str(&text).ok();
+            read.texts.insert(path.clone(), text.clone());
             read.iam.push(ExistingIamPolicy { path, document, text });
         }
         for name in kustomization::FILES {
             if let Some(text) = text(&folder.join(name))? {
+                read.texts.insert(name.to_owned(), text.clone());
                 read.kustomization = Some((name, text));
                 break;
             }

@@ -8,7 +8,7 @@ mod report;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -130,9 +130,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let places = arguments.places.places(own.as_ref().ok())?;
     let (managed, not_searched, namespace, mut notes) = cluster(arguments, given, own.as_ref().ok()).await?;
     // Before the survey, which takes long: a folder that cannot be read ends the run.
-    let existing = arguments.write.as_deref().map(Folder::read).transpose()?;
-    if let Some(folder) = &existing {
-        folder.ensure_namespace(&namespace)?;
+    if let Some(folder) = &arguments.write {
+        read_folder(folder, &namespace)?;
     }
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
@@ -154,7 +153,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         written: BTreeMap::new(),
         notes,
     };
-    if let (Some(folder), Some(mut existing)) = (&arguments.write, existing) {
+    if let Some(folder) = &arguments.write {
+        // Another run or a person may have changed the folder during the survey.
+        let mut existing = read_folder(folder, &adoption.namespace)?;
         let options = Options { namespace: adoption.namespace.clone(), mode: arguments.mode.into() };
         adoption.notes.extend(aliases::resolve(&aws, &mut existing, &places).await);
         adoption.layout = files::layout(&existing, &adoption.plan, &places, &managed, &options)?;
@@ -172,6 +173,13 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     report::print(&adoption, arguments)?;
     ensure!(problems == 0, "not everything could be read; the problems are listed above");
     Ok(Outcome::Done)
+}
+
+/// Reads the folder of the files. Its kustomization must not give them another namespace.
+fn read_folder(folder: &Path, namespace: &str) -> anyhow::Result<Folder> {
+    let existing = Folder::read(folder)?;
+    existing.ensure_namespace(namespace)?;
+    Ok(existing)
 }
 
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; the namespace of the manifests; and notes
