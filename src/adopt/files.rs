@@ -136,7 +136,9 @@ pub fn layout(
     }
     of_namespace.sort_by(|one, other| one.stream.cmp(&other.stream));
     let in_cluster = managed.policies().cloned().unwrap_or_default();
-    let policies = policies::extended(&folder.policies, &options.namespace, &of_namespace, &in_cluster)?;
+    let notes = &mut layout.notes;
+    let policies =
+        policies::extended(&folder.policies, &options.namespace, &of_namespace, &in_cluster, notes)?;
     layout.files.insert("policy.yaml".to_owned(), joined(&folder.policies, &policies));
     of_folder.extend(of_namespace);
     of_folder.sort_by(|one, other| one.stream.cmp(&other.stream));

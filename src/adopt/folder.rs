@@ -42,7 +42,8 @@ pub struct ExistingManifest {
     pub name: String,
     /// The namespace of the resource, if the manifest names it.
     pub namespace: Option<String>,
-    /// The pattern of the key that a policy must allow for it, as far as the manifest names the key.
+    /// The pattern of the key that a policy must allow for it: `AWS_OWNED_CMK` if the manifest accepts any key, and `None` if
+    /// it names an object.
     pub key: Option<String>,
     /// The mode of the resource, which the manifest may leave to its default.
     pub mode: Mode,
@@ -238,7 +239,10 @@ fn manifest(object: &Value) -> Option<(StreamArn, ExistingManifest)> {
     let StreamArn { partition, region, account, .. } = &stream;
     let alias =
         text("/spec/key/alias").map(|alias| format!("arn:{partition}:kms:{region}:{account}:{alias}"));
-    let of_aws = text("/spec/key/type").filter(|kind| *kind == "AWS_OWNED_CMK");
+    // Without a key, a stream in plaintext gets the key of AWS, so a policy must allow that one.
+    let is_any = object.pointer("/spec/key").is_none_or(Value::is_null);
+    let kind = text("/spec/key/type").or(is_any.then_some("AWS_OWNED_CMK"));
+    let of_aws = kind.filter(|kind| *kind == "AWS_OWNED_CMK");
     let key = text("/spec/key/arn").or(of_aws).map(ToOwned::to_owned).or(alias);
     let name = text("/metadata/name")?.to_owned();
     let namespace = text("/metadata/namespace").map(ToOwned::to_owned);
@@ -278,16 +282,18 @@ mod tests {
         let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
         let by_arn = format!("{{type: CUSTOMER_MANAGED_CMK, arn: \"{key}\"}}");
         for (written, keys) in [
-            ("{type: AWS_OWNED_CMK}", "AWS_OWNED_CMK"),
+            ("{type: AWS_OWNED_CMK}", Some("AWS_OWNED_CMK")),
+            ("", Some("AWS_OWNED_CMK")),
             (
                 "{type: CUSTOMER_MANAGED_CMK, alias: alias/orders}",
-                "arn:aws:kms:eu-west-1:111122223333:alias/orders",
+                Some("arn:aws:kms:eu-west-1:111122223333:alias/orders"),
             ),
-            (&by_arn, key),
+            ("{type: CUSTOMER_MANAGED_CMK, objectRef: {name: orders}}", None),
+            (&by_arn, Some(key)),
         ] {
             let (stream, manifest) = manifest_in(&spec(written)).unwrap();
             assert_eq!((stream.to_string().as_str(), manifest.name.as_str()), (ORDERS, "orders"));
-            assert_eq!(manifest.key.as_deref(), Some(keys));
+            assert_eq!(manifest.key.as_deref(), keys);
             assert_eq!(manifest.namespace.as_deref(), Some("data"));
         }
     }

@@ -46,12 +46,14 @@ struct Draft {
 }
 
 /// Returns the documents of the existing policies, extended so that a namespace may use these streams with their keys.
-/// Each account and region has policies of its own. `in_cluster` are the names of the policies that the cluster has.
+/// Each account and region has policies of its own. `in_cluster` are the names of the policies that the cluster has. `notes`
+/// takes a sentence about each stream that no policy can allow, because its key is not known.
 pub fn extended(
     existing: &[ExistingPolicy],
     namespace: &str,
     streams: &[AllowedStream],
     in_cluster: &BTreeSet<String>,
+    notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<String>> {
     let draft = |policy: &ExistingPolicy| Draft {
         name: policy.name.clone(),
@@ -61,7 +63,7 @@ pub fn extended(
     };
     let mut drafts: Vec<Draft> = existing.iter().map(draft).collect();
     for allowed in streams {
-        add(&mut drafts, namespace, allowed, in_cluster);
+        add(&mut drafts, namespace, allowed, in_cluster, notes);
     }
     let text = |draft: Draft| match (draft.text, draft.spec) {
         (None, Some(spec)) => manifests::policy(&draft.name, &spec),
@@ -70,7 +72,13 @@ pub fn extended(
     drafts.into_iter().map(text).collect()
 }
 
-fn add(drafts: &mut Vec<Draft>, namespace: &str, allowed: &AllowedStream, in_cluster: &BTreeSet<String>) {
+fn add(
+    drafts: &mut Vec<Draft>,
+    namespace: &str,
+    allowed: &AllowedStream,
+    in_cluster: &BTreeSet<String>,
+    notes: &mut Vec<String>,
+) {
     let stream = &allowed.stream;
     let base = name(namespace, &stream.account, &stream.region);
     let selector = selector(namespace);
@@ -82,7 +90,12 @@ fn add(drafts: &mut Vec<Draft>, namespace: &str, allowed: &AllowedStream, in_clu
         .collect();
     let is_missing = |key: &&String| !of_stream.iter().any(|(_, policy)| has_key(policy, stream, key));
     let missing: Vec<String> = allowed.keys.iter().filter(is_missing).cloned().collect();
-    if missing.is_empty() && (!of_stream.is_empty() || allowed.keys.is_empty()) {
+    if missing.is_empty() {
+        if of_stream.is_empty() {
+            notes.push(format!(
+                "{stream} gets no policy, because its manifest does not have the ARN of its key: add the stream and the key to policy.yaml"
+            ));
+        }
         return;
     }
     // What is missing gets the settings that the stream has already: with another role, no policy would apply to it.

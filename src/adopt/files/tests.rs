@@ -9,6 +9,7 @@ use super::super::found::FoundStream;
 use super::super::keys::ManifestKey;
 use super::*;
 
+mod kept_keys;
 mod writes;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";

@@ -36,7 +36,7 @@ fn extended(
     namespace: &str,
     streams: &[AllowedStream],
 ) -> anyhow::Result<Vec<String>> {
-    super::extended(existing, namespace, streams, &BTreeSet::new())
+    super::extended(existing, namespace, streams, &BTreeSet::new(), &mut Vec::new())
 }
 
 fn of_cluster(existing: &[String], streams: &[AllowedStream]) -> Vec<(String, StreamEncryptionPolicySpec)> {
@@ -110,12 +110,13 @@ fn policy_of_another_folder_keeps_its_name() {
     let base = "adopted-data-111122223333-eu-west-1";
     let in_cluster = BTreeSet::from([base.to_owned(), format!("{base}-2")]);
     let first = [allowed(1, "eu-west-1", None, None)];
-    let written = super::extended(&[], "data", &first, &in_cluster).unwrap();
+    let written = super::extended(&[], "data", &first, &in_cluster, &mut Vec::new()).unwrap();
     assert_eq!(folder(&written)[0].name, format!("{base}-3"));
     // Once it is applied, the policy of the folder is that of the cluster, and is extended.
     let applied = BTreeSet::from([base.to_owned(), format!("{base}-2"), format!("{base}-3")]);
     let both = [&first[..], &[allowed(2, "eu-west-1", None, None)]].concat();
-    let again = folder(&super::extended(&folder(&written), "data", &both, &applied).unwrap());
+    let again =
+        folder(&super::extended(&folder(&written), "data", &both, &applied, &mut Vec::new()).unwrap());
     assert_eq!((again.len(), again[0].name.clone()), (1, format!("{base}-3")));
     assert_eq!(again[0].spec.as_ref().map(|spec| spec.streams.len()), Some(2));
 }
@@ -176,6 +177,21 @@ fn roles_of_a_place_have_policies_of_their_own() {
     let streams = [allowed(1, "eu-west-1", None, Some(&role())), allowed(2, "eu-west-1", None, None)];
     let names: Vec<String> = of_cluster(&[], &streams).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["adopted-data-111122223333-eu-west-1", "adopted-data-111122223333-eu-west-1-2"]);
+}
+
+/// A policy must list a key, and only the cluster knows the ARN of a key that a manifest names by an object.
+#[test]
+fn stream_without_a_known_key_or_policy_is_noted() {
+    let with_key = [allowed(1, "eu-west-1", None, None)];
+    let unknown = [AllowedStream { keys: Vec::new(), ..with_key[0].clone() }];
+    let existing = folder(&extended(&[], "data", &with_key).unwrap());
+    for (existing, is_noted) in [(Vec::new(), true), (existing, false)] {
+        let mut notes = Vec::new();
+        let made = super::extended(&existing, "data", &unknown, &BTreeSet::new(), &mut notes).unwrap();
+        assert_eq!(made.len(), existing.len());
+        let names_it = |note: &String| note.contains(&unknown[0].stream.to_string());
+        assert_eq!((notes.len() == 1, notes.iter().any(names_it)), (is_noted, is_noted), "{notes:?}");
+    }
 }
 
 #[test]
