@@ -122,11 +122,21 @@ pub fn layout(
         layout.manifests.insert(stream.clone(), manifest.path.clone());
         layout.modes.insert(stream.clone(), manifest.mode);
         layout.kept.insert(stream.clone());
-        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, &granted);
-        let place = surveyed.iter().find(|place| is_of(stream, place));
         let namespace = of_kustomization.as_ref().or(manifest.namespace.as_ref());
-        let is_of_namespace = namespace.is_none_or(|namespace| *namespace == options.namespace);
-        match place.filter(|_| is_of_namespace) {
+        let namespace = namespace.unwrap_or(&options.namespace);
+        let mut kept = kept(stream, manifest, folder, &granted);
+        if let Some(key) = by_stream.get(stream).and_then(|planned| other_active_key(planned, &kept.keys)) {
+            // Only the cluster knows the ARN of a key that the manifest names by an object.
+            if manifest.key.is_none() || policies::allow_key(&folder.policies, namespace, stream, key) {
+                kept.keys.push(key.to_string());
+            } else {
+                layout.notes.push(format!(
+                    "{stream} is encrypted with {key}, which its manifest does not name, so adopt did not allow the key: if the stream may have it, add the key to policy.yaml and run adopt again"
+                ));
+            }
+        }
+        let place = surveyed.iter().find(|place| is_of(stream, place));
+        match place.filter(|_| *namespace == options.namespace) {
             Some(place) => of_namespace.push(AllowedStream { role: place.role.clone(), ..kept }),
             None => of_folder.push(kept),
         }
@@ -207,7 +217,16 @@ pub fn path(stream: &StreamArn) -> String {
     format!("streams/{}/{}/{}.yaml", stream.account, stream.region, names::of_stream(stream))
 }
 
-/// Returns a stream that has a manifest already, with the key of its manifest and its active key.
+/// Returns the active key of a stream if it is a customer managed key and none of these. The operator checks an active key only
+/// if a policy allows the key. Whoever set the key may not have been permitted to, so a person decides whether one does.
+fn other_active_key<'a>(planned: &'a PlannedStream, keys: &[String]) -> Option<&'a KeyArn> {
+    match &planned.stream.encryption {
+        FoundEncryption::Customer(key) if !keys.contains(&key.to_string()) => Some(key),
+        _ => None,
+    }
+}
+
+/// Returns a stream that has a manifest already, with the key of its manifest.
 ///
 /// A manifest that names its key by an alias or an object does not tell the ARN of the key. If KMS was not asked, an IAM
 /// policy that names the stream has the key already; otherwise it is one of those that the folder's policies allow the
@@ -215,16 +234,11 @@ pub fn path(stream: &StreamArn) -> String {
 fn kept(
     stream: &StreamArn,
     manifest: &ExistingManifest,
-    planned: Option<&PlannedStream>,
     folder: &Folder,
     granted: &BTreeSet<String>,
 ) -> AllowedStream {
-    let active = match planned.map(|planned| &planned.stream.encryption) {
-        Some(FoundEncryption::Customer(key)) => Some(key.to_string()),
-        _ => None,
-    };
     let resolved = manifest.resolved.iter().map(ToString::to_string);
-    let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(resolved).chain(active).collect();
+    let mut keys: BTreeSet<String> = manifest.key.iter().cloned().chain(resolved).collect();
     let is_exact = |key: &String| key == AWS_OWNED || key.parse::<KeyArn>().is_ok();
     let is_known = manifest.resolved.is_some() || manifest.key.as_ref().is_some_and(is_exact);
     if !is_known && !granted.contains(&stream.to_string()) {

@@ -80,14 +80,8 @@ fn add(
     notes: &mut Vec<String>,
 ) {
     let stream = &allowed.stream;
-    let base = name(namespace, &stream.account, &stream.region);
-    let selector = selector(namespace);
-    let of_stream: Vec<(&StreamEncryptionPolicySpec, EffectivePolicy)> = drafts
-        .iter()
-        .filter_map(|draft| Some((&draft.name, draft.spec.as_ref()?)))
-        .filter(|(name, spec)| is_numbered(name, &base) || spec.namespace_selector == selector)
-        .filter_map(|(_, spec)| Some((spec, allows(spec, stream)?)))
-        .collect();
+    let specs = drafts.iter().filter_map(|draft| Some((draft.name.as_str(), draft.spec.as_ref()?)));
+    let of_stream = for_stream(specs, namespace, stream);
     let is_missing = |key: &&String| !of_stream.iter().any(|(_, policy)| has_key(policy, stream, key));
     let missing: Vec<String> = allowed.keys.iter().filter(is_missing).cloned().collect();
     if missing.is_empty() {
@@ -103,9 +97,32 @@ fn add(
         Some((spec, _)) => {
             StreamEncryptionPolicySpec { streams: Vec::new(), keys: Vec::new(), ..(*spec).clone() }
         }
-        None => settings(selector, allowed.role.as_ref()),
+        None => settings(selector(namespace), allowed.role.as_ref()),
     };
+    let base = name(namespace, &stream.account, &stream.region);
     place(drafts, &base, &empty, stream, &missing, in_cluster);
+}
+
+/// Returns whether the policies of a folder allow a namespace to use a customer managed key for a stream.
+#[must_use]
+pub fn allow_key(existing: &[ExistingPolicy], namespace: &str, stream: &StreamArn, key: &KeyArn) -> bool {
+    let specs = existing.iter().filter_map(|policy| Some((policy.name.as_str(), policy.spec.as_ref()?)));
+    let of_stream = for_stream(specs, namespace, stream);
+    of_stream.iter().any(|(_, policy)| has_key(policy, stream, &key.to_string()))
+}
+
+/// Returns those of the specs, which have the names of their policies, that allow a namespace to use a stream.
+fn for_stream<'a>(
+    specs: impl Iterator<Item = (&'a str, &'a StreamEncryptionPolicySpec)>,
+    namespace: &str,
+    stream: &StreamArn,
+) -> Vec<(&'a StreamEncryptionPolicySpec, EffectivePolicy)> {
+    let base = name(namespace, &stream.account, &stream.region);
+    let selector = selector(namespace);
+    specs
+        .filter(|(name, spec)| is_numbered(name, &base) || spec.namespace_selector == selector)
+        .filter_map(|(_, spec)| Some((spec, allows(spec, stream)?)))
+        .collect()
 }
 
 /// Adds a stream with keys to the first policy of the same settings that has room, or to a new one.

@@ -16,6 +16,13 @@ fn with_key(key: &str) -> TempDir {
     folder
 }
 
+/// Returns a stream that is managed, and encrypted with this key.
+fn encrypted(arn: &str, key: &str) -> PlannedStream {
+    let mut planned = planned(arn, Err("it is managed".to_owned()));
+    planned.stream.encryption = FoundEncryption::Customer(key.parse().unwrap());
+    planned
+}
+
 /// The operator gives a stream in plaintext the key of AWS if its manifest names no key.
 #[test]
 fn manifest_without_a_key_is_allowed_the_key_of_aws() {
@@ -26,4 +33,44 @@ fn manifest_without_a_key_is_allowed_the_key_of_aws() {
         assert_eq!(policy["streams"], json!([clicks().stream.arn.to_string()]));
         assert_eq!(policy["keys"], json!(["AWS_OWNED_CMK"]));
     }
+}
+
+/// Somebody may have set a key that nobody approved. The next run must not approve it.
+#[test]
+fn active_key_that_no_manifest_names_is_only_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/audit";
+    let by_arn = planned(arn, Ok(ManifestKey::Arn(KEY.parse().unwrap())));
+    written(&folder, &[by_arn], &Managed::default(), false);
+    let other = KEY.replace("1234abcd", "abcd1234");
+    let plan = [encrypted(arn, &other), orders()];
+    let layout = layout_of(&folder, &plan, &Managed::default());
+    write(folder.path(), &layout, true).unwrap();
+    let text = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+    for text in [text("policy.yaml"), text("iam/111122223333.json")] {
+        assert!(text.contains("/Orders") && text.contains(KEY) && !text.contains(&other), "{text}");
+    }
+    let [note] = &layout.notes[..] else { panic!("{:?}", layout.notes) };
+    assert!(note.contains(arn) && note.contains(&other), "{note}");
+    // A person may approve it, for example because another tool is changing the key.
+    let approved = text("policy.yaml").replace(KEY, &format!("{KEY}\n  - {other}"));
+    fs::write(folder.path().join("policy.yaml"), &approved).unwrap();
+    let layout = layout_of(&folder, &plan, &Managed::default());
+    write(folder.path(), &layout, true).unwrap();
+    assert_eq!(layout.notes, Vec::<String>::new());
+    assert_eq!(text("policy.yaml"), approved);
+    assert!(text("iam/111122223333.json").contains(&other));
+}
+
+/// Only the cluster knows the ARN of a key that a manifest names by an object.
+#[test]
+fn manifest_with_an_object_is_allowed_the_active_key() {
+    let object = "  key:\n    type: CUSTOMER_MANAGED_CMK\n    objectRef: {name: clicks}\n";
+    let arn = clicks().stream.arn.to_string();
+    let key = KEY.replace("eu-west-1", "eu-central-1");
+    let folder = with_key(object);
+    let layout = layout_of(&folder, &[encrypted(&arn, &key)], &Managed::default());
+    assert!(layout.files["policy.yaml"].contains(&arn) && layout.files["policy.yaml"].contains(&key));
+    let layout = layout_of(&folder, &[clicks()], &Managed::default());
+    assert!(layout.notes[0].contains(&arn), "{:?}", layout.notes);
 }
