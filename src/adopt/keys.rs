@@ -11,7 +11,8 @@ use stream_encryption_api::stream_encryption::{KeyReference, KeyType};
 use stream_encryption_core::controller::stream_api::{Priority, StreamApi as _};
 use stream_encryption_core::model::arn::{self, Account, KeyArn, KmsKeyId, ParseError, Region, StreamArn};
 
-use super::survey::{Place, described};
+use super::found::{FoundEncryption, FoundStream};
+use super::survey::{Place, PlaceSurvey, described};
 use crate::aws::Aws;
 
 /// A key for streams in plaintext, as given.
@@ -91,17 +92,15 @@ pub struct PlaintextKeys {
 }
 
 impl PlaintextKeys {
-    /// Chooses one of the given keys for each place, and describes it. `one_of` is a stream of the place. Without any
-    /// given key, all streams get `AWS_OWNED_CMK`.
-    pub async fn choose(
-        aws: &Aws,
-        given: &[GivenKey],
-        places: impl IntoIterator<Item = (&Place, &StreamArn)>,
-    ) -> Self {
+    /// Chooses one of the given keys for each place that has streams in plaintext, and describes it. A failed request is a
+    /// problem of its place. Without any given key, all streams get `AWS_OWNED_CMK`.
+    pub async fn choose(aws: &Aws, given: &[GivenKey], surveys: &mut [PlaceSurvey]) -> Self {
         let mut by_place = BTreeMap::new();
         if !given.is_empty() {
-            for (place, one_of) in places {
-                let key = key_of_place(aws, given, place, one_of).await;
+            for PlaceSurvey { place, streams, problems, .. } in surveys {
+                let is_plaintext = |stream: &&FoundStream| stream.encryption == FoundEncryption::Plaintext;
+                let Some(one_of) = streams.iter().find(is_plaintext) else { continue };
+                let key = key_of_place(aws, given, place, &one_of.arn, problems).await;
                 by_place.insert((place.account.account.clone(), place.region.clone()), key);
             }
         }
@@ -133,17 +132,22 @@ fn key_for<'a>(given: &'a [GivenKey], region: &Region) -> Option<&'a GivenKey> {
     })
 }
 
+/// Returns the key for the streams in plaintext of a place, or why there is none. `one_of` is one of these streams.
 async fn key_of_place(
     aws: &Aws,
     given: &[GivenKey],
     place: &Place,
     one_of: &StreamArn,
+    problems: &mut Vec<String>,
 ) -> Result<ManifestKey, String> {
     let region = &place.region;
     let GivenKey(key) = key_for(given, region).ok_or_else(|| format!("no given key is in {region}"))?;
     let metadata = aws.describe_key(one_of, key, &place.principal(), Priority::Drift).await;
-    let metadata =
-        metadata.map_err(|error| format!("{key} cannot be checked in {region}: {}", described(&error)))?;
+    let metadata = metadata.map_err(|error| {
+        let why = format!("{key} cannot be checked in {region}: {}", described(&error));
+        problems.push(why.clone());
+        why
+    })?;
     let metadata = metadata.ok_or_else(|| format!("{key} does not exist in {region}"))?;
     if let Some(problem) = metadata.problem(one_of) {
         return Err(format!("{key} cannot encrypt streams in {region}: {}", problem.reason()));

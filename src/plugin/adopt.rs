@@ -18,7 +18,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
-use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
+use stream_encryption_core::model::arn::{AwsAccount, Region};
 
 use super::Outcome;
 use super::bars::Bars;
@@ -30,14 +30,12 @@ use super::places::PlaceArguments;
 use crate::adopt::aliases;
 use crate::adopt::files::{self, Layout, Written};
 use crate::adopt::folder::Folder;
-use crate::adopt::found::FoundEncryption;
 use crate::adopt::keys::{self, GivenKey, PlaintextKeys};
 use crate::adopt::managed::Managed;
 use crate::adopt::manifests::Options;
 use crate::adopt::plan::{PlannedStream, plan};
 use crate::adopt::progress_file::{self, ProgressFile};
 use crate::adopt::survey::{Place, PlaceSurvey, described, survey};
-use crate::aws::Aws;
 use crate::kubernetes::connection::NoCluster;
 use crate::telemetry::error_chain;
 
@@ -138,9 +136,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ProgressFile::none()
     });
     let bars = Bars::new();
-    let surveys = survey(&aws, &places, &arguments.places.services(), &progress, &bars).await;
+    let mut surveys = survey(&aws, &places, &arguments.places.services(), &progress, &bars).await;
     bars.end();
-    let keys = plaintext_keys(&aws, arguments, &surveys).await;
+    let keys = PlaintextKeys::choose(&aws, &arguments.keys, &mut surveys).await;
     let plan = plan(&surveys, &managed, &keys);
     let mut adoption = Adoption {
         surveys,
@@ -157,7 +155,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         // Another run or a person may have changed the folder during the survey.
         let mut existing = read_folder(folder, &adoption.namespace)?;
         let options = Options { namespace: adoption.namespace.clone(), mode: arguments.mode.into() };
-        adoption.notes.extend(aliases::resolve(&aws, &mut existing, &places).await);
+        adoption.notes.extend(aliases::resolve(&aws, &mut existing, &mut adoption.surveys).await);
         adoption.layout = files::layout(&existing, &adoption.plan, &places, &managed, &options)?;
         adoption.notes.append(&mut adoption.layout.notes);
         adoption.written = files::write(folder, &adoption.layout, arguments.overwrite)?;
@@ -322,18 +320,6 @@ fn default_progress_file(
     asked.push(std::env::var("AWS_ENDPOINT_URL").unwrap_or_default());
     asked.push(own.map(|own| own.account.to_string()).unwrap_or_default());
     Ok(progress_file::path(&folder.join("stream-encryption"), &asked))
-}
-
-/// Chooses the key for the streams in plaintext of each place that has one.
-async fn plaintext_keys(aws: &Aws, arguments: &Arguments, surveys: &[PlaceSurvey]) -> PlaintextKeys {
-    let one_of = |survey: &PlaceSurvey| -> Option<StreamArn> {
-        let mut plaintext =
-            survey.streams.iter().filter(|stream| stream.encryption == FoundEncryption::Plaintext);
-        plaintext.next().map(|stream| stream.arn.clone())
-    };
-    let places: Vec<(&Place, StreamArn)> =
-        surveys.iter().filter_map(|survey| Some((&survey.place, one_of(survey)?))).collect();
-    PlaintextKeys::choose(aws, &arguments.keys, places.iter().map(|(place, stream)| (*place, stream))).await
 }
 
 impl From<ModeName> for Mode {
