@@ -11,12 +11,12 @@ use clap::{Args, value_parser};
 use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
-use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
+use stream_encryption_core::model::arn::{Account, AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
 use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
-use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::principal::{Principal, Role};
+use stream_encryption_core::model::service::{Operation, profile};
 use tokio::time::timeout;
 
 use super::progress;
@@ -26,6 +26,8 @@ use crate::aws::{Aws, AwsConfig, CredentialsReport, InvalidAwsConfig, QueueState
 const CREDENTIALS_DEADLINE: Duration = Duration::from_mins(5);
 /// Time after which the verbs report that they wait for it.
 const NOTE_AFTER: Duration = Duration::from_secs(5);
+/// The code of a request that is not sent, because the person's own credentials are of another account than the role.
+pub(super) const OTHER_ACCOUNT: &str = "OtherAccount";
 
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
@@ -39,7 +41,8 @@ pub(super) struct AwsArguments {
     /// The share of AWS's request rate limits to use, in percent. The operator and other tools use the rest.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = value_parser!(u8).range(1..=100))]
     aws_rate_percent: u8,
-    /// Use your own credentials for all streams, instead of the roles that the policies name.
+    /// Use your own credentials for all streams, instead of the roles that the policies name. They must be of the account
+    /// of the streams and the roles.
     #[arg(long)]
     own_credentials: bool,
 }
@@ -126,13 +129,39 @@ impl ReadOnly {
     }
 
     /// Returns the principal of a request: without a role if the person's own credentials are to be used.
-    fn principal(&self, principal: &Principal) -> Principal {
-        let mut principal = principal.clone();
-        if self.own_credentials {
-            principal.role = None;
+    async fn principal(&self, principal: &Principal, operation: Operation) -> Result<Principal, AwsError> {
+        match &principal.role {
+            Some(role) if self.own_credentials => {
+                let own = self.aws.identity().await?;
+                without_role(principal, role, &own.account, operation)
+            }
+            _ => Ok(principal.clone()),
         }
-        principal
     }
+}
+
+/// Returns the principal without its role, for own credentials of the account `own`. Firehose's requests and aliases of keys
+/// name no account: with credentials of another account than the role's, AWS answers about another stream or key of that
+/// name, or finds none.
+fn without_role(
+    principal: &Principal,
+    role: &Role,
+    own: &Account,
+    operation: Operation,
+) -> Result<Principal, AwsError> {
+    let account = &role.arn.account;
+    if own == account {
+        return Ok(Principal { role: None, ..principal.clone() });
+    }
+    Err(AwsError {
+        operation,
+        kind: ErrorKind::Denied,
+        code: Some(OTHER_ACCOUNT.to_owned()),
+        message: format!(
+            "Your AWS credentials are of account {own}, but the role that the policy names is of account {account}, so nothing was planned. With --own-credentials, use credentials of account {account}"
+        ),
+        request_id: None,
+    })
 }
 
 impl AccountNote {
@@ -177,7 +206,8 @@ impl StreamApi for ReadOnly {
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
-        self.aws.describe_stream(stream, &self.principal(principal), priority).await
+        let principal = self.principal(principal, profile(stream.service).describe).await?;
+        self.aws.describe_stream(stream, &principal, priority).await
     }
 
     async fn describe_key(
@@ -187,7 +217,8 @@ impl StreamApi for ReadOnly {
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        self.aws.describe_key(stream, name, &self.principal(principal), priority).await
+        let principal = self.principal(principal, Operation::DescribeKey).await?;
+        self.aws.describe_key(stream, name, &principal, priority).await
     }
 
     async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
@@ -237,5 +268,20 @@ mod tests {
         let note = AccountNote::default();
         assert!(note.first(&own).unwrap().contains("account 111122223333"));
         assert_eq!(note.first(&own), None);
+    }
+
+    #[test]
+    fn own_credentials_must_be_of_the_account_of_the_role() {
+        let arn = "arn:aws:iam::444455556666:role/stream-encryption".parse().unwrap();
+        let role = Role { arn, external_id: None };
+        let principal = Principal { role: Some(role.clone()), ..Principal::operator() };
+        let of = |account: &str| {
+            without_role(&principal, &role, &account.parse().unwrap(), Operation::DescribeDeliveryStream)
+        };
+        assert_eq!(of("444455556666"), Ok(Principal::operator()));
+        let error = of("111122223333").unwrap_err();
+        assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Denied, Some(OTHER_ACCOUNT)));
+        let accounts = ["credentials are of account 111122223333", "use credentials of account 444455556666"];
+        assert!(accounts.iter().all(|words| error.message.contains(words)), "{}", error.message);
     }
 }

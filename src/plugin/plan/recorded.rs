@@ -15,7 +15,7 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
 use crate::adopt::survey::described;
-use crate::plugin::aws::not_sent;
+use crate::plugin::aws::{OTHER_ACCOUNT, not_sent};
 
 /// The failed requests of one plan, in their order.
 #[derive(Clone, Default)]
@@ -57,12 +57,15 @@ impl Failures {
 }
 
 fn words(error: &AwsError) -> String {
+    if error.code.as_deref() == Some(OTHER_ACCOUNT) {
+        return format!("{}.", error.message);
+    }
     let state = match error.kind {
         ErrorKind::NoCredentials => "You have no usable AWS credentials, so nothing was planned",
         ErrorKind::CredentialsRejected => "AWS rejects your credentials, so nothing was planned",
         ErrorKind::Throttled => "AWS is throttling requests, so nothing was planned",
         ErrorKind::Denied if error.operation == Operation::AssumeRole => {
-            "Your AWS credentials may not assume the role that the policy names, so nothing was planned. To describe the stream without the role, use --own-credentials"
+            "Your AWS credentials may not assume the role that the policy names, so nothing was planned. To describe the stream without the role, use --own-credentials with credentials of the stream's account"
         }
         ErrorKind::Denied => "Your AWS credentials lack a permission, so nothing was planned",
         _ => "AWS did not answer, so nothing was planned",
@@ -140,11 +143,15 @@ mod tests {
     use super::*;
 
     fn failure(operation: Operation, kind: ErrorKind) -> Failures {
+        failure_with_code(operation, kind, "Code")
+    }
+
+    fn failure_with_code(operation: Operation, kind: ErrorKind, code: &str) -> Failures {
         let failures = Failures::default();
         let error = AwsError {
             operation,
             kind,
-            code: Some("Code".to_owned()),
+            code: Some(code.to_owned()),
             message: "why".to_owned(),
             request_id: None,
         };
@@ -165,7 +172,18 @@ mod tests {
             assert!(!words.contains("operator") && words.contains("nothing was planned"), "{words}");
         }
         let role = failure(Operation::AssumeRole, ErrorKind::Denied).explain(Reason::AccessDenied).unwrap();
-        assert!(role.contains("--own-credentials"), "{role}");
+        assert!(role.contains("--own-credentials with credentials of the stream's account"), "{role}");
+    }
+
+    #[test]
+    fn own_credentials_of_another_account_are_explained() {
+        for (operation, reason) in [
+            (Operation::DescribeDeliveryStream, Reason::AccessDenied),
+            (Operation::DescribeKey, Reason::KeyDescribeDenied),
+        ] {
+            let failures = failure_with_code(operation, ErrorKind::Denied, OTHER_ACCOUNT);
+            assert_eq!(failures.explain(reason).as_deref(), Some("why."));
+        }
     }
 
     /// A call of the operator can have been denied, and a stream can be missing.
