@@ -75,11 +75,11 @@ pub struct Arguments {
 /// What a pipeline can fail on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Finding {
-    /// A call of Start or Stop. A test record is none.
+    /// A call of Start or Stop, now or later although nobody acts. A test record is none.
     Calls,
     /// A refusal by the API server, by a policy, or by the operator.
     Refused,
-    /// No call before somebody has acted, for example because the key is disabled.
+    /// No call now, and somebody should act, for example because the key is disabled.
     Waiting,
 }
 

@@ -6,12 +6,16 @@ use anyhow::bail;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use serde_json::{Value, json};
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::Target as EncryptionTarget;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::{KubeApi as _, ReadFrom};
 use stream_encryption_core::controller::memory::Memory;
-use stream_encryption_core::controller::preview::{self, PreviewError};
+use stream_encryption_core::controller::preview::{self, Preview, PreviewError};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::model::ledger;
 
 use super::dry_run::{Accepted, Change, NotAccepted, Target};
 use super::manifests::{self, Manifests, PolicyFile};
@@ -78,10 +82,21 @@ impl Planner<'_> {
                 return unplanned(format!("The plan failed: {error}."));
             }
         };
-        match plan.reason.and_then(|reason| failures.explain(reason)) {
-            Some(words) => unplanned(words),
-            None => Row::planned(&namespace, &resource, accepted.change, accepted.note, plan),
+        if let Some(words) = plan.reason.and_then(|reason| failures.explain(reason)) {
+            return unplanned(words);
         }
+        let requested = self.requested(&plan).await;
+        Row::planned(&namespace, &resource, accepted.change, accepted.note, plan, requested.as_ref())
+    }
+
+    /// Returns the encryption that the operator's last call has requested, while AWS reports a change; `None` if it is not
+    /// known. AWS does not report which key it is enabling.
+    async fn requested(&self, plan: &Preview) -> Option<EncryptionTarget> {
+        let is_changing = matches!(plan.reason, Some(Reason::Enabling | Reason::Disabling));
+        let stream = plan.stream.as_ref().filter(|_| is_changing && self.reads_ledgers)?;
+        let ledger = self.access.ledger(&ledger::name(stream), ReadFrom::ApiServer).await.ok()??;
+        // With a reason, the change is not known to be that of the call.
+        ledger.spec.attempts.filter(|attempts| attempts.reason.is_none()).map(|attempts| attempts.target)
     }
 
     /// Creates the operator for one object, so that its failures are not those of another one.

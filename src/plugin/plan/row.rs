@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde::Serialize;
 use stream_encryption_api::condition::{ReadyState, Reason, Remedy};
-use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::ledger::{Action, Target};
+use stream_encryption_api::stream_encryption::{Encryption, KeyIdentity, KeyType, Mode, StreamEncryption};
 use stream_encryption_core::controller::preview::{PlannedStep, Preview};
 use stream_encryption_core::model::service::Operation;
 
@@ -22,6 +23,7 @@ const PUT_RECORD: &str = "PutRecord";
 /// The plan of one object.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a column of the output")]
 pub(super) struct Row {
     pub(super) namespace: String,
     pub(super) resource: String,
@@ -39,8 +41,10 @@ pub(super) struct Row {
     active_key: Option<String>,
     /// Whether the API server, a policy or the operator refuses it.
     pub(super) refused: bool,
-    /// Whether the operator would make no call before somebody has acted.
+    /// Whether the operator would make no call now, and somebody should act, for example because the key is disabled.
     waiting: bool,
+    /// Whether the operator would make no call now, but makes or may make one later although nobody acts.
+    call_later: bool,
     /// Whether there is no plan, because the cluster or AWS could not be read.
     pub(super) unplanned: bool,
     /// The reason that the operator would report; absent if it would report none, if the API server refuses the object,
@@ -76,6 +80,7 @@ impl Columns for Row {
             "callsUsed",
             "callsLimit",
             "nextAttemptTime",
+            "callLater",
             "message",
             "note",
         ]
@@ -86,6 +91,7 @@ impl Columns for Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Call,
+    CallLater,
     NoCall,
     Waiting,
     Refused,
@@ -107,13 +113,14 @@ impl Row {
         Self { namespace: namespace.to_owned(), resource: name.to_owned(), message, ..Self::default() }
     }
 
-    /// Returns the row of a planned object.
+    /// Returns the row of a planned object. `requested` is the encryption that AWS is applying, if that is known.
     pub(super) fn planned(
         namespace: &str,
         resource: &StreamEncryption,
         change: Change,
         note: String,
         plan: Preview,
+        requested: Option<&Target>,
     ) -> Self {
         let service = plan.stream.as_ref().map(|stream| stream.service);
         let (call, call_key) = match (&plan.step, service) {
@@ -134,6 +141,7 @@ impl Row {
             waiting: !refused
                 && call.is_none()
                 && plan.reason.is_some_and(|reason| reason.remedy() == Remedy::Person),
+            call_later: !refused && calls_later(resource, &plan, requested),
             refused,
             unplanned: false,
             namespace: namespace.to_owned(),
@@ -155,7 +163,7 @@ impl Row {
     /// Returns whether the row has what a pipeline fails on. A test record is no encryption call.
     pub(super) fn has(&self, finding: Finding) -> bool {
         match finding {
-            Finding::Calls => self.call.is_some_and(|call| call != PUT_RECORD),
+            Finding::Calls => self.call_later || self.call.is_some_and(|call| call != PUT_RECORD),
             Finding::Refused => self.refused,
             Finding::Waiting => self.waiting,
         }
@@ -165,6 +173,7 @@ impl Row {
         match self {
             _ if self.unplanned => Kind::Unplanned,
             _ if self.refused => Kind::Refused,
+            _ if self.call_later => Kind::CallLater,
             _ if self.waiting => Kind::Waiting,
             _ if self.has(Finding::Calls) => Kind::Call,
             _ => Kind::NoCall,
@@ -172,11 +181,45 @@ impl Row {
     }
 }
 
+/// Returns whether the operator makes or may make a call later although nobody acts: at a known time, or because the change
+/// that it waits for may end with another encryption than the desired one.
+fn calls_later(resource: &StreamEncryption, plan: &Preview, requested: Option<&Target>) -> bool {
+    if plan.step != PlannedStep::Nothing || resource.spec.mode == Mode::Observe {
+        return false;
+    }
+    let active = plan.active_key.as_ref().map(|key| Target { action: Action::Start, key: Some(key.clone()) });
+    let may_differ =
+        |encryption: Option<&Target>| encryption.is_none_or(|encryption| !is_desired(resource, encryption));
+    plan.next_attempt.is_some()
+        || match plan.reason {
+            Some(Reason::Enabling | Reason::Disabling) => may_differ(requested),
+            Some(Reason::StreamUpdating | Reason::Settling) => may_differ(active.as_ref()),
+            Some(Reason::StreamCreating | Reason::OutcomeUnknown) => true,
+            _ => false,
+        }
+}
+
+/// Returns whether the spec is known to ask for this encryption. The spec alone does not show which key an alias or an object
+/// stands for.
+fn is_desired(resource: &StreamEncryption, encryption: &Target) -> bool {
+    let spec = &resource.spec;
+    if spec.encryption == Encryption::Disabled || resource.metadata.deletion_timestamp.is_some() {
+        return encryption.action == Action::Stop;
+    }
+    encryption.action == Action::Start
+        && spec.key.as_ref().is_none_or(|key| {
+            let names_key = key.kind == KeyType::AwsOwned || key.arn.is_some();
+            let named = KeyIdentity { kind: key.kind, arn: key.arn.clone() };
+            names_key && encryption.key.as_ref() == Some(&named)
+        })
+}
+
 impl Kind {
     /// Returns the sign of the row, and its meaning.
     fn sign(self) -> (&'static str, Tone) {
         match self {
             Self::Call => (">", Tone::Notice),
+            Self::CallLater => ("~", Tone::Notice),
             Self::NoCall => ("=", Tone::Good),
             Self::Waiting => ("?", Tone::Bad),
             Self::Refused => ("!", Tone::Bad),
@@ -212,6 +255,7 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
             (Kind::NoCall, Some(_)) => {
                 writeln!(out, "    write a test record (PutRecord), no encryption call")?;
             }
+            (Kind::CallLater, _) => writeln!(out, "    no call yet: {message}{next}")?,
             (Kind::NoCall | Kind::Waiting, _) => writeln!(out, "    no call: {message}{next}")?,
             (Kind::Call | Kind::Refused | Kind::Unplanned, _) => writeln!(out, "    {message}")?,
         }
@@ -220,13 +264,17 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
         }
     }
     let count = |kind| rows.iter().filter(|row| row.kind() == kind).count();
+    let later = match count(Kind::CallLater) {
+        0 => String::new(),
+        count => format!(", {count} later"),
+    };
     let unplanned = match count(Kind::Unplanned) {
         0 => String::new(),
         count => format!(", {count} not planned"),
     };
     writeln!(
         out,
-        "\nPlan for {}: {}, {} without a call, {} waiting for your action, {} refused{unplanned}.",
+        "\nPlan for {}: {}{later}, {} without a call, {} waiting for your action, {} refused{unplanned}.",
         counted(rows.len(), "object"),
         counted(count(Kind::Call), "encryption call"),
         count(Kind::NoCall),
@@ -238,7 +286,46 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
+    use stream_encryption_api::stream_encryption::{KeyReference, StreamEncryptionSpec};
+
     use super::*;
+
+    const OLD_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/old";
+    const NEW_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/new";
+
+    fn key_identity(arn: &str) -> KeyIdentity {
+        KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.to_owned()) }
+    }
+
+    /// The row of a resource with the new key, for a plan without a step while the old key is active.
+    fn without_step(
+        reason: Reason,
+        next_attempt: Option<Timestamp>,
+        requested: Option<&str>,
+        mode: Mode,
+    ) -> Row {
+        let stream = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
+        let plan = Preview {
+            stream: Some(stream),
+            active_key: Some(key_identity(OLD_KEY)),
+            step: PlannedStep::Nothing,
+            reason: Some(reason),
+            message: "why".to_owned(),
+            calls: None,
+            next_attempt,
+        };
+        let key = KeyReference {
+            kind: KeyType::CustomerManaged,
+            arn: Some(NEW_KEY.to_owned()),
+            alias: None,
+            object_ref: None,
+        };
+        let spec = StreamEncryptionSpec { key: Some(key), mode, ..StreamEncryptionSpec::default() };
+        let resource = StreamEncryption::new("orders", spec);
+        let target = |arn: &str| Target { action: Action::Start, key: Some(key_identity(arn)) };
+        let requested = requested.map(target);
+        Row::planned("data", &resource, Change::Changed, String::new(), plan, requested.as_ref())
+    }
 
     fn row(call: Option<&'static str>) -> Row {
         Row { call, change: Some(Change::Changed), message: "why".to_owned(), ..Row::default() }
@@ -256,6 +343,62 @@ mod tests {
         assert!(!record.has(Finding::Calls) && row(Some("StartStreamEncryption")).has(Finding::Calls));
         let text = text(&[record]);
         assert!(text.starts_with("= ") && text.contains(": 0 encryption calls, 1 without a call,"), "{text}");
+    }
+
+    #[test]
+    fn call_at_a_known_time_is_a_later_call() {
+        let at = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(4);
+        let limit = without_step(Reason::CallLimitReached, Some(at), None, Mode::Enforce);
+        assert!(limit.has(Finding::Calls) && limit.has(Finding::Waiting));
+        let text = text(&[limit, row(None)]);
+        assert!(text.starts_with("~ data/orders "), "{text}");
+        assert!(text.contains("    no call yet: why (in 4h)\n"), "{text}");
+        assert!(text.contains(": 0 encryption calls, 1 later, 1 without a call, 0 waiting"), "{text}");
+    }
+
+    #[test]
+    fn change_to_another_encryption_is_followed_by_a_call() {
+        for (reason, requested, is_later) in [
+            (Reason::Enabling, None, true),
+            (Reason::Enabling, Some(OLD_KEY), true),
+            (Reason::Enabling, Some(NEW_KEY), false),
+            (Reason::Disabling, None, true),
+            (Reason::StreamUpdating, None, true),
+            (Reason::StreamCreating, None, true),
+            (Reason::Settling, None, true),
+            (Reason::OutcomeUnknown, None, true),
+            (Reason::Encrypted, None, false),
+            (Reason::KeyDisabled, None, false),
+        ] {
+            let row = without_step(reason, None, requested, Mode::Enforce);
+            assert_eq!(row.has(Finding::Calls), is_later, "{reason}, {requested:?}");
+            // Nothing is called in this mode.
+            assert!(!without_step(reason, None, requested, Mode::Observe).has(Finding::Calls), "{reason}");
+        }
+    }
+
+    #[test]
+    fn encryption_of_the_spec_is_known_without_an_alias() {
+        let start = |key: Option<KeyIdentity>| Target { action: Action::Start, key };
+        let stop = Target { action: Action::Stop, key: None };
+        let of_arn = start(Some(key_identity(NEW_KEY)));
+        let key = |kind, alias: Option<&str>| {
+            Some(KeyReference { kind, arn: None, alias: alias.map(ToOwned::to_owned), object_ref: None })
+        };
+        let of = |spec: StreamEncryptionSpec, target: &Target| {
+            is_desired(&StreamEncryption::new("orders", spec), target)
+        };
+        let enabled = |key| StreamEncryptionSpec { key, ..StreamEncryptionSpec::default() };
+        assert!(of(enabled(None), &of_arn) && !of(enabled(None), &stop), "any key is accepted");
+        let alias = || enabled(key(KeyType::CustomerManaged, Some("alias/orders")));
+        // The ARN of a key is hidden from a namespace that may not use it.
+        let hidden = start(Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: None }));
+        assert!(!of(alias(), &of_arn) && !of(alias(), &hidden));
+        let aws_owned = start(Some(KeyIdentity { kind: KeyType::AwsOwned, arn: None }));
+        assert!(of(enabled(key(KeyType::AwsOwned, None)), &aws_owned));
+        let disabled =
+            StreamEncryptionSpec { encryption: Encryption::Disabled, ..StreamEncryptionSpec::default() };
+        assert!(of(disabled.clone(), &stop) && !of(disabled, &aws_owned));
     }
 
     #[test]
