@@ -27,6 +27,9 @@ const UNAUTHORIZED: &str = "is forbidden: User \"";
 /// What the API server answers to a server-side apply that does not match the definition.
 const UNTYPED: &str = "failed to create typed patch object";
 
+/// The note if it is not known which fields the last apply has set.
+const UNKNOWN_APPLY: &str = "The object does not record who applied it last, so what a tool such as Helm would remove is not considered.";
+
 /// How an object differs from the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Change {
@@ -59,7 +62,8 @@ pub(super) enum NotAccepted {
 /// A request that failed.
 enum Failure {
     Read(kube::Error),
-    Write(kube::Error),
+    /// With what the plan assumes about the apply, as in [`Accepted::note`].
+    Write(kube::Error, String),
 }
 
 /// Objects of one kind, in one namespace if the kind has namespaces.
@@ -95,7 +99,8 @@ impl Target<'_> {
         let stored: DynamicObject = match self.client.request(request.map_err(Failure::Read)?).await {
             Ok(stored) => stored,
             Err(kube::Error::Api(status)) if is_missing_object(&status) => {
-                let object = self.create(given).await.map_err(Failure::Write)?;
+                let created = self.create(given).await;
+                let object = created.map_err(|error| Failure::Write(error, String::new()))?;
                 return Ok(Accepted { object, change: Change::Created, note: String::new() });
             }
             Err(error) => return Err(Failure::Read(error)),
@@ -105,7 +110,7 @@ impl Target<'_> {
         let last = LastApply::of(&before);
         let object = match &last {
             LastApply::Client(last) => self.replace(&name, &merge::merged(&before, last, &file)).await,
-            LastApply::Unknown => self.replace(&name, &merge::merged(&before, &Value::Null, &file)).await,
+            LastApply::Unknown => self.replace(&name, &merge::merged_with_unknown(&before, &file)).await,
             LastApply::Server(manager) => {
                 notes.push(format!(
                     "Planned as a server-side apply of {manager}, which applied the object last."
@@ -113,16 +118,18 @@ impl Target<'_> {
                 self.apply_as(manager, given, &mut notes).await
             }
         };
-        let object = object.map_err(Failure::Write)?;
+        let object = object.map_err(|error| {
+            if last == LastApply::Unknown {
+                notes.push(UNKNOWN_APPLY.to_owned());
+            }
+            Failure::Write(error, notes.join(" "))
+        })?;
         let after = value(&object);
         let kept = merge::kept(&file, &after);
         if !kept.is_empty() {
             notes.push(format!("The object keeps what the file does not set: {}.", kept.join(", ")));
             if last == LastApply::Unknown {
-                notes.push(
-                    "It does not record who applied it last, so what a tool such as Helm would remove is not considered."
-                        .to_owned(),
-                );
+                notes.push(UNKNOWN_APPLY.to_owned());
             }
         }
         let same = |path| before.pointer(path) == after.pointer(path);
@@ -189,7 +196,7 @@ fn bytes(object: &impl Serialize) -> kube::Result<Vec<u8>> {
 
 /// Returns how long to wait before the same request may succeed; `None` if it never does.
 fn pause(failure: &Failure) -> Option<Duration> {
-    let (Failure::Read(error) | Failure::Write(error)) = failure;
+    let (Failure::Read(error) | Failure::Write(error, _)) = failure;
     let kube::Error::Api(status) = error else { return None };
     match status.code {
         409 => Some(Duration::ZERO),
@@ -204,8 +211,11 @@ fn pause(failure: &Failure) -> Option<Duration> {
 /// Returns whether an apply would be refused, or nothing is known about the object.
 fn not_accepted(failure: Failure) -> NotAccepted {
     match failure {
-        Failure::Write(kube::Error::Api(status)) => {
-            let words = format!("The API server refuses it: {}", status.message);
+        Failure::Write(kube::Error::Api(status), note) => {
+            let mut words = format!("The API server refuses it: {}", status.message);
+            if !note.is_empty() {
+                words = format!("{}. {note}", words.trim_end_matches('.'));
+            }
             let names_namespace = status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
             match status.code {
                 404 if names_namespace => NotAccepted::NoNamespace(words),
@@ -223,7 +233,7 @@ fn not_accepted(failure: Failure) -> NotAccepted {
         Failure::Read(error @ kube::Error::Api(_)) => {
             NotAccepted::Unanswered(format!("The stored object could not be read: {:#}", readable(error)))
         }
-        Failure::Read(error) | Failure::Write(error) => {
+        Failure::Read(error) | Failure::Write(error, _) => {
             NotAccepted::Unanswered(format!("The API server did not answer: {}", error_chain(&error)))
         }
     }
@@ -314,6 +324,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn refusal_has_the_note_about_the_last_apply() {
+        let stored = |managers: &Value| {
+            let mut stored = object(&json!({"stream": {"service": "Kinesis", "name": "a"}}));
+            stored["metadata"]["managedFields"] = managers.clone();
+            stored.to_string().into_response()
+        };
+        let flux = json!([{"manager": "flux", "operation": "Apply"}]);
+        for (managers, words) in [(json!([]), "why. The object does not record"), (flux, "why. Planned as")] {
+            let (result, _) = applied(vec![stored(&managers), status(422, "Invalid", "")]).await;
+            let Err(NotAccepted::Refused(message)) = result else { panic!("it is refused") };
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
     #[test]
     fn admission_that_denies_with_403_is_a_refusal() {
         let unauthorized = r#"streamencryptionpolicies.streamencryption.dev "data" is forbidden: User "ann" cannot patch resource "streamencryptionpolicies" in API group "streamencryption.dev" at the cluster scope"#;
@@ -330,7 +355,7 @@ mod tests {
             ),
         ] {
             let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
-            let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed())));
+            let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed()), String::new()));
             assert_eq!(matches!(result, NotAccepted::Forbidden(_)), is_permission_missing, "{result:?}");
             assert_eq!(matches!(result, NotAccepted::Refused(_)), !is_permission_missing, "{result:?}");
         }
@@ -340,7 +365,7 @@ mod tests {
     fn apply_that_does_not_match_the_definition_is_refused() {
         let status =
             kube::core::Status::failure(&format!("{UNTYPED} (data/orders): .spec.mod"), "").with_code(500);
-        let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed())));
+        let result = not_accepted(Failure::Write(kube::Error::Api(status.boxed()), String::new()));
         assert!(matches!(result, NotAccepted::Refused(_)), "{result:?}");
     }
 

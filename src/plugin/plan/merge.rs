@@ -10,6 +10,8 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The prefix of the annotations that the operator reads.
 const OWN_ANNOTATIONS: &str = "streamencryption.dev/";
+/// The fields of a `StreamEncryption` that one apply sets as a whole.
+const WHOLE_FIELDS: [&str; 2] = ["/spec/stream", "/spec/key"];
 
 /// Who applied an object last, as the stored object records it.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,20 @@ pub(super) fn merged(stored: &Value, last: &Value, given: &Value) -> Value {
     let mut object = stored.clone();
     merge(&mut object, &applicable(last), &given);
     object
+}
+
+/// Returns the object that an apply sends for a stored one if it is not known which fields the last apply has set. Each field
+/// of the file is set, and every other field stays. The stream and the key of the file replace the stored ones as a whole, as
+/// their definition requires (`x-kubernetes-map-type: atomic`): both the stored ARN of a key and the alias of the file would
+/// be refused.
+pub(super) fn merged_with_unknown(stored: &Value, given: &Value) -> Value {
+    let mut stored = stored.clone();
+    for path in WHOLE_FIELDS.into_iter().filter(|path| given.pointer(path).is_some()) {
+        if let Some(field) = stored.pointer_mut(path) {
+            *field = Value::Null;
+        }
+    }
+    merged(&stored, &Value::Null, given)
 }
 
 /// Returns a file without the fields that an apply of it does not set.
@@ -162,6 +178,25 @@ mod tests {
         let result = merged(&stored, &Value::Null, &file);
         assert_eq!(result["spec"]["mode"], "Observe");
         assert_eq!(kept(&file, &result), [""; 0]);
+    }
+
+    #[test]
+    fn key_of_the_file_replaces_the_stored_key() {
+        let key =
+            |field: &str| json!({"key": {"type": "CUSTOMER_MANAGED_CMK", field: "x"}, "mode": "Enforce"});
+        let stored = object(&json!({}), &key("arn"));
+        let mut file = object(&json!({}), &key("alias"));
+        assert_eq!(merged_with_unknown(&stored, &file), file);
+        file["spec"]["key"]["arn"] = Value::Null;
+        let result = merged_with_unknown(&stored, &file);
+        assert_eq!(result["spec"], object(&json!({}), &key("alias"))["spec"]);
+        // What is not in the file may belong to others.
+        let without = object(&json!({}), &json!({"mode": "Observe"}));
+        let result = merged_with_unknown(&stored, &without);
+        assert_eq!(
+            (&result["spec"]["mode"], &result["spec"]["key"]["arn"]),
+            (&json!("Observe"), &json!("x"))
+        );
     }
 
     #[test]
