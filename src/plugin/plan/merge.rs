@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 /// The annotation in which `kubectl apply` records what it applied last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The field manager of `kubectl apply --server-side`.
+const KUBECTL: &str = "kubectl";
 /// The prefix of the annotations that the operator reads.
 const OWN_ANNOTATIONS: &str = "streamencryption.dev/";
 /// The fields of a `StreamEncryption` that one apply sets as a whole.
@@ -28,21 +31,42 @@ impl LastApply {
     /// Reads who applied a stored object last.
     pub(super) fn of(stored: &Value) -> Self {
         let recorded = stored["metadata"]["annotations"][LAST_APPLIED].as_str();
-        if let Some(last) = recorded.and_then(|text| serde_json::from_str(text).ok()) {
-            return Self::Client(last);
-        }
-        let managers: BTreeSet<&str> = stored["metadata"]["managedFields"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|fields| fields["operation"] == "Apply" && fields["subresource"].is_null())
-            .filter_map(|fields| fields["manager"].as_str())
+        let recorded = recorded.and_then(|text| serde_json::from_str(text).ok());
+        let entries = stored["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let managers: BTreeSet<&str> = entries
+            .iter()
+            .filter(|entry| is_apply(entry))
+            .filter_map(|entry| entry["manager"].as_str())
             .collect();
-        match managers.first() {
-            Some(manager) if managers.len() == 1 => Self::Server((*manager).to_owned()),
-            _ => Self::Unknown,
+        let only = managers.first().filter(|_| managers.len() == 1);
+        match (recorded, only) {
+            (Some(_), Some(manager)) if applied_later(entries, manager) => {
+                Self::Server((*manager).to_owned())
+            }
+            (Some(last), _) => Self::Client(last),
+            (None, Some(manager)) => Self::Server((*manager).to_owned()),
+            (None, None) => Self::Unknown,
         }
     }
+}
+
+/// Returns whether an entry of `managedFields` is that of a server-side apply.
+fn is_apply(entry: &Value) -> bool {
+    entry["operation"] == "Apply" && entry["subresource"].is_null()
+}
+
+/// Returns whether the server-side apply of `manager`, the only one with such an apply, is later than the apply that the
+/// annotation records. If that manager is kubectl's own, the API server updates the annotation.
+fn applied_later(entries: &[Value], manager: &str) -> bool {
+    let annotation = format!("f:{LAST_APPLIED}");
+    let time = |entry: &Value| entry["time"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let is_annotator = |entry: &&Value| {
+        entry["operation"] == "Update"
+            && !entry["fieldsV1"]["f:metadata"]["f:annotations"][annotation.as_str()].is_null()
+    };
+    let recorded = entries.iter().filter(is_annotator).filter_map(time).max();
+    let applied = entries.iter().filter(|entry| is_apply(entry)).filter_map(time).max();
+    manager != KUBECTL && applied > recorded
 }
 
 /// Returns the object that `kubectl apply` sends for a stored one: a field that `last` has and the file does not have is
@@ -223,5 +247,32 @@ mod tests {
         assert_eq!(of(&[patch.clone(), flux.clone(), status]), LastApply::Server("flux".to_owned()));
         assert_eq!(of(&[flux, manager("argocd", "Apply", None)]), LastApply::Unknown);
         assert_eq!(of(&[patch]), LastApply::Unknown);
+    }
+
+    #[test]
+    fn server_side_apply_after_that_of_kubectl_is_the_last() {
+        let last = json!({"spec": {}});
+        let of = |managers: &[Value]| {
+            let annotations = json!({LAST_APPLIED: last.to_string()});
+            LastApply::of(&json!({"metadata": {"annotations": annotations, "managedFields": managers}}))
+        };
+        let entry = |manager: &str, operation: &str, hour: &str, annotation: &str| {
+            json!({"manager": manager, "operation": operation, "time": format!("2026-01-01T{hour}:00:00Z"),
+                "fieldsV1": {"f:metadata": {"f:annotations": {annotation: {}}}}})
+        };
+        let recorded = format!("f:{LAST_APPLIED}");
+        let kubectl = entry("kubectl-client-side-apply", "Update", "02", &recorded);
+        let flux = |hour| entry("flux", "Apply", hour, "f:x");
+        let client = LastApply::Client(last.clone());
+        let server = LastApply::Server("flux".to_owned());
+        assert_eq!(of(&[kubectl.clone(), flux("03")]), server);
+        assert_eq!(of(&[kubectl.clone(), flux("01")]), client);
+        // No entry shows who has written the annotation.
+        assert_eq!(of(&[entry("other", "Update", "04", "f:x"), flux("03")]), server);
+        // The API server updates the annotation for this manager. kubectl may add a second manager to keep the annotation.
+        let own = entry("kubectl", "Apply", "03", "f:x");
+        assert_eq!(of(&[kubectl.clone(), own.clone()]), client);
+        assert_eq!(of(&[own, entry("kubectl-last-applied", "Apply", "03", &recorded)]), client);
+        assert_eq!(of(&[kubectl, flux("03"), entry("argocd", "Apply", "03", "f:x")]), client);
     }
 }
