@@ -243,10 +243,7 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
             format!("{:?}", entry.state).into(),
             age(entry.plaintext_since_time).into(),
             age(entry.last_describe_time).into(),
-            match entry.resource.as_str() {
-                "" => NONE.into(),
-                resource => format!("{}/{resource}", entry.namespace).into(),
-            },
+            stream.managed_by().into(),
             stream.failed_controls().join(", ").into(),
         ]);
     }

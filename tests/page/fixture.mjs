@@ -88,7 +88,7 @@ export const fleet = (count, { seed = 7, hostile = true } = {}) => {
       ...(state === "Plaintext" && random() < 0.9 && { plaintextSinceTime: since }),
     };
     if (evil) stream.controls[0].note = evil;
-    if (random() < 0.12) return { ...stream, namespace: "", resource: "", ready: "Unknown", stalled: false, suspended: false }; // not managed
+    if (random() < 0.12) return { ...stream, namespace: "", resource: "", managed: false, ready: "Unknown", stalled: false, suspended: false };
     const used = random() < 0.15 ? 1 + Math.floor(random() * 20) : 0;
     const suspended = random() < 0.02;
     const reason = suspended ? "Suspended" : { Encrypted: "Encrypted", Plaintext: pick(["KeyDisabled", "EnablingFailed", "CallLimitReached", "Drifted", "OutcomeUnknown"]), Changing: "Enabling", NotEncryptable: "SourceNotDirectPut", Unknown: "AwsThrottled" }[state];
@@ -96,7 +96,8 @@ export const fleet = (count, { seed = 7, hostile = true } = {}) => {
       Changing: `AWS is enabling encryption with ${keyText(key, service)}. Records are still in plaintext.`, NotEncryptable: "Only Firehose streams whose source is DirectPut can be encrypted.",
       Unknown: "AWS is throttling requests; the operator backs off and retries." }[state];
     return {
-      ...stream, namespace: `team-${Math.floor(random() * 60)}`, resource: evil ? `odd-${index}` : name.slice(0, 63), desiredKey: key,
+      // A suspended resource does not show that it manages its stream.
+      ...stream, namespace: `team-${Math.floor(random() * 60)}`, resource: evil ? `odd-${index}` : name.slice(0, 63), managed: suspended ? null : true, desiredKey: key,
       ready: state === "Encrypted" ? "True" : state === "Unknown" ? "Unknown" : "False", stalled: state === "NotEncryptable", suspended, reason, message,
       ...(state === "Encrypted" && random() < 0.01 && { activeKeyUnusableSinceTime: before(Math.floor(random() * 5 * DAY)) }),
       lastDescribeTime: before(Math.floor(random() * DAY)),
@@ -143,7 +144,7 @@ export const small = () => {
       ...(state === "Plaintext" && days !== undefined && { plaintextSinceTime: before(days * DAY) }),
       controls: controlsOf(service, state, source),
     };
-    if (namespace === undefined) return stream;
+    if (namespace === undefined) return { ...stream, managed: false };
     const failing = `AWS could not encrypt with ${words}: KMS_ACCESS_DENIED. Records are in plaintext. Fix the key or its policy, then change the annotation streamencryption.dev/retry to retry immediately.`;
     const message = more.suspended ? "It is suspended by spec.suspend. Records were encrypted when the stream was last described." : more.unusable ? `${words} is the active key and is disabled. The stream loses its records.`
       : { Encrypted: `Records are encrypted with ${words}.`, Plaintext: more.reason === "KeyDisabled" ? `${words} is disabled. Enable it, or set another key in spec.key. Records are in plaintext.` : failing,
@@ -166,7 +167,7 @@ export const small = () => {
       orders: [{ fromTime: before(220 * DAY), toTime: before(212 * DAY) }], tax: [{ fromTime: before(2 * DAY) }],
     }[name];
     return {
-      ...stream, namespace, resource: name, desiredKey: key, ready: state === "Encrypted" && !more.unusable ? "True" : "False", stalled: state === "NotEncryptable", suspended: more.suspended ?? false, reason, message,
+      ...stream, namespace, resource: name, managed: true, desiredKey: key, ready: state === "Encrypted" && !more.unusable ? "True" : "False", stalled: state === "NotEncryptable", suspended: more.suspended ?? false, reason, message,
       lastDescribeTime: before(4 * 60e3 + name.length * 31e3), ...(["orders", "payments", "invoices"].includes(name) && { verifiedTime: before(Math.min(days, 20) * DAY - 60e3) }),
       ...(more.unusable && { activeKeyUnusableSinceTime: before(more.unusable * DAY) }), ...(more.reason === "EnablingFailed" && { nextAttemptTime: before(-2.1 * HOUR) }),
       callsUsed: calls.length, callsLimit: 20, ...(calls.length > 0 && { callsNextAvailableTime: new Date(Date.parse(calls[0].time) + 24 * HOUR + 31 * 60e3).toISOString().replace(".000Z", "Z") }),

@@ -115,7 +115,7 @@ describe("contents", () => {
         `${encrypted.toLocaleString("en")} of ${total.toLocaleString("en")}`,
         `${encrypted.toLocaleString("en")} of ${(total - inState(facts, "NotEncryptable")).toLocaleString("en")} that can be encrypted`,
       ]);
-      assert.equal(await figure("Unmanaged"), facts.aws ? facts.streams.filter((stream) => !stream.resource).length.toLocaleString("en") : "–");
+      assert.equal(await figure("Unmanaged"), facts.aws ? facts.streams.filter((stream) => stream.managed === false).length.toLocaleString("en") : "–");
       const label = await tab.locator("#overview").getAttribute("aria-label");
       assert.equal(label, `${total.toLocaleString("en")} streams: ${encrypted.toLocaleString("en")} encrypted, ${inState(facts, "Plaintext").toLocaleString("en")} in plaintext, `
         + `${inState(facts, "Changing").toLocaleString("en")} changing, ${inState(facts, "NotEncryptable").toLocaleString("en")} not encryptable, ${inState(facts, "Unknown").toLocaleString("en")} unknown.`);
@@ -173,7 +173,7 @@ const fleetOf = (differences) => {
   return { ...facts, streams: Object.entries(differences).map(([name, values]) => ({ ...stream, name, resource: name, ...values })) };
 };
 const since = (hours) => new Date(Date.parse(small().generatedTime) - hours * 3600e3).toISOString().replace(".000Z", "Z");
-const UNMANAGED = { namespace: "", resource: "", ready: "Unknown", reason: undefined, stalled: false, suspended: false };
+const UNMANAGED = { namespace: "", resource: "", managed: false, ready: "Unknown", reason: undefined, stalled: false, suspended: false };
 
 describe("needs attention", () => {
   const listed = async (differences) => {
@@ -264,7 +264,7 @@ describe("table of all streams", () => {
   test("nothing of the key, the reason, the owner and the state is cut at 1280 px", async () => {
     const facts = fleetOf({
       long: { reason: "DriftCorrectionLimitReached", ready: "False", namespace: "data", resource: "firehose-orders-eu-b6ce662b", activeKey: `arn:aws:kms:eu-west-1:111122223333:key/${"mrk-"}${"5".repeat(32)}` },
-      other: { state: "NotEncryptable", reason: "SourceNotDirectPut" }, kinesis: { service: "Kinesis", activeKey: "AWS_OWNED_CMK" },
+      other: { state: "NotEncryptable", reason: "SourceNotDirectPut" }, denied: { managed: null, reason: "NotPermitted", namespace: "payments", resource: "orders-eu" }, kinesis: { service: "Kinesis", activeKey: "AWS_OWNED_CMK" },
     });
     await open(written(facts), async (tab) => {
       const cut = await tab.locator("tr.stream td, tr.stream td > div").evaluateAll((all) => all.filter((one) => one.scrollHeight > one.clientHeight + 1 || one.scrollWidth > one.clientWidth).map((one) => one.textContent));
@@ -517,7 +517,7 @@ describe("other fleets", () => {
   });
 
   test("one stream with only the required facts is shown", async () => {
-    const stream = { stream: "arn:aws:kinesis:eu-west-1:111122223333:stream/one", service: "Kinesis", account: "111122223333", region: "eu-west-1", name: "one", state: "Encrypted" };
+    const stream = { stream: "arn:aws:kinesis:eu-west-1:111122223333:stream/one", service: "Kinesis", account: "111122223333", region: "eu-west-1", name: "one", state: "Encrypted", managed: false };
     await open(written({ generatedTime: "2026-03-02T09:00:00Z", version: "0.1.0", scope: "namespace data", aws: false, streams: [stream] }), async (tab) => {
       assert.match(await tab.locator("#verdict").textContent(), /The one stream that can be encrypted is encrypted\./);
       assert.equal(await tab.locator('[data-figure="Encrypted"] .value').textContent(), "100 %");
@@ -541,6 +541,21 @@ describe("other fleets", () => {
         assert.match(await tab.locator("tr.stream").textContent(), /not known/);
       });
     }
+  });
+
+  test("a resource that only names the stream is not said to manage it", async () => {
+    const facts = fleetOf({ denied: { managed: null, namespace: "t", resource: "orders", ready: "False", reason: "NotPermitted" }, owned: {}, unmanaged: UNMANAGED });
+    await open(written(facts), async (tab) => {
+      assert.equal(await tab.locator('[data-figure="Unmanaged"] .value').textContent(), "1");
+      assert.deepEqual(await tab.locator('[data-figure="Unmanaged"] .sub').allTextContents(), ["33.3 %", "1 not known"]);
+      for (const [wanted, name] of [["yes", "owned"], ["no", "unmanaged"], ["unknown", "denied"]]) {
+        await tab.locator("#filter-managed").selectOption(wanted);
+        assert.deepEqual(await tab.locator("tr.stream .expand bdi").allTextContents(), [name], wanted);
+      }
+      assert.equal(await tab.locator("tr.stream .c-owner").textContent(), "not known (named by t/orders)");
+      await tab.locator("tr.stream .expand").click();
+      assert.match(await tab.locator("#detail").innerText(), /Managed by\s+not known \(named by t\/orders\)/);
+    });
   });
 
   test("values of a newer program count as unknown", async () => {

@@ -111,9 +111,9 @@
     const state = known(STATES, stream.state);
     const since = { Encrypted: stream.encryptedSinceTime, Plaintext: stream.plaintextSinceTime }[state];
     const account = `${stream.account ?? "unknown account"} in ${stream.region ?? "unknown region"}`;
-    const managed = Boolean(stream.resource);
-    const owner = managed ? `${stream.namespace}/${stream.resource}` : "";
-    const unmanaged = !managed && stream.managed !== null; // null: not known
+    const [managed, unmanaged] = [stream.managed === true, stream.managed === false]; // null: not known
+    // The resource that manages the stream or, if the manager is not known, the one that names it.
+    const owner = stream.resource ? `${stream.namespace}/${stream.resource}` : "";
     const key = keyWords(stream.activeKey, stream.service);
     const used = stream.callsUsed ?? 0;
     const left = typeof stream.callsLimit !== "number" ? undefined : Math.max(0, stream.callsLimit - used);
@@ -122,6 +122,7 @@
     const name = stream.name || stream.stream || stream.resource || "";
     return { stream, state, since, sinceMs: millis(since), name, account, managed, unmanaged, owner, key, used, left, searched };
   });
+  const isUncertain = (view) => !view.managed && !view.unmanaged;
   const controlName = (control) => `${control.framework} ${control.id}`;
   const states = Object.fromEntries(ALL_STATES.map((state) => [state, views.filter((view) => view.state === state)]));
 
@@ -183,7 +184,8 @@
   const bar = (...sums) => h("div.bar", { "aria-hidden": "true" }, segments(sums));
   const alert = (...words) => h("span.alert", icon("flag"), words);
   const placeOf = (view) => h("span.sub", foreign(view.stream.service ?? "Unknown service"), ", ", foreign(view.account, { class: "place" }));
-  const ownerOf = (view) => (view.managed ? foreign(view.owner) : h("span.muted", view.unmanaged ? "not managed" : "not known"));
+  const unknownOwner = ({ owner }) => (owner ? `not known (named by ${owner})` : "not known");
+  const ownerOf = (view) => (view.managed ? foreign(view.owner) : foreign(view.unmanaged ? "not managed" : unknownOwner(view), { class: "muted" }));
   const leftOf = (view) => (view.left === undefined ? dash() : `${view.left} of ${view.stream.callsLimit}`);
   const messageOf = ({ stream: { reason, message } }) => [reason && [h("code", foreign(reason)), " "], message && withArns(message)];
   const STREAM = { label: "Stream", cell: (view) => [
@@ -236,6 +238,7 @@
   const summary = () => {
     const total = views.length;
     const unmanaged = views.filter((view) => view.unmanaged).length;
+    const uncertain = views.filter(isUncertain).length;
     fill(byId("verdict"), verdict());
     const words = ALL_STATES.map((state) => `${digits(states[state].length)} ${STATES[state].word}`).join(", ");
     fill(byId("overview"), [{ "aria-label": `${count(total, "stream")}: ${words}.` }, segments(ALL_STATES.map((state) => [state, states[state].length]))]);
@@ -254,7 +257,8 @@
           : [share, [`${digits(n)} of ${digits(total)}`, `${digits(n)} of ${digits(possible)} that can be encrypted`]];
         return figure(state, STATES[state].label, ...values, { state });
       }),
-      data.aws ? figure("Unmanaged", "Not managed", digits(unmanaged), percent(unmanaged, total), { managed: "no" })
+      data.aws ? figure("Unmanaged", "Not managed", digits(unmanaged),
+        [percent(unmanaged, total), ...(uncertain > 0 ? [`${digits(uncertain)} not known`] : [])], { managed: "no" })
         : figure("Unmanaged", "Not managed", "–", "not determined"),
     ]);
     byId("coverage").hidden = data.aws === true;
@@ -533,7 +537,7 @@
     const { stream, key, managed, unmanaged, owner } = view;
     const facts = {
       "ARN": withArns(stream.stream ?? "not recorded"),
-      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : unmanaged ? "no StreamEncryption" : "not known",
+      "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : unmanaged ? "no StreamEncryption" : foreign(unknownOwner(view)),
       "Ready": stream.ready && foreign(stream.ready),
       "AWS reports": stream.encryptionStatus && foreign(stream.encryptionStatus),
       "Source": stream.source && foreign(stream.source),
@@ -598,7 +602,7 @@
       state: (view, wanted) => view.state === wanted,
       account: (view, wanted) => view.account === wanted,
       service: (view, wanted) => view.stream.service === wanted,
-      managed: (view, wanted) => (wanted === "yes" ? view.managed : view.unmanaged),
+      managed: (view, wanted) => (wanted === "yes" ? view.managed : wanted === "no" ? view.unmanaged : isUncertain(view)),
       control: (view, wanted) => (view.stream.controls ?? []).some((control) => control.result === "Failed" && controlName(control) === wanted),
     };
     const input = (name) => byId(`filter-${name}`);

@@ -15,7 +15,7 @@ use crate::plugin::claims::Claim;
 use crate::plugin::cluster::Found;
 use crate::plugin::fleet::{Entry, State};
 use crate::plugin::ledger_calls::{LedgerCall, is_owner, of_ledger};
-use crate::plugin::output::Columns;
+use crate::plugin::output::{Columns, NONE};
 
 /// A stream, with its evidence.
 #[derive(Clone, Debug, Serialize)]
@@ -95,6 +95,16 @@ impl ReportedStream {
     /// Returns the resource as `NAMESPACE/NAME`.
     pub(super) fn resource(&self) -> String {
         format!("{}/{}", self.entry.namespace, self.entry.resource)
+    }
+
+    /// Returns the resource that manages the stream, for a person. A resource that only names the stream does not manage it.
+    pub(super) fn managed_by(&self) -> String {
+        match self.managed {
+            Some(true) => self.resource(),
+            Some(false) => NONE.to_owned(),
+            None if self.entry.resource.is_empty() => "not known".to_owned(),
+            None => format!("not known (named by {})", self.resource()),
+        }
     }
 
     /// Takes what AWS has just described. It is newer than the status, of which only what agrees with it remains.

@@ -328,6 +328,11 @@ mod tests {
             report.take(surveyed(&[ORDERS], &[]), &managers(&all));
             let [stream] = &report.streams[..] else { panic!("one stream") };
             assert_eq!(serde_json::to_value(stream).unwrap()["managed"], managed, "{reason}");
+            let mut out = anstream::StripStream::new(Vec::new());
+            super::super::write_tables(&mut out, &report).unwrap();
+            let table = String::from_utf8(out.into_inner()).unwrap();
+            let is_unknown = table.contains("not known (named by data/orders)");
+            assert!(table.contains("data/orders") && is_unknown == managed.is_null(), "{reason}: {table}");
         }
     }
 
