@@ -74,7 +74,14 @@ mod tests {
             owners: None,
         };
         let streams = streams.into_iter().map(found).collect();
-        PlaceSurvey { place, streams, reused: 0, problems: Vec::new() }
+        PlaceSurvey {
+            place,
+            streams,
+            listed: Vec::new(),
+            undescribed: Vec::new(),
+            reused: 0,
+            problems: Vec::new(),
+        }
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub struct PlaceSurvey {
     pub place: Place,
     /// Its streams, in the order of their ARNs.
     pub streams: Vec<FoundStream>,
+    /// The services whose list of streams could be read.
+    pub listed: Vec<Service>,
+    /// The streams of these lists that could not be described.
+    pub undescribed: Vec<StreamArn>,
     /// Number of streams that an earlier survey had described.
     pub reused: usize,
     /// What could not be read, and why.
@@ -109,6 +113,8 @@ struct Survey<'a, O> {
 #[derive(Default)]
 struct Part {
     streams: Vec<FoundStream>,
+    is_listed: bool,
+    undescribed: Vec<StreamArn>,
     reused: usize,
     problems: Vec<String>,
 }
@@ -154,16 +160,24 @@ enum Outcome {
     Known(FoundStream),
     Described(Option<FoundStream>),
     Failed(StreamArn, AwsError),
-    Skipped,
+    Skipped(StreamArn),
 }
 
 impl<O: Observer> Survey<'_, O> {
     async fn place(&self, place: &Place, services: &[Service]) -> PlaceSurvey {
         let parts = join_all(services.iter().map(|service| self.service(place, *service))).await;
-        let mut whole =
-            PlaceSurvey { place: place.clone(), streams: Vec::new(), reused: 0, problems: Vec::new() };
-        for part in parts {
+        let mut whole = PlaceSurvey {
+            place: place.clone(),
+            streams: Vec::new(),
+            listed: Vec::new(),
+            undescribed: Vec::new(),
+            reused: 0,
+            problems: Vec::new(),
+        };
+        for (service, part) in services.iter().zip(parts) {
             whole.streams.extend(part.streams);
+            whole.listed.extend(part.is_listed.then_some(*service));
+            whole.undescribed.extend(part.undescribed);
             whole.reused += part.reused;
             whole.problems.extend(part.problems);
         }
@@ -181,6 +195,7 @@ impl<O: Observer> Survey<'_, O> {
                 return part;
             }
         };
+        part.is_listed = true;
         self.observer.listed(place, service, remaining.len());
         let refused = Refused::default();
         let mut skipped = 0;
@@ -202,11 +217,15 @@ impl<O: Observer> Survey<'_, O> {
                         continue;
                     }
                     Outcome::Failed(stream, error) => failed.push((stream, error)),
-                    Outcome::Skipped => skipped += 1,
+                    Outcome::Skipped(stream) => {
+                        skipped += 1;
+                        part.undescribed.push(stream);
+                    }
                 }
                 self.observer.described(place, service);
             }
             part.problems.extend(summary(&failed));
+            part.undescribed.extend(failed.into_iter().map(|(stream, _)| stream));
         }
         if skipped > 0 {
             part.problems.push(if refused.are_credentials_rejected() {
@@ -229,7 +248,7 @@ impl<O: Observer> Survey<'_, O> {
             return Outcome::Known(known.clone());
         }
         if refused.descriptions.is_everything_denied() || refused.are_credentials_rejected() {
-            return Outcome::Skipped;
+            return Outcome::Skipped(stream);
         }
         let principal = place.principal();
         // The description is last and written at once, so that an ended survey never repeats it.

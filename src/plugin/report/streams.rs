@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
-use stream_encryption_api::stream_encryption::EncryptionStatus;
+use stream_encryption_api::stream_encryption::{EncryptionStatus, Service};
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
@@ -148,6 +148,23 @@ impl ReportedStream {
         self.entry.message =
             Some(format!("{newer}{message}{}", more(found))).filter(|words| !words.is_empty());
         self.controls = results(found.arn.service, self.entry.state);
+    }
+
+    /// Takes that AWS does not list the stream. The status is older, so the report does not repeat its state, key and times.
+    pub(super) fn observe_missing(&mut self, service: Service) {
+        self.entry.state = State::Unknown;
+        self.entry.encryption_status = None;
+        self.entry.active_key = None;
+        self.entry.active_key_unusable_since_time = None;
+        self.entry.encrypted_since_time = None;
+        self.entry.plaintext_since_time = None;
+        let status = self.entry.message.take().map(|words| format!(" The status is older: {words}"));
+        self.entry.message = Some(format!(
+            "AWS does not list this stream. Create the stream, or delete the StreamEncryption.{}",
+            status.unwrap_or_default()
+        ));
+        self.plaintext_periods.retain(|period| period.to_time.is_some());
+        self.controls = results(service, State::Unknown);
     }
 
     /// Returns the verdict of a control; `None` if the control is not about this stream.

@@ -2,11 +2,12 @@
 //!
 //! Whether a stream is managed is decided by all resources of the cluster, also by those that the report does not show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
-use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
+use stream_encryption_core::model::arn::{Account, AwsAccount, Region, StreamArn};
 
 use super::Report;
 use super::streams::{Manager, ReportedStream};
@@ -106,7 +107,12 @@ impl Report {
         for name in found.filter_map(|found| managers.by_name.of(&found.arn)) {
             *named.entry(name.to_owned()).or_default() += 1;
         }
-        for PlaceSurvey { place, streams, problems, .. } in surveys {
+        let mut lists: BTreeSet<(Account, Region, Service)> = BTreeSet::new();
+        // Listed streams, also those that could not be described.
+        let mut existing: BTreeSet<StreamArn> = BTreeSet::new();
+        for PlaceSurvey { place, streams, listed, undescribed, problems, .. } in surveys {
+            let list = |service| (place.account.account.clone(), place.region.clone(), service);
+            lists.extend(listed.into_iter().map(list));
             let place = format!("{} in {}", place.account.account, place.region);
             self.unread.extend(problems.iter().map(|problem| format!("{place}: {problem}")));
             self.accounts.push(place);
@@ -116,6 +122,15 @@ impl Report {
                     None => self.place_of(&found.arn, managers, &named),
                 };
                 self.streams[at].observe(found, self.generated_time);
+            }
+            existing.extend(streams.into_iter().map(|found| found.arn).chain(undescribed));
+        }
+        for stream in &mut self.streams {
+            let arn: Option<StreamArn> = stream.entry.stream.as_ref().and_then(|arn| arn.parse().ok());
+            let Some(arn) = arn.filter(|arn| !existing.contains(arn)) else { continue };
+            // Without a list of the stream's account, region and service, the status stays.
+            if lists.contains(&(arn.account, arn.region, arn.service)) {
+                stream.observe_missing(arn.service);
             }
         }
         self.aws = true;
@@ -192,6 +207,7 @@ mod tests {
     use serde_json::{Value, json};
     use stream_encryption_core::model::ledger;
 
+    use super::super::controls::{CONTROLS, Verdict};
     use super::*;
     use crate::adopt::found::FoundEncryption;
     use crate::adopt::survey::Place;
@@ -212,10 +228,10 @@ mod tests {
         )
     }
 
-    /// Returns `data/orders`, whose records are in plaintext.
-    fn in_plaintext(reason: &str) -> Found {
+    /// Returns `data/orders` with this status of Ready and Encrypted.
+    fn with_status(status: &str, reason: &str) -> Found {
         let condition = |kind: &str| {
-            json!({"type": kind, "status": "False", "reason": reason, "message": "why",
+            json!({"type": kind, "status": status, "reason": reason, "message": "why",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"})
         };
         Found::of(
@@ -265,7 +281,23 @@ mod tests {
         let place = Place { account: AwsAccount::of(&arn), region: arn.region, role: None };
         let streams = arns.iter().map(|arn| found(arn, FoundEncryption::Plaintext)).collect();
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        vec![PlaceSurvey { place, streams, reused: 0, problems }]
+        vec![PlaceSurvey {
+            place,
+            streams,
+            listed: vec![arn.service],
+            undescribed: Vec::new(),
+            reused: 0,
+            problems,
+        }]
+    }
+
+    /// Returns the stream of `data/orders`, which is encrypted according to its status, after these surveys.
+    fn encrypted_after(surveys: Vec<PlaceSurvey>) -> ReportedStream {
+        let all = [with_status("True", "Encrypted")];
+        let mut report = report(&all);
+        report.streams[0].entry.active_key = Some("AWS_OWNED_CMK".to_owned());
+        report.take(surveys, &managers(&all));
+        report.streams.remove(0)
     }
 
     fn message(stream: &ReportedStream) -> &str {
@@ -377,6 +409,38 @@ mod tests {
     }
 
     #[test]
+    fn stream_that_aws_does_not_list_passes_no_control() {
+        let stream = encrypted_after(surveyed(&[], &[]));
+        assert_eq!((stream.entry.state, &stream.entry.active_key), (State::Unknown, &None));
+        let verdicts: Vec<_> = CONTROLS.iter().filter_map(|control| stream.verdict(control)).collect();
+        assert_eq!(verdicts, [Verdict::Unknown; 3]);
+        assert!(
+            message(&stream).starts_with("AWS does not list this stream. Create"),
+            "{}",
+            message(&stream)
+        );
+    }
+
+    #[test]
+    fn status_stays_where_no_complete_list_was_read() {
+        let survey = surveyed(&[], &[]).remove(0);
+        let region = Place { region: "eu-central-1".parse().unwrap(), ..survey.place.clone() };
+        let number = "444455556666".parse().unwrap();
+        let account = AwsAccount { account: number, ..survey.place.account.clone() };
+        let account = Place { account, ..survey.place.clone() };
+        for survey in [
+            PlaceSurvey { listed: Vec::new(), ..survey.clone() },
+            PlaceSurvey { listed: vec![Service::Kinesis], ..survey.clone() },
+            PlaceSurvey { undescribed: vec![ORDERS.parse().unwrap()], ..survey.clone() },
+            PlaceSurvey { place: region, ..survey.clone() },
+            PlaceSurvey { place: account, ..survey.clone() },
+        ] {
+            let stream = encrypted_after(vec![survey.clone()]);
+            assert_eq!((stream.entry.state, message(&stream)), (State::Encrypted, "why"), "{survey:?}");
+        }
+    }
+
+    #[test]
     fn problem_names_its_account_and_region() {
         let mut report = report(&[]);
         report.take(surveyed(&[], &["AccessDenied"]), &managers(&[]));
@@ -402,7 +466,7 @@ mod tests {
     fn resource_of_others_does_not_hide_stream_in_plaintext() {
         let stream = json!({"arn": ORDERS});
         let kept = |reason: &str, others: &str, ledgers: &BTreeMap<String, StreamLedger>| {
-            let shown = [resource("a", "orders", &stream, others), in_plaintext(reason)];
+            let shown = [resource("a", "orders", &stream, others), with_status("False", reason)];
             let mut streams = shown.iter().map(|found| ReportedStream::of(found, ledgers)).collect();
             one_per_stream(&mut streams);
             let [kept] = &streams[..] else { panic!("one stream") };

@@ -144,6 +144,7 @@ async fn refused_region_and_service_lose_no_other_stream() {
     let [problem] = &open.problems[..] else { panic!("{:?}", open.problems) };
     assert!(problem.starts_with("kinesis:ListStreams failed: AccessDeniedException"), "{problem}");
     assert_eq!((disabled.streams.len(), disabled.problems.len()), (0, 2));
+    assert_eq!((open.listed, disabled.listed), (vec![Service::Firehose], Vec::new()));
     assert!(disabled.problems[0].contains("has not enabled this region"), "{:?}", disabled.problems);
 }
 
@@ -159,6 +160,7 @@ async fn refused_tags_and_descriptions_are_problems() {
     let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
     assert_eq!(survey.streams.len(), 3);
     assert!(survey.streams.iter().all(|stream| stream.owners.is_none()));
+    assert_eq!((&survey.listed[..], survey.undescribed.len()), (&BOTH[..], 200));
     let problems = survey.problems.join("\n");
     assert!(problems.contains("the tags of 3 Firehose streams cannot be read (AccessDenied)"), "{problems}");
     assert!(problems.contains("kinesis:DescribeStreamSummary failed: AccessDeniedException"), "{problems}");
@@ -211,6 +213,7 @@ async fn throttling_and_faults_that_pass_lose_no_stream() {
     }
     let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
     assert_eq!((survey.streams.len(), &survey.problems[..]), (12, &[][..]));
+    assert_eq!(survey.undescribed, []);
 }
 
 #[tokio::test(start_paused = true)]
