@@ -1,6 +1,6 @@
 //! The checks of the operator itself: its Deployment, its leader, and its policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
 use stream_encryption_core::model::policy_status::{ACCEPTED, PolicyStatusInput, policy_status};
 
-use super::Check;
+use super::{Check, Health};
 use crate::kubernetes::policies::is_selected;
 use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, readable};
@@ -29,43 +29,48 @@ pub(super) async fn all(
     deployments: &anyhow::Result<Vec<OperatorSettings>>,
 ) -> Vec<Check> {
     let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
-    let operator = deployment_check(&cluster.operator_namespace, deployments);
-    vec![operator, leader(cluster, known).await, policies(cluster, known).await]
+    let mut checks = deployment_checks(&cluster.operator_namespace, deployments);
+    checks.extend([leader(cluster, known).await, policies(cluster, known).await]);
+    checks
 }
 
-fn deployment_check(namespace: &str, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Check {
-    let name = "operator";
-    let only = match deployments {
-        Ok(all) => OperatorSettings::only(all),
-        Err(error) => return Check::not_checked(name, error.to_string()),
-    };
-    match only {
-        None => Check::warning(
-            name,
-            format!("namespace {namespace} has not exactly one Deployment of the operator"),
-            "Use --operator-namespace. If the operator runs outside of the cluster, or as several shards, ignore this.",
-        ),
-        Some(settings) => {
-            let (ready, wanted) = settings.replicas;
-            let image = settings.image.as_deref().unwrap_or("unknown image");
-            let message = format!("{ready} of {wanted} pods are ready, {image}");
-            if wanted == 0 {
-                return Check::failed(
-                    name,
-                    format!("the operator is stopped: {message}"),
-                    "Start it (docs/troubleshooting.md, Stop the operator). Until then, streams are neither encrypted nor checked.",
-                );
-            }
-            if ready < wanted {
-                return Check::failed(
-                    name,
-                    message,
-                    format!("See why: kubectl get pods,events -n {namespace}; docs/troubleshooting.md."),
-                );
-            }
-            Check::good(name, message)
-        }
+const OPERATOR: &str = "operator";
+
+/// Returns a check of each Deployment. Shards have several.
+fn deployment_checks(namespace: &str, deployments: &anyhow::Result<Vec<OperatorSettings>>) -> Vec<Check> {
+    match deployments.as_ref().map(Vec::as_slice) {
+        Ok([]) => vec![Check::warning(
+            OPERATOR,
+            format!("namespace {namespace} has no Deployment of the operator"),
+            "Use --operator-namespace. If the operator runs outside of the cluster, ignore this.",
+        )],
+        Ok(all) => all.iter().map(|one| deployment_check(namespace, one, all.len() > 1)).collect(),
+        Err(error) => vec![Check::not_checked(OPERATOR, error.to_string())],
     }
+}
+
+/// Checks the pods of a Deployment. `is_one_of_several` is whether the message names it.
+fn deployment_check(namespace: &str, settings: &OperatorSettings, is_one_of_several: bool) -> Check {
+    let of =
+        if is_one_of_several { format!(" of Deployment {}", settings.deployment) } else { String::new() };
+    let (ready, wanted) = settings.replicas;
+    let image = settings.image.as_deref().unwrap_or("unknown image");
+    let message = format!("{ready} of {wanted} pods{of} are ready, {image}");
+    if wanted == 0 {
+        return Check::failed(
+            OPERATOR,
+            format!("the operator is stopped: {message}"),
+            "Start it (docs/troubleshooting.md, Stop the operator). Until then, its streams are neither encrypted nor checked.",
+        );
+    }
+    if ready < wanted {
+        return Check::failed(
+            OPERATOR,
+            message,
+            format!("See why: kubectl get pods,events -n {namespace}; docs/troubleshooting.md."),
+        );
+    }
+    Check::good(OPERATOR, message)
 }
 
 async fn leader(cluster: &Cluster, deployments: &[OperatorSettings]) -> Check {
@@ -79,58 +84,74 @@ async fn leader(cluster: &Cluster, deployments: &[OperatorSettings]) -> Check {
 const LEADER: &str = "leader";
 
 /// Checks the Leases that the Deployments name. Those of other programs, and of Deployments that exist no more, are in the
-/// same namespace.
+/// same namespace. Of Deployments whose settings are not known, one fresh Lease is enough.
 fn leader_check(
     leases: &[Lease],
     deployments: &[OperatorSettings],
     namespace: &str,
     now: Timestamp,
 ) -> Check {
-    let is_known = !deployments.is_empty() && deployments.iter().all(|settings| settings.unread.is_empty());
-    let named: Vec<&str> = deployments.iter().filter_map(|settings| settings.lease.as_deref()).collect();
+    let known = deployments.iter().filter(|settings| settings.unread.is_empty());
+    let named: BTreeSet<&str> = known.clone().filter_map(|settings| settings.lease.as_deref()).collect();
+    let is_known = !deployments.is_empty() && known.count() == deployments.len();
     if is_known && named.is_empty() {
         return Check::good(LEADER, "leader election is off");
     }
-    let (mut fresh, mut stale, mut released) = (Vec::new(), Vec::new(), Vec::new());
-    for lease in leases.iter().filter(|lease| !is_known || named.contains(&lease.name_any().as_str())) {
-        let spec = lease.spec.as_ref();
-        let holder = spec.and_then(|spec| spec.holder_identity.as_ref()).filter(|holder| !holder.is_empty());
-        let Some(holder) = holder else {
-            released.push(format!("no replica holds Lease {}", lease.name_any()));
-            continue;
-        };
-        let described = format!("{holder} holds Lease {}", lease.name_any());
-        match spec.and_then(|spec| spec.renew_time.as_ref()).map(|at| now.duration_since(at.0)) {
-            Some(age) if age < LEASE_AHEAD => {
-                stale.push(format!("{described}, renewed {} in the future by your clock", short(age.abs())));
-            }
-            Some(age) if age <= LEASE_AGE => fresh.push(described),
-            Some(age) => stale.push(format!("{described}, renewed {} ago", short(age))),
-            None => stale.push(described),
+    let of_name = |name: &&str| match leases.iter().find(|lease| lease.name_any() == *name) {
+        Some(lease) => holder(lease, now),
+        None => (Health::Warning, format!("no Lease {name} in namespace {namespace}")),
+    };
+    let mut holders: Vec<(Health, String)> = named.iter().map(of_name).collect();
+    if !is_known {
+        let others = leases.iter().filter(|lease| !named.contains(lease.name_any().as_str()));
+        let before = holders.len();
+        holders.extend(others.map(|lease| holder(lease, now)).filter(|(health, _)| *health == Health::Good));
+        if holders.len() == before {
+            let other = if named.is_empty() { "" } else { "other " };
+            let message = format!("no {other}Lease in namespace {namespace} was renewed lately");
+            holders.push((Health::Warning, message));
         }
     }
-    if is_known && !stale.is_empty() {
+    let words = |wanted: Health| {
+        let these = holders.iter().filter(|(health, _)| *health == wanted);
+        these.map(|(_, words)| words.as_str()).collect::<Vec<_>>().join("; ")
+    };
+    let (failed, warnings) = (words(Health::Failed), words(Health::Warning));
+    if !failed.is_empty() {
         return Check::failed(
             LEADER,
-            stale.join("; "),
+            failed,
             "No replica of this Deployment works, or the clock of its node is wrong: see the pods and their log; docs/runbooks/StreamEncryptionNoLeader.md.",
         );
     }
-    let wanted = if is_known { named.len() } else { 1 };
-    if fresh.len() >= wanted {
-        return Check::good(LEADER, fresh.join("; "));
+    if !warnings.is_empty() {
+        return Check::warning(
+            LEADER,
+            warnings,
+            "No replica has become the leader yet, or leader election is off (leaderElection.enabled=false).",
+        );
     }
-    let message = match (is_known, fresh.is_empty()) {
-        (true, _) if !released.is_empty() => released.join("; "),
-        (true, true) => format!("no Lease {} in namespace {namespace}", named.join(", ")),
-        (true, false) => format!("{}; the Lease of another Deployment is missing", fresh.join("; ")),
-        (false, _) => format!("no Lease in namespace {namespace} was renewed lately"),
+    Check::good(LEADER, words(Health::Good))
+}
+
+/// Returns who holds a Lease: `Failed` if the last renewal is too old or too far in the future, and a warning without a
+/// holder.
+fn holder(lease: &Lease, now: Timestamp) -> (Health, String) {
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|spec| spec.holder_identity.as_ref()).filter(|holder| !holder.is_empty());
+    let Some(holder) = holder else {
+        return (Health::Warning, format!("no replica holds Lease {}", lease.name_any()));
     };
-    Check::warning(
-        LEADER,
-        message,
-        "No replica has become the leader yet, or leader election is off (leaderElection.enabled=false).",
-    )
+    let described = format!("{holder} holds Lease {}", lease.name_any());
+    match spec.and_then(|spec| spec.renew_time.as_ref()).map(|at| now.duration_since(at.0)) {
+        Some(age) if age < LEASE_AHEAD => {
+            let ahead = short(age.abs());
+            (Health::Failed, format!("{described}, renewed {ahead} in the future by your clock"))
+        }
+        Some(age) if age <= LEASE_AGE => (Health::Good, described),
+        Some(age) => (Health::Failed, format!("{described}, renewed {} ago", short(age))),
+        None => (Health::Failed, described),
+    }
 }
 
 async fn policies(cluster: &Cluster, deployments: &[OperatorSettings]) -> Check {
@@ -231,7 +252,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugin::doctor::Health;
     use crate::plugin::operator_settings::Watched;
 
     fn lease(name: &str, age: i64) -> Lease {
@@ -256,7 +276,47 @@ mod tests {
         for (replicas, expected) in
             [((0, 0), Health::Failed), ((1, 2), Health::Failed), ((2, 2), Health::Good)]
         {
-            assert_eq!(deployment_check("system", &Ok(of(replicas))).result, expected, "{replicas:?}");
+            assert_eq!(deployment_checks("system", &Ok(of(replicas)))[0].result, expected, "{replicas:?}");
+        }
+        assert_eq!(deployment_checks("system", &Ok(Vec::new()))[0].result, Health::Warning);
+    }
+
+    #[test]
+    fn stopped_shard_fails_beside_one_that_runs() {
+        let shard = |name: &str, replicas| OperatorSettings {
+            deployment: name.to_owned(),
+            replicas,
+            ..OperatorSettings::default()
+        };
+        for (replicas, expected) in
+            [((0, 0), Health::Failed), ((1, 2), Health::Failed), ((2, 2), Health::Good)]
+        {
+            let shards = Ok(vec![shard("shard-a", replicas), shard("shard-b", (2, 2))]);
+            let checks = deployment_checks("system", &shards);
+            let results: Vec<_> = checks.iter().map(|check| check.result).collect();
+            assert_eq!(results, [expected, Health::Good], "{checks:?}");
+            assert!(checks[0].message.contains("pods of Deployment shard-a are ready"), "{checks:?}");
+        }
+    }
+
+    /// The settings of the other shard may be unknown.
+    #[test]
+    fn lease_of_each_shard_counts_beside_a_fresh_one() {
+        let of_lease =
+            |name: &str| OperatorSettings { lease: Some(name.to_owned()), ..OperatorSettings::default() };
+        let unread = OperatorSettings { unread: vec!["envFrom".to_owned()], ..OperatorSettings::default() };
+        let released: Lease = serde_json::from_value(json!({"metadata": {"name": "b"}, "spec": {}})).unwrap();
+        for (of_shard, expected) in [
+            (lease("b", 5), Health::Good),
+            (released, Health::Warning),
+            (lease("absent", 100), Health::Warning),
+            (lease("b", 100), Health::Failed),
+        ] {
+            let leases = [lease("a", 5), of_shard];
+            for other in [of_lease("a"), unread.clone()] {
+                let check = leader_check(&leases, &[other, of_lease("b")], "system", Timestamp::UNIX_EPOCH);
+                assert_eq!(check.result, expected, "{check:?}");
+            }
         }
     }
 
