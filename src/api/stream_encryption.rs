@@ -74,7 +74,7 @@ pub struct StreamEncryptionSpec {
     /// Enforce makes the stream match the spec and corrects drift. Observe never calls Start or Stop, and only reports how the stream differs. With verification: PutRecord it still writes test records. Default: Enforce.
     #[serde(default)]
     pub mode: Mode,
-    /// What happens in AWS when this resource is deleted. Retain leaves the stream as it is. Disable disables encryption first and requires a policy that allows it. Default: Retain.
+    /// What happens in AWS when this resource is deleted. Retain leaves the stream as it is. Disable disables encryption first. Disable requires allowDisable: true in a policy; without it, the operator neither encrypts the stream nor corrects drift. Default: Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// While true, the operator neither describes nor changes the stream. Default: false.

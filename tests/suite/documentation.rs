@@ -1,10 +1,12 @@
 //! The documentation matches the code.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stream_encryption_api::condition::{ConditionType, ReadyState, Reason, find, ready_conditions};
+use stream_encryption_api::crd::definitions;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 
 use crate::readme::{blocks, commands};
@@ -94,6 +96,46 @@ fn default_policy_is_the_same_in_code_and_config() {
     let object: StreamEncryptionPolicy =
         serde_saphyr::from_str(&page("config/policies/own-account.yaml")).expect("a policy");
     assert_eq!(code, object.spec);
+}
+
+/// Returns whether each field of the spec is required, and its default, as the definition has them. A default of
+/// `false` is only in the description.
+fn fields_of_spec() -> BTreeMap<String, [String; 2]> {
+    let (_, definition) = definitions()
+        .into_iter()
+        .find(|(file, _)| file.starts_with("streamencryptions."))
+        .expect("the definition");
+    let definition = serde_json::to_value(definition).expect("JSON");
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let required = spec["required"].as_array().expect("required fields");
+    let fields = spec["properties"].as_object().expect("fields").iter();
+    fields
+        .map(|(name, field)| {
+            let described = field["description"].as_str().expect("a description").split_once(" Default: ");
+            let described = described.map(|(_, default)| default.trim_end_matches('.'));
+            let default = field["default"].as_str().or(described);
+            let default = default.map_or("-".to_owned(), |default| format!("`{default}`"));
+            let is_required = required.iter().any(|one| one == name);
+            (name.clone(), [if is_required { "yes" } else { "no" }.to_owned(), default])
+        })
+        .collect()
+}
+
+#[test]
+fn api_page_has_each_field_of_the_spec_with_its_default() {
+    let page = page("docs/api.md");
+    let (_, rows) = page
+        .split_once("\n| field | required | default | meaning |\n|---|---|---|---|\n")
+        .expect("the table of the spec");
+    let rows = rows.lines().take_while(|line| line.starts_with('|'));
+    let documented: BTreeMap<String, [String; 2]> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[1].trim_matches('`').to_owned(), [cells[2], cells[3]].map(str::to_owned))
+        })
+        .collect();
+    assert_eq!(documented, fields_of_spec(), "left: docs/api.md; right: the definition");
+    assert!(documented.len() > 5);
 }
 
 /// Appends every Rust source below a folder.
