@@ -258,7 +258,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             source(input)
         ),
         Reason::StreamAlreadyManaged => match input.other_owner {
-            Some(name) => format!("StreamEncryption {name} of this namespace already manages this stream. Delete one of the two."),
+            Some(name) => format!("StreamEncryption {name} of this namespace already manages this stream. Delete this resource: nothing changes in AWS."),
             None => "A StreamEncryption of another namespace already manages this stream. Delete this resource, or ask an administrator to remove the stream from the policies of that namespace.".to_owned(),
         },
         Reason::NotPermitted => not_permitted(input).to_owned(),

@@ -82,8 +82,10 @@ fn key_and_owner_are_named_if_reader_may_see_them() {
     assert!(says(&by_name("orders"), Reason::KeyReferenceNotReady).contains("Key orders"));
     let owned = Scenario::of(Service::Kinesis);
     assert!(says(&owned, Reason::StreamAlreadyManaged).contains("of another namespace"));
-    let named = owned.with(|s| s.other_owner = Some("clicks"));
-    assert!(says(&named, Reason::StreamAlreadyManaged).contains("StreamEncryption clicks of this namespace"));
+    let words = says(&owned.with(|s| s.other_owner = Some("clicks")), Reason::StreamAlreadyManaged);
+    assert!(words.contains("StreamEncryption clicks of this namespace"), "{words}");
+    // The deletion of the owner could disable encryption.
+    assert!(words.contains("Delete this resource: nothing changes in AWS."), "{words}");
 }
 
 /// Only Firehose creates a grant, and Kinesis requires its own action on the key.
