@@ -1,16 +1,13 @@
 //! Tests the kustomize components: their files are generated from the chart, and added to `config/default` they
 //! create what the chart creates.
 
-use std::fs;
-use std::path::Path;
-
-use packages::objects::{NAMESPACE, RELEASE, by_name, parsed};
+use packages::objects::{NAMESPACE, RELEASE, by_name};
 use packages::programs::run_helm;
 use packages::{CHART, kept, text};
 use serde_json::{Value, json};
 
 use crate::documents::blocks;
-use crate::stage::{chart, cluster};
+use crate::stage::{chart, kustomized_beside_clone};
 
 const ABOUT: &str = "# Generated from the chart by UPDATE_PACKAGES=1 cargo test -p packages.\n";
 
@@ -53,15 +50,7 @@ async fn components_and_default_match_chart() {
     let page = text("docs/install.md");
     let written = blocks(&page, "yaml components");
     assert_eq!(written.len(), 1);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("components");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(folder.join("own")).expect("a folder");
-    let repository = packages::path(".").canonicalize().expect("the repository");
-    std::os::unix::fs::symlink(repository, folder.join("stream-encryption-operator")).expect("a link");
-    fs::write(folder.join("own/kustomization.yaml"), written[0]).expect("it is written");
-    let own = folder.join("own").display().to_string();
-    let built = cluster().await.kubectl(&["kustomize", &own]).await.expect("it builds");
-    let mut ours = by_name(&parsed(&built).expect("YAML"));
+    let mut ours = by_name(&kustomized_beside_clone("components", written[0]).await);
     ours.remove("Namespace/stream-encryption-system").expect("the namespace");
     let mut charts = by_name(&chart(values()).await);
     charts.remove("Pod/stream-encryption-operator-test").expect("the pod of `helm test`");

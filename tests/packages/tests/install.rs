@@ -1,17 +1,17 @@
 //! Tests the ways to install: kustomize and `config/install.yaml` create the same objects as the chart, and
 //! `docs/install.md` works as written.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 
-use packages::objects::{NAMESPACE, by_name, parsed, word};
+use packages::objects::{NAMESPACE, by_name, only, parsed, word};
 use packages::{kept, programs, text};
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
 
 use crate::documents::blocks;
-use crate::stage::{chart, kustomize, kustomized, would_take};
+use crate::stage::{beside_clone, chart, kustomize, kustomized, kustomized_beside_clone, would_take};
 
 const ABOUT_INSTALL_YAML: &str = "# Everything that the operator needs in a cluster, and the operator: kubectl apply --server-side -f install.yaml
 # Generated from config/default by UPDATE_PACKAGES=1 cargo test -p packages; see docs/install.md.
@@ -69,8 +69,14 @@ pub(crate) async fn follow(cluster: &TestCluster, heading: &str) {
     let page = text("docs/install.md");
     let commands = blocks(section(&page, heading), "sh");
     assert!(!commands.is_empty(), "{heading} has no commands");
-    run(cluster, &commands).await;
+    // The reader's credentials file.
+    let commands: Vec<String> =
+        commands.iter().map(|command| command.replace("credentials=PATH", "credentials=/dev/null")).collect();
+    run(cluster, &commands.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
+
+/// The image of the page.
+const IMAGE: &str = "registry.example.com/stream-encryption-operator:0.1.0";
 
 /// The part of the Deployment that an upgrade must not reset.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,6 +149,13 @@ async fn helm_commands_work_as_documented_and_keep_resources() {
     let region = "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='AWS_REGION')].value}";
     let get = ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", region];
     assert_eq!(cluster.kubectl(&get).await.expect("the Deployment"), "eu-west-1", "what was set is kept");
+    let page = text("docs/install.md");
+    let upgrade = blocks(section(&page, "## Upgrade"), "sh")[0].trim_end();
+    // The tag of a build between releases, and the next release.
+    for (tag, expected) in [("build", "build"), ("", "0.1.0")] {
+        run(&cluster, &[&format!("{upgrade} --set image.tag={tag}")]).await;
+        assert_eq!(configured(&cluster).await.image, IMAGE.replace("0.1.0", expected));
+    }
 
     let uninstall = ["uninstall", "stream-encryption-operator", "--namespace", NAMESPACE];
     programs::run_helm(&uninstall, "", Some(cluster.kubeconfig())).await.expect("it is uninstalled");
@@ -156,7 +169,6 @@ async fn helm_commands_work_as_documented_and_keep_resources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_upgrade_keeps_image_region_and_removed_default_policy() {
-    const IMAGE: &str = "registry.example.com/stream-encryption-operator:0.1.0";
     let page = text("docs/install.md");
     let upgrade = section(&page, "### Upgrade by kubectl");
     let cluster = TestCluster::start().await.expect("a cluster");
@@ -180,23 +192,51 @@ async fn kubectl_upgrade_keeps_image_region_and_removed_default_policy() {
     run(&cluster, &blocks(upgrade, "sh resume")).await;
     assert_eq!(configured(&cluster).await, expected(false, false));
 
-    // The reader's folder beside the clone of the repository.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubectl-upgrade");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(folder.join("own")).expect("a folder");
-    let repository = packages::path(".").canonicalize().expect("the repository");
-    std::os::unix::fs::symlink(repository, folder.join("stream-encryption-operator")).expect("a link");
+    let kustomization = blocks(upgrade, "yaml kustomization")[0];
+    let folder = beside_clone("kubectl-upgrade", kustomization);
+    // The next version has another tag in its Deployment.
+    let next = folder.join("next/config/default");
+    fs::create_dir_all(&next).expect("a folder");
+    let next_version = "resources: [../../../stream-encryption-operator/config/default]\nimages:\n\
+        - {name: ghcr.io/stream-encryption-operator/stream-encryption-operator, newTag: 0.2.0}\n";
+    fs::write(next.join("kustomization.yaml"), next_version).expect("it is written");
     run(&cluster, &["kubectl apply --server-side --force-conflicts -f config/install.yaml"]).await;
     assert!(configured(&cluster).await.has_default_policy, "the kustomization has to remove it");
     let apply = blocks(upgrade, "sh own-kustomization");
     assert_eq!(apply.len(), 1);
-    for version in ["0.1.0", "0.2.0"] {
-        let kustomization = blocks(upgrade, "yaml kustomization")[0].replace("0.1.0", version);
+    for (version, clone) in [("0.1.0", "../stream-encryption-operator/"), ("0.2.0", "../next/")] {
+        let kustomization = kustomization.replace("../stream-encryption-operator/", clone);
         fs::write(folder.join("own/kustomization.yaml"), kustomization).expect("it is written");
         run(&cluster, &[&format!("cd '{}/own'; {}", folder.display(), apply[0])]).await;
         let image = IMAGE.replace("0.1.0", version);
         assert_eq!(configured(&cluster).await, Configured { image, ..expected(false, false) });
     }
+}
+
+/// The order of these variables has no meaning. The chart mounts one file of the Secret, and the patch all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_patch_gives_pods_what_chart_gives() {
+    let page = text("docs/install.md");
+    let [patch] = blocks(&page, "yaml credentials")[..] else { panic!("one patch") };
+    // It ends with its patches.
+    let kustomization = format!("{}{patch}", blocks(&page, "yaml kustomization")[0]);
+    let values = json!({"aws": {"region": "eu-west-1", "credentials": {"secretName": "aws"}}});
+    let [ours, charts] = [kustomized_beside_clone("credentials", &kustomization).await, chart(values).await]
+        .map(|objects| only(&objects, "Deployment")["spec"]["template"]["spec"].clone());
+    let variables = |pod: &Value| -> BTreeMap<String, Value> {
+        let variables = pod["containers"][0]["env"].as_array().expect("variables").iter();
+        let named = variables.map(|variable| (word(&variable["name"]).to_owned(), variable.clone()));
+        named.filter(|(name, _)| name != "DEFAULT_POLICY").collect()
+    };
+    assert_eq!(variables(&ours), variables(&charts));
+    let mounts = |pod: &Value| pod["containers"][0]["volumeMounts"].clone();
+    assert!(mounts(&ours).is_array());
+    assert_eq!(mounts(&ours), mounts(&charts));
+    let volume = |pod: &Value| {
+        let volume = &pod["volumes"][0];
+        (volume["name"].clone(), volume["secret"]["secretName"].clone())
+    };
+    assert_eq!(volume(&ours), volume(&charts));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The API server that validates objects, with our CRDs and those of the Prometheus operator and Argo CD.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use packages::objects::{list, of_kind, parsed, rendered, word};
@@ -80,6 +82,28 @@ pub(crate) async fn kustomized(folder: &str) -> Vec<Value> {
 
 /// Returns a kustomization, as kubectl prints it.
 pub(crate) async fn kustomize(folder: &str) -> String {
-    let folder = packages::path(folder).display().to_string();
+    build(&packages::path(folder)).await
+}
+
+async fn build(folder: &Path) -> String {
+    let folder = folder.display().to_string();
     cluster().await.kubectl(&["kustomize", &folder]).await.expect("it builds")
+}
+
+/// Returns a new folder with a clone of the repository, and beside it the reader's folder `own` with this
+/// kustomization.
+pub(crate) fn beside_clone(name: &str, kustomization: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("own")).expect("a folder");
+    let repository = packages::path(".").canonicalize().expect("the repository");
+    std::os::unix::fs::symlink(repository, folder.join("stream-encryption-operator")).expect("a link");
+    fs::write(folder.join("own/kustomization.yaml"), kustomization).expect("it is written");
+    folder
+}
+
+/// Returns the objects of a reader's kustomization ([`beside_clone`]).
+pub(crate) async fn kustomized_beside_clone(name: &str, kustomization: &str) -> Vec<Value> {
+    let folder = beside_clone(name, kustomization).join("own");
+    parsed(&build(&folder).await).expect("YAML")
 }
