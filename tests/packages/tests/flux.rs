@@ -1,10 +1,13 @@
-//! Tests the health check expressions of `docs/gitops.md` with the evaluator of Flux.
+//! Tests the health check expressions of `docs/gitops.md` with the evaluator of Flux, and that the `HelmRelease` in
+//! `config/flux` installs the chart.
 
+use packages::objects::{NAMESPACE, RELEASE, only, parsed};
 use packages::programs::flux_statuses;
-use packages::text;
+use packages::{CHART, text};
 use serde_json::{Value, json};
 
 use crate::documents::blocks;
+use crate::stage::chart;
 
 /// Returns the entry of the page for our kind.
 fn check() -> Value {
@@ -92,5 +95,51 @@ async fn flux_rejects_unknown_field_and_wrong_expression() {
     for (field, value, words) in [("curent", "true", "unknown field"), ("failed", "has(", "failed")] {
         let error = format!("{:#}", flux_statuses(&asked(field, value)).await.expect_err("it is rejected"));
         assert!(error.contains(words), "{error}");
+    }
+}
+
+/// Returns the spec of the object of this kind in `config/flux`.
+fn spec(kind: &str) -> Value {
+    let objects = parsed(&text("config/flux/helmrelease.yaml")).expect("YAML");
+    assert_eq!(objects.len(), 2);
+    let object = only(&objects, kind);
+    assert_eq!(object["metadata"], json!({"name": RELEASE, "namespace": "flux-system"}), "{kind}");
+    object["spec"].clone()
+}
+
+/// The kinds belong to Flux, so the test API server does not know them.
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_release_installs_chart_of_this_version() {
+    let tag = format!("v{}", env!("CARGO_PKG_VERSION"));
+    let url = "https://github.com/stream-encryption-operator/stream-encryption-operator.git";
+    assert_eq!(spec("GitRepository"), json!({"interval": "10m", "url": url, "ref": {"tag": tag}}));
+
+    let mut release = spec("HelmRelease");
+    let values = release.as_object_mut().and_then(|spec| spec.remove("values")).expect("values");
+    let source = json!({"kind": "GitRepository", "name": RELEASE});
+    let template =
+        json!({"chart": format!("./{CHART}"), "reconcileStrategy": "Revision", "sourceRef": source});
+    // Without `upgrade.remediation`, Flux rolls no upgrade back.
+    let expected = json!({"interval": "10m", "releaseName": RELEASE, "targetNamespace": NAMESPACE,
+        "install": {"createNamespace": true}, "chart": {"spec": template}});
+    assert_eq!(release, expected);
+
+    let expected = json!({"aws": {"region": "eu-west-1"},
+        "image": {"repository": "registry.example.com/stream-encryption-operator"}});
+    assert_eq!(values, expected);
+    chart(values).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gitops_files_disable_default_policy_once_uncommented() {
+    for (file, values) in [
+        ("config/flux/helmrelease.yaml", "/spec/values"),
+        ("config/argocd/application-operator.yaml", "/spec/source/helm/valuesObject"),
+    ] {
+        let uncommented = text(file).replace("# defaultPolicy: ", "defaultPolicy: ");
+        let objects = parsed(&uncommented).expect(file);
+        let values = objects.last().and_then(|object| object.pointer(values)).expect(file);
+        assert_eq!(values["defaultPolicy"], json!({"enabled": false}), "{file}");
+        chart(values.clone()).await;
     }
 }

@@ -10,8 +10,9 @@ use crate::stage::would_take;
 
 /// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests,
 /// of promtool and of kube-state-metrics. Another test passes each of them to its program, except for that of Artifact Hub.
-/// `events.rs` reads the templates of `CloudFormation`, whose program is AWS.
-const INPUTS: [&str; 12] = [
+/// `events.rs` reads the templates of `CloudFormation`, whose program is AWS. The last one has kinds of Flux, and `flux.rs`
+/// reads it.
+const INPUTS: [&str; 13] = [
     "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
@@ -24,6 +25,7 @@ const INPUTS: [&str; 12] = [
     "kube-state-metrics.yaml",
     "cloudformation.yaml",
     "cloudformation-spoke.yaml",
+    "helmrelease.yaml",
 ];
 /// The folder of templates, which are not YAML until Helm has rendered them.
 const TEMPLATES: &str = "templates";
