@@ -35,8 +35,8 @@ fn is_irreplaceable(error: &io::Error) -> bool {
     )
 }
 
-/// Replaces a file by one that `fill` has written, or creates it.
-fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// Replaces a file by one that `write` has written, or creates it.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     // This fails if the person may only read the file. A rename would replace such a file nevertheless.
     let existing = match OpenOptions::new().write(true).open(path) {
         Ok(file) => Some(file.metadata()?),
@@ -53,7 +53,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::R
         if let Some(existing) = &existing {
             keep_owner_and_permissions(&file, existing)?;
         }
-        fill(&mut file)?;
+        write(&mut file)?;
         if existing.is_some() {
             // The old content is given up only when the new one is on the disk.
             file.sync_all()?;

@@ -187,12 +187,8 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             let (on_stream, on_key) = (profile(stream.service).put_record.iam_action(), words(input).put_record_on_key);
             format!("Waiting for a test record to be reported as encrypted. If this persists, grant {on_stream} on {stream} to the operator's role and, on a customer managed key, {on_key}.")
         }
-        Reason::Enabling if status_fields::unconfirmed_observation(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
-        Reason::Disabling if status_fields::unconfirmed_observation(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
-        Reason::Enabling if action_in_progress(input) != Some(Action::Start) => format!("AWS is enabling encryption or changing the key, and the operator did not request this. {}", current_encryption(input)),
-        Reason::Disabling if action_in_progress(input) != Some(Action::Stop) => format!("AWS is disabling encryption, and the operator did not request this. {}", current_encryption(input)),
-        Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
-        Reason::Disabling => format!("AWS is disabling encryption. {}", current_encryption(input)),
+        Reason::Enabling => changing(input, Action::Start),
+        Reason::Disabling => changing(input, Action::Stop),
         Reason::StreamUpdating => "AWS is updating the stream; encryption can be changed after that.".to_owned(),
         Reason::EnablingFailed if is_not_applied(input) => format!(
             "AWS accepted the call to encrypt with {key}, and the stream is unchanged. {} Check the key and its policy, then change the annotation streamencryption.dev/retry to retry immediately.",
@@ -275,6 +271,33 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::SpecInvalid => "Invalid spec.".to_owned(),
         Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
+}
+
+/// Returns the message of a change that AWS has accepted or reports, of the operator or of another caller.
+fn changing(input: &DecisionInput<'_>, action: Action) -> String {
+    if status_fields::unconfirmed_observation(input).is_some() {
+        return match action {
+            Action::Start => {
+                format!(
+                    "AWS has accepted the call to enable encryption with {}.",
+                    describe_desired_key(input)
+                )
+            }
+            Action::Stop => "AWS has accepted the call to disable encryption.".to_owned(),
+        };
+    }
+    let change = match (action, action_in_progress(input) == Some(action)) {
+        (Action::Start, true) => format!("AWS is enabling encryption with {}.", describe_desired_key(input)),
+        (Action::Stop, true) => "AWS is disabling encryption.".to_owned(),
+        (Action::Start, false) => {
+            "AWS is enabling encryption or changing the key, and the operator did not request this."
+                .to_owned()
+        }
+        (Action::Stop, false) => {
+            "AWS is disabling encryption, and the operator did not request this.".to_owned()
+        }
+    };
+    format!("{change} {}", current_encryption(input))
 }
 
 fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {

@@ -1,7 +1,7 @@
 //! The requests to KMS: a failed one is a problem, so that the exit code is 1. A key that cannot be used is only a reason.
 
 use simulated_aws::world::{Fault, KeyState, PlantedKey, Rule};
-use stream_encryption_api::stream_encryption::Mode;
+use stream_encryption_api::stream_encryption::{Mode, Service};
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_operator::adopt::aliases;
 use stream_encryption_operator::adopt::folder::{ExistingManifest, Folder};
@@ -33,7 +33,14 @@ fn stream() -> StreamArn {
 /// Returns the survey of a place with one stream in plaintext.
 fn survey() -> PlaceSurvey {
     let found = FoundStream { arn: stream(), encryption: FoundEncryption::Plaintext, owners: None };
-    PlaceSurvey { place: place(REGION), streams: vec![found], reused: 0, problems: Vec::new() }
+    PlaceSurvey {
+        place: place(REGION),
+        streams: vec![found],
+        listed: vec![Service::Firehose],
+        undescribed: Vec::new(),
+        reused: 0,
+        problems: Vec::new(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

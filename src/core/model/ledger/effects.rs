@@ -84,11 +84,11 @@ pub(super) fn is_failure_of_another(ledger: &StreamLedgerSpec, observation: &Obs
     }
     // If the key became known after the call, then it is another call that failed. The clocks of two replicas may differ a
     // little.
-    let is_before = |call: &&Call| {
+    let is_before = |call: &Call| {
         let since = known.since_time.0;
         since < call.at() || (would_change(call, known) && since < saturating_add(call.at(), READ_LAG))
     };
-    last_unrefused_call(ledger).filter(|call| is_its_failure(observation, call)).filter(is_before).is_none()
+    !last_unrefused_call(ledger).is_some_and(|call| is_its_failure(observation, call) && is_before(call))
 }
 
 /// Returns whether the last call is a Stop that AWS may have applied after the encryption became known. If the stream is
