@@ -43,6 +43,7 @@ pub enum Bug {
     CachedLedger,
     NoSettling,
     FailedShownAsDone,
+    FailureChangesNothing,
     OwnershipIgnored,
     PauseNotNoticed,
     LedgerDeletedEarly,
@@ -77,7 +78,7 @@ pub enum Bug {
 pub type Planted = (Bug, &'static str, &'static str);
 
 /// Every planted bug.
-pub const ALL: [Planted; 45] = [
+pub const ALL: [Planted; 46] = [
     (Bug::NoCompareAndSwap, "after a conflict, the ledger overwrites the newer version", "P1 P2 P3 P10"),
     (Bug::CachedResource, "before a change, the resource is read from the cache again", "P3 P7 P9"),
     (Bug::SdkRetries, "the SDK retries Start after LimitExceeded, 5xx or no answer", "P1 P2"),
@@ -97,6 +98,12 @@ pub const ALL: [Planted; 45] = [
     (Bug::CachedLedger, "before a change, the ledger is read from the cache again", "P1 P3 P4 P5 P6 P10"),
     (Bug::NoSettling, "Encrypted is true as soon as AWS reports ENABLED", "P6"),
     (Bug::FailedShownAsDone, "a failed re-key is reported with the new key as the active key", "P4 P6"),
+    // Somebody else may have changed the encryption before the call that failed.
+    (
+        Bug::FailureChangesNothing,
+        "after a failure, the stream is taken to be as it was last described",
+        "P4 P6",
+    ),
     (Bug::OwnershipIgnored, "a second resource overwrites the owner in a ledger", "P3"),
     // The spec may change during the pause.
     (

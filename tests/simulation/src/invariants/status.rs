@@ -14,6 +14,7 @@ use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::ledger_store::resource_identity;
+use stream_encryption_core::model::ledger;
 
 use super::observations::{DISTRUST_PERIOD, TrustedDescribe};
 use crate::environment::{Process, State};
@@ -255,7 +256,11 @@ impl State {
             return;
         };
         let changed = self.invariants.external_changes.get(arn).copied().unwrap_or(Timestamp::MIN);
-        if observed.stale || changed >= stable_encryption {
+        if observed.stale {
+            return;
+        }
+        if changed >= stable_encryption {
+            self.check_after_failure(process, owner, status, changed);
             return;
         }
         if let Some(key) = active_key
@@ -307,6 +312,46 @@ impl State {
                     "{} reports encrypted, but at {} records were in plaintext",
                     owner.name,
                     since_start(at)
+                )
+            });
+        }
+    }
+
+    /// P6: checks the claim that records are encrypted after somebody else's change of which AWS has shown no more than the last
+    /// failure. The operator cannot know which key is active, unless that is the failure of its own last call.
+    fn check_after_failure(
+        &mut self,
+        process: Process,
+        owner: &Owner,
+        status: &StreamEncryptionStatus,
+        changed: Timestamp,
+    ) {
+        let now = self.now;
+        let Some(arn) = status.stream.as_ref().and_then(|stream| stream.arn.as_deref()) else { return };
+        let described =
+            self.invariants.observed.get(arn).and_then(|stream| stream.last_describe.get(&process.replica));
+        let clocks = self.max_clock_difference();
+        let is_shown = described.is_some_and(|at| *at > changed + DISTRUST_PERIOD + clocks);
+        let is_plaintext = |at| self.world.stream(arn, at).is_some_and(|stream| stream.active_key.is_none());
+        let reports_encrypted = find(&status.conditions, ConditionType::Encrypted)
+            .is_some_and(|condition| condition.status == ConditionStatus::True.as_str());
+        let Ok(stream) = arn.parse() else { return };
+        let ledger = self.store.ledger(&ledger::name(&stream));
+        let is_own_failure = ledger.is_some_and(|ledger| {
+            let call = ledger::last_unrefused_call(&ledger.spec);
+            let known = ledger.spec.known_encryption.as_ref();
+            call.zip(known).is_some_and(|(call, known)| call.confirmed && known.since_time.0 < call.at())
+        });
+        if is_shown
+            && reports_encrypted
+            && !is_own_failure
+            && is_plaintext(now)
+            && is_plaintext(now - DISTRUST_PERIOD - clocks)
+        {
+            self.invariants.record_violation("P6", now, || {
+                format!(
+                    "{} reports encrypted since before somebody else's change, and records are in plaintext",
+                    owner.name
                 )
             });
         }

@@ -57,6 +57,8 @@ struct Cache {
     keys: Responses<Option<KeyMetadata>>,
     /// The last requested key, by stream.
     requested_keys: BTreeMap<String, Key>,
+    /// The last encryption that AWS reported as complete, by stream.
+    complete: BTreeMap<String, ReportedEncryption>,
 }
 
 impl BuggyAws {
@@ -164,6 +166,20 @@ impl StreamApi for BuggyAws {
             && matches!(description.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
         {
             description.encryption = ReportedEncryption::On(requested_key.clone());
+        }
+        if self.bug == Bug::FailureChangesNothing
+            && let Some((description, _)) = &mut description
+        {
+            match &description.encryption {
+                ReportedEncryption::On(_) | ReportedEncryption::Off => {
+                    cache.complete.insert(name.clone(), description.encryption.clone());
+                }
+                ReportedEncryption::Failed { .. } => {
+                    let before = cache.complete.get(&name).cloned();
+                    description.encryption = before.unwrap_or_else(|| description.encryption.clone());
+                }
+                _ => {}
+            }
         }
         if self.bug == Bug::EventBelieved
             && let Some((description, _)) = &mut description
