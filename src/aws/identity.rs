@@ -1,15 +1,16 @@
 //! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The identity is requested again every hour, and only one request at a time obtains it. If that request fails, the
-//! identity that is known of the same access key stays in use. If none is known, every reconcile that waited fails, too. The
-//! identity is always that of the operator itself; the account of a role is in the role's ARN.
+//! The identity is requested again every hour and for each new access key, by one request at a time. If it fails, the known
+//! identity stays in use for the same access key, and for another one whose source reports the same account. Otherwise,
+//! every reconcile that waited fails, too. The identity is always the operator's own; a role's account is in its ARN.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_sts::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
@@ -59,9 +60,16 @@ struct KnownIdentity {
 }
 
 impl KnownIdentity {
-    /// Returns whether this is the identity of an access key, or of the last one if there are no credentials.
-    fn is_of(&self, access_key_id: Option<&str>) -> bool {
-        access_key_id.is_none_or(|id| id == self.access_key_id)
+    /// Returns whether this is the identity of the credentials' access key, or of the last one if there are no credentials.
+    fn is_of_key(&self, credentials: Option<&Credentials>) -> bool {
+        credentials.is_none_or(|now| now.access_key_id() == self.access_key_id)
+    }
+
+    /// Returns whether this is the identity of the credentials' access key, or of the account that their source reports.
+    fn is_of(&self, credentials: Option<&Credentials>) -> bool {
+        let account = credentials.and_then(Credentials::account_id);
+        self.is_of_key(credentials)
+            || account.is_some_and(|reported| reported.as_str() == self.identity.account.as_str())
     }
 
     /// Returns whether this is another user or role than `before`.
@@ -84,9 +92,10 @@ impl IdentityClient {
         let failures_before = self.failures.load(Ordering::Relaxed);
         // Other credentials may belong to another account. Without credentials, the account is still the last one.
         let session = self.sender.session(OPERATION, &Principal::operator()).await.ok();
-        let key = session.as_ref().map(|session| session.credentials.access_key_id());
-        let is_fresh = |known: &KnownIdentity| Instant::now() < known.refresh_at;
-        let mut last_error = match self.known_of(key) {
+        let credentials = session.as_ref().map(|session| &session.credentials);
+        let is_fresh =
+            |known: &KnownIdentity| Instant::now() < known.refresh_at && known.is_of_key(credentials);
+        let mut last_error = match self.known_of(credentials) {
             Some(known) if is_fresh(&known) => return Ok(known.identity),
             Some(known) => match self.last_error.try_lock() {
                 Ok(guard) => guard,
@@ -94,7 +103,7 @@ impl IdentityClient {
             },
             None => self.last_error.lock().await,
         };
-        if let Some(known) = self.known_of(key).filter(is_fresh) {
+        if let Some(known) = self.known_of(credentials).filter(is_fresh) {
             return Ok(known.identity);
         }
         if self.failures.load(Ordering::Relaxed) != failures_before
@@ -106,7 +115,7 @@ impl IdentityClient {
         // priority.
         let answer = self.get_caller_identity(Priority::Call).await;
         let mut stored = self.stored();
-        match (answer, stored.as_mut().filter(|known| known.is_of(key))) {
+        match (answer, stored.as_mut().filter(|known| known.is_of(credentials))) {
             (Ok(obtained), _) => {
                 if obtained.is_another(stored.as_ref()) {
                     info!(arn = obtained.arn, "obtained the identity of the AWS credentials");
@@ -117,6 +126,9 @@ impl IdentityClient {
                 let AwsError { code, message, .. } = error;
                 warn!(code, aws_message = message, "STS does not confirm the account of the AWS credentials");
                 known.refresh_at = Instant::now() + FAILURE_TTL;
+                if let Some(credentials) = credentials {
+                    credentials.access_key_id().clone_into(&mut known.access_key_id);
+                }
                 Ok(known.identity.clone())
             }
             (Err(error), None) => {
@@ -127,9 +139,9 @@ impl IdentityClient {
         }
     }
 
-    /// Returns the identity that is known of an access key, or of the last one if there are no credentials.
-    fn known_of(&self, access_key_id: Option<&str>) -> Option<KnownIdentity> {
-        self.stored().clone().filter(|known| known.is_of(access_key_id))
+    /// Returns the identity that is known of the credentials, or the last one if there are none.
+    fn known_of(&self, credentials: Option<&Credentials>) -> Option<KnownIdentity> {
+        self.stored().clone().filter(|known| known.is_of(credentials))
     }
 
     fn stored(&self) -> MutexGuard<'_, Option<KnownIdentity>> {
@@ -251,7 +263,6 @@ fn user_or_role(arn: &str) -> &str {
 mod tests {
     use std::time::SystemTime;
 
-    use aws_credential_types::Credentials;
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use aws_credential_types::provider::SharedCredentialsProvider;
     use aws_sdk_sts::config::SharedHttpClient;
@@ -273,8 +284,35 @@ mod tests {
         (200, xml)
     }
 
+    fn failure() -> (u16, String) {
+        (500, "<ErrorResponse><Error><Code>InternalFailure</Code></Error></ErrorResponse>".to_owned())
+    }
+
     fn caller(recorded: &ReplayClient) -> IdentityClient {
         IdentityClient::new(&recorded.config(), sender(), "eu-west-1".parse().unwrap())
+    }
+
+    fn keys(recorded: &ReplayClient) -> Vec<String> {
+        recorded.sent().into_iter().map(|sent| sent.access_key_id).collect()
+    }
+
+    /// Returns a client with another static key after 15 minutes. The source of the keys reports `account`.
+    fn caller_with_new_keys(recorded: &ReplayClient, account: Option<&'static str>) -> IdentityClient {
+        let queries = AtomicU64::new(0);
+        let provider = provide_credentials_fn(move || {
+            let number = queries.fetch_add(1, Ordering::Relaxed);
+            let credentials = Credentials::builder().access_key_id(format!("AKIA{number}"));
+            let mut credentials = credentials.secret_access_key("secret").provider_name("test");
+            credentials.set_account_id(account.map(Into::into));
+            async move { Ok(credentials.build()) }
+        });
+        let provider = SharedCredentialsProvider::new(provider);
+        let start = Instant::now();
+        let clock = Arc::new(move || SystemTime::UNIX_EPOCH + start.elapsed());
+        let region: Region = "eu-west-1".parse().unwrap();
+        let requests = RequestSender::new(RateLimiter::new(80));
+        let sessions = Sessions::new(provider, &recorded.config(), region.clone(), requests.clone(), clock);
+        IdentityClient::new(&recorded.config(), SignedRequestSender::new(requests, sessions), region)
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,26 +378,29 @@ mod tests {
             (status, xml.replace("<Account>111122223333", &format!("<Account>{account}")))
         };
         let recorded = ReplayClient::answers(["111122223333", "444455556666"].map(user));
-        let queries = AtomicU64::new(0);
-        let provider = provide_credentials_fn(move || {
-            let number = queries.fetch_add(1, Ordering::Relaxed);
-            async move { Ok(Credentials::new(format!("AKIA{number}"), "secret", None, None, "test")) }
-        });
-        let provider = SharedCredentialsProvider::new(provider);
-        let start = Instant::now();
-        let clock = Arc::new(move || SystemTime::UNIX_EPOCH + start.elapsed());
-        let region: Region = "eu-west-1".parse().unwrap();
-        let requests = RequestSender::new(RateLimiter::new(80));
-        let sessions = Sessions::new(provider, &recorded.config(), region.clone(), requests.clone(), clock);
-        let sender = SignedRequestSender::new(requests, sessions);
-        let caller = IdentityClient::new(&recorded.config(), sender, region);
-        // Static keys are read again after 15 minutes.
+        let caller = caller_with_new_keys(&recorded, None);
         for (minutes, account) in [(0, "111122223333"), (14, "111122223333"), (2, "444455556666")] {
             tokio::time::advance(Duration::from_mins(minutes)).await;
             assert_eq!(caller.identity().await.unwrap().account.as_str(), account);
         }
-        let keys: Vec<String> = recorded.sent().into_iter().map(|sent| sent.access_key_id).collect();
-        assert_eq!(keys, ["AKIA0", "AKIA1"]);
+        assert_eq!(keys(&recorded), ["AKIA0", "AKIA1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn known_account_of_a_new_key_is_used_if_sts_fails() {
+        for (account, is_known) in [("111122223333", true), ("444455556666", false)] {
+            let user = answer("arn:aws:iam::111122223333:user/operator");
+            let recorded = ReplayClient::answers([user, failure(), failure(), failure()]);
+            let caller = caller_with_new_keys(&recorded, Some(account));
+            let known = caller.identity().await.unwrap();
+            tokio::time::advance(Duration::from_mins(16)).await;
+            assert_eq!(caller.identity().await.ok(), is_known.then(|| known.clone()), "{account}");
+            assert_eq!(keys(&recorded), ["AKIA0", "AKIA1", "AKIA1", "AKIA1"], "STS is requested first");
+            if is_known {
+                assert_eq!(caller.identity().await, Ok(known), "without a request");
+                assert_eq!(recorded.sent().len(), 4);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -381,8 +422,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn identity_stays_in_use_while_sts_fails() {
         let arn = "arn:aws:iam::111122223333:user/operator";
-        let failure =
-            || (500, "<ErrorResponse><Error><Code>InternalFailure</Code></Error></ErrorResponse>".to_owned());
         let recorded = ReplayClient::answers([answer(arn), failure(), failure(), failure(), answer(arn)]);
         let caller = caller(&recorded);
         let known = caller.identity().await.unwrap();
