@@ -15,7 +15,7 @@ use aws_sdk_firehose::config::{Builder, Region as SdkRegion};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::{
     DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration,
-    DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
+    DeliveryStreamEncryptionConfigurationInput, FailureDescription, KeyType, Record,
 };
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
@@ -223,24 +223,26 @@ fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDe
             _ => StreamState::Unrecognized,
         },
         raw_status: shorten(present_value(raw_status).unwrap_or_default()),
-        encryption: parse_encryption(description.delivery_stream_encryption_configuration()),
+        encryption: parse_encryption(description),
         retention: profile(Service::Firehose).longest_retention,
     })
 }
 
 /// Converts the reported encryption. For a stream that was never encrypted, AWS reports `DISABLED`, no
-/// status, or no encryption at all.
-fn parse_encryption(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> ReportedEncryption {
+/// status, or no encryption at all. AWS may describe the failure of an encryption call in the encryption or in the stream.
+fn parse_encryption(description: &DeliveryStreamDescription) -> ReportedEncryption {
+    let encryption = description.delivery_stream_encryption_configuration();
     let Some((encryption, status)) = encryption.and_then(|said| Some((said, said.status()?))) else {
         return ReportedEncryption::Off;
     };
+    let failure = encryption.failure_description().or(description.failure_description());
     match status.as_str() {
         "DISABLED" => ReportedEncryption::Off,
         "ENABLED" => key(encryption).map_or_else(ReportedEncryption::Unknown, ReportedEncryption::On),
         "ENABLING" => ReportedEncryption::Enabling,
         "DISABLING" => ReportedEncryption::Disabling,
-        "ENABLING_FAILED" => failed(Action::Start, encryption),
-        "DISABLING_FAILED" => failed(Action::Stop, encryption),
+        "ENABLING_FAILED" => failed(Action::Start, failure),
+        "DISABLING_FAILED" => failed(Action::Stop, failure),
         other => ReportedEncryption::Unknown(shorten(other)),
     }
 }
@@ -267,8 +269,7 @@ fn shorten(text: &str) -> String {
     truncate(text, MAX_CODE_BYTES)
 }
 
-fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) -> ReportedEncryption {
-    let failure = encryption.failure_description();
+fn failed(action: Action, failure: Option<&FailureDescription>) -> ReportedEncryption {
     ReportedEncryption::Failed {
         action,
         reason: shorten(failure.map_or(NO_REASON, |failure| failure.r#type().as_str())),

@@ -35,6 +35,7 @@ pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<Delive
         .set_delivery_stream_encryption_configuration(
             description.get("DeliveryStreamEncryptionConfiguration").map(encryption),
         )
+        .set_failure_description(failure(description))
         .version_id("")
         .set_destinations(Some(Vec::new()))
         .has_more_destinations(false)
@@ -43,19 +44,21 @@ pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<Delive
 }
 
 fn encryption(block: &Value) -> DeliveryStreamEncryptionConfiguration {
-    let failure = block.get("FailureDescription").and_then(|failure| {
-        FailureDescription::builder()
-            .r#type(text(failure, "Type")?.into())
-            .details(text(failure, "Details").unwrap_or_default())
-            .build()
-            .ok()
-    });
     DeliveryStreamEncryptionConfiguration::builder()
         .set_status(text(block, "Status").map(Into::into))
         .set_key_type(text(block, "KeyType").map(Into::into))
         .set_key_arn(text(block, "KeyARN").map(ToOwned::to_owned))
-        .set_failure_description(failure)
+        .set_failure_description(failure(block))
         .build()
+}
+
+fn failure(of: &Value) -> Option<FailureDescription> {
+    let failure = of.get("FailureDescription")?;
+    FailureDescription::builder()
+        .r#type(text(failure, "Type")?.into())
+        .details(text(failure, "Details").unwrap_or_default())
+        .build()
+        .ok()
 }
 
 fn text<'a>(of: &'a Value, member: &str) -> Option<&'a str> {

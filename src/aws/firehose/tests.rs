@@ -98,6 +98,32 @@ async fn every_form_of_reported_encryption_is_parsed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failure_of_the_stream_is_that_of_a_failed_encryption() {
+    let failure = |kind: &str| json!({"Type": kind, "Details": "no grant"});
+    let inner = failure("KMS_ACCESS_DENIED");
+    let failed = |action, reason: &str| ReportedEncryption::Failed {
+        action,
+        reason: reason.to_owned(),
+        details: "no grant".to_owned(),
+    };
+    for (encryption, shown) in [
+        (json!({"Status": "ENABLING_FAILED"}), failed(Action::Start, "DISABLED_KMS_KEY")),
+        (json!({"Status": "DISABLING_FAILED"}), failed(Action::Stop, "DISABLED_KMS_KEY")),
+        (
+            json!({"Status": "ENABLING_FAILED", "FailureDescription": inner}),
+            failed(Action::Start, "KMS_ACCESS_DENIED"),
+        ),
+        (json!({"Status": "ENABLED", "KeyType": "AWS_OWNED_CMK"}), ReportedEncryption::On(Key::AwsOwned)),
+    ] {
+        let mut body: Value = serde_json::from_str(&described("ACTIVE", "DirectPut", &encryption)).unwrap();
+        body["DeliveryStreamDescription"]["FailureDescription"] = failure("DISABLED_KMS_KEY");
+        assert_eq!(parsed(body.to_string()).await.encryption, shown, "{encryption}");
+        body["DeliveryStreamDescription"].as_object_mut().unwrap().remove("DeliveryStreamType");
+        assert_eq!(parsed(body.to_string()).await.encryption, shown, "{encryption} without a source");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn stream_state_source_and_creation_time_are_parsed() {
     for (word, state) in [
         ("CREATING", StreamState::Creating),
