@@ -145,7 +145,15 @@ impl AwsError {
     /// denies every request of the sessions that were issued before it.
     #[must_use]
     pub fn is_denied_by_own_policy(&self) -> bool {
-        self.kind == ErrorKind::Denied && self.message.contains("explicit deny in an identity-based policy")
+        self.kind == ErrorKind::Denied && self.denying_policy() == Some(DenyingPolicy::IdentityBased)
+    }
+
+    /// Returns the kind of policy that denies the request; `None` if AWS names none.
+    #[must_use]
+    pub fn denying_policy(&self) -> Option<DenyingPolicy> {
+        let is_named =
+            |policy: &DenyingPolicy| policy.phrases().iter().any(|phrase| self.message.contains(*phrase));
+        DenyingPolicy::ALL.into_iter().find(is_named)
     }
 
     /// Returns whether AWS refused the request for another cause than the session that signed it.
@@ -169,6 +177,59 @@ impl AwsError {
     fn rejection(&self) -> Option<CredentialsRejection> {
         let rejection = self.code.as_deref().and_then(|code| CredentialsRejection::of(code, &self.message));
         rejection.filter(|_| self.kind == ErrorKind::CredentialsRejected)
+    }
+}
+
+/// The kind of a policy that denies a request, so that a permission for the role does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyingPolicy {
+    /// A policy of the role or user itself.
+    IdentityBased,
+    /// The policy of the resource; for a role, its trust policy.
+    ResourceBased,
+    /// A policy of the AWS organization for its accounts.
+    ServiceControl,
+    /// A policy of the AWS organization for its resources.
+    ResourceControl,
+    /// The permissions boundary of the role or user.
+    PermissionsBoundary,
+    /// A policy that applies to the session only.
+    Session,
+    /// The policy of the VPC endpoint that received the request.
+    VpcEndpoint,
+}
+
+impl DenyingPolicy {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::IdentityBased,
+        Self::ResourceBased,
+        Self::ServiceControl,
+        Self::ResourceControl,
+        Self::PermissionsBoundary,
+        Self::Session,
+        Self::VpcEndpoint,
+    ];
+
+    /// Returns the phrases of AWS's messages that
+    /// [name this kind](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html). If no policy of the
+    /// role or of the resource allows the action, no policy denies it: a permission for the role helps.
+    pub(super) fn phrases(self) -> &'static [&'static str] {
+        match self {
+            Self::IdentityBased => &["explicit deny in an identity-based policy"],
+            Self::ResourceBased => {
+                &["explicit deny in a resource-based policy", "explicit deny in the role trust policy"]
+            }
+            Self::ServiceControl => {
+                &["explicit deny in a service control policy", "no service control policy allows"]
+            }
+            Self::ResourceControl => &["explicit deny in a resource control policy"],
+            Self::PermissionsBoundary => {
+                &["explicit deny in a permissions boundary", "no permissions boundary allows"]
+            }
+            Self::Session => &["explicit deny in a session policy", "no session policy allows"],
+            Self::VpcEndpoint => &["explicit deny in a VPC endpoint policy", "no VPC endpoint policy allows"],
+        }
     }
 }
 

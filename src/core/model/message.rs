@@ -211,7 +211,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyPendingImport => format!("{key} has no key material. Import the key material, or set another key in spec.key."),
         Reason::KeyUnavailable => format!("{key} is unavailable. Check its key store, or set another key in spec.key."),
         Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),
-        Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
+        Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Allow kms:DescribeKey in its key policy and in the operator's role."),
         Reason::KeyAccessDenied => format!(
             "KMS denied the use of {key} ({}). {}. If the error persists, also allow kms:GenerateDataKey and kms:Decrypt. {}",
             failure(input), words(input).allow_key, known_active_key(input)

@@ -105,7 +105,11 @@ fn message_names_subject_and_action() {
         ),
         (refused("KMSOptInRequired"), Reason::KeyAccessDenied, &["KMSOptInRequired", "kms:CreateGrant"]),
         (firehose(), Reason::KeyNotFound, &[KEY_1, "eu-west-1"]),
-        (firehose(), Reason::KeyDescribeDenied, &["Grant kms:DescribeKey"]),
+        (
+            firehose(),
+            Reason::KeyDescribeDenied,
+            &["kms:DescribeKey in its key policy and in the operator's role"],
+        ),
         (firehose(), Reason::KeyInOtherRegion, &["eu-west-1"]),
         (firehose(), Reason::StreamNotFound, &["Firehose", "orders", "eu-west-1"]),
         (

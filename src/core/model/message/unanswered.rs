@@ -4,7 +4,7 @@
 use stream_encryption_api::ledger::Action;
 
 use crate::model::aws_error::{
-    AwsError, ErrorKind, NOT_CONNECTED, NOT_RESERVED, OPERATOR_PAUSED, SIGNER_CHANGED,
+    AwsError, DenyingPolicy, ErrorKind, NOT_CONNECTED, NOT_RESERVED, OPERATOR_PAUSED, SIGNER_CHANGED,
 };
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
@@ -41,31 +41,63 @@ pub(super) fn rejected(code: Option<&str>, message: &str) -> &'static str {
         .words()
 }
 
-/// Returns the message if AWS denied the last request. It names the missing permission.
+/// Returns the message if AWS denied the last request. It names the missing permission, or the kind of policy that denies
+/// the action although the role may have the permission. For a call, the kind is unknown: only its code was stored.
 pub(super) fn denied(input: &DecisionInput<'_>) -> String {
-    let operation = match input.last_observation {
-        LastObservation::Failed(error) => error.operation,
+    let (operation, policy) = match input.last_observation {
+        LastObservation::Failed(error) => (error.operation, error.denying_policy()),
         LastObservation::NotYet | LastObservation::Described(..) => {
             let action =
                 if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
-            Operation::change(input.stream.service, action)
+            (Operation::change(input.stream.service, action), None)
         }
     };
-    match operation {
-        Operation::GetCallerIdentity => IDENTITY_DENIED.to_owned(),
-        Operation::AssumeRole => ASSUME_ROLE_DENIED.to_owned(),
+    match (operation, policy) {
+        (Operation::GetCallerIdentity, _) => IDENTITY_DENIED.to_owned(),
+        (Operation::AssumeRole, None) => ASSUME_ROLE_DENIED.to_owned(),
+        (Operation::AssumeRole, Some(policy)) => {
+            let role = "the role that the StreamEncryptionPolicy sets for this stream";
+            denied_by(policy, "sts:AssumeRole or sts:TagSession", role)
+        }
+        (operation, Some(policy)) => denied_by(policy, operation.iam_action(), &input.stream.to_string()),
         // IAM checks the permission of these two on both resources.
-        Operation::StartStreamEncryption | Operation::StopStreamEncryption => format!(
+        (Operation::StartStreamEncryption | Operation::StopStreamEncryption, None) => format!(
             "AWS denied the request. Grant {} to the operator's role, on {} and on the KMS key (for AWS_OWNED_CMK, on the key of alias/aws/kinesis).",
             operation.iam_action(),
             input.stream
         ),
-        operation => format!(
+        (operation, None) => format!(
             "AWS denied the request. Grant {} on {} to the operator's role.",
             operation.iam_action(),
             input.stream
         ),
     }
+}
+
+/// Returns the message if a policy denies an action on a resource.
+fn denied_by(policy: DenyingPolicy, action: &str, resource: &str) -> String {
+    let (policy, remedy) = match policy {
+        DenyingPolicy::IdentityBased => {
+            ("A policy of the operator's role", "Remove the statement that denies it.")
+        }
+        DenyingPolicy::ResourceBased => ("A resource-based policy", "Remove the statement that denies it."),
+        DenyingPolicy::ServiceControl => {
+            ("A service control policy", "Ask the administrator of the AWS organization to allow it.")
+        }
+        DenyingPolicy::ResourceControl => {
+            ("A resource control policy", "Ask the administrator of the AWS organization to allow it.")
+        }
+        DenyingPolicy::PermissionsBoundary => {
+            ("The permissions boundary of the operator's role", "Allow it in the permissions boundary.")
+        }
+        DenyingPolicy::Session => {
+            ("A session policy of the operator's credentials", "Allow it in the session policy.")
+        }
+        DenyingPolicy::VpcEndpoint => {
+            ("The policy of a VPC endpoint", "Allow it in the policy of the endpoint.")
+        }
+    };
+    format!("{policy} denies {action} on {resource}. {remedy}")
 }
 
 /// Returns the message of a request that failed for a temporary cause: without a response, with one that

@@ -15,7 +15,7 @@ use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, Ke
 
 use super::rows;
 use crate::model::arn::{self, KeyArn, ParseError, Region, StreamArn, check_name};
-use crate::model::aws_error::{AwsError, ErrorKind};
+use crate::model::aws_error::{AwsError, DenyingPolicy, ErrorKind};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::Ownership;
 use crate::model::desired::DesiredEncryption;
@@ -331,7 +331,20 @@ fn named(mut scenario: Scenario) -> Scenario {
 
 /// Returns scenarios whose messages depend on more than the decision's table shows.
 fn more() -> Vec<Scenario> {
-    SERVICES.into_iter().flat_map(more_of).collect()
+    SERVICES.into_iter().flat_map(|service| more_of(service).into_iter().chain(denied_of(service))).collect()
+}
+
+/// Returns the scenarios in which a policy denies a request that reads.
+fn denied_of(service: Service) -> impl Iterator<Item = Scenario> {
+    let operations = [profile(service).describe, Operation::AssumeRole];
+    let denied = move |policy: DenyingPolicy| {
+        operations.map(|operation| {
+            let message = policy.phrases().concat();
+            let error = AwsError { operation, message, ..aws_error(ErrorKind::Denied, "AccessDenied") };
+            Scenario::of(service).with(|s| s.sight = Sight::Failed(error))
+        })
+    };
+    DenyingPolicy::ALL.into_iter().flat_map(denied)
 }
 
 fn more_of(service: Service) -> Vec<Scenario> {

@@ -79,6 +79,55 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
     assert!(identity(&strange).contains("AWS refused sts:GetCallerIdentity"));
 }
 
+/// A permission for the role does not help then. AWS's own words may name accounts and policies of others.
+#[test]
+fn policy_that_denies_the_request_is_named_by_its_kind() {
+    let role =
+        "sts:AssumeRole or sts:TagSession on the role that the StreamEncryptionPolicy sets for this stream";
+    let stream = format!("kinesis:DescribeStreamSummary on {KINESIS}");
+    for (phrase, policy, remedy) in [
+        (
+            "explicit deny in an identity-based policy",
+            "A policy of the operator's role",
+            "Remove the statement",
+        ),
+        ("explicit deny in a resource-based policy", "A resource-based policy", "Remove the statement"),
+        ("explicit deny in the role trust policy", "A resource-based policy", "Remove the statement"),
+        ("explicit deny in a service control policy", "A service control policy", "AWS organization"),
+        ("no service control policy allows", "A service control policy", "AWS organization"),
+        ("explicit deny in a resource control policy", "A resource control policy", "AWS organization"),
+        (
+            "explicit deny in a permissions boundary",
+            "The permissions boundary of",
+            "in the permissions boundary",
+        ),
+        ("no permissions boundary allows", "The permissions boundary of", "in the permissions boundary"),
+        ("explicit deny in a session policy", "A session policy of", "in the session policy"),
+        ("no session policy allows", "A session policy of", "in the session policy"),
+        ("explicit deny in a VPC endpoint policy", "The policy of a VPC endpoint", "of the endpoint"),
+        ("no VPC endpoint policy allows", "The policy of a VPC endpoint", "of the endpoint"),
+    ] {
+        let message =
+            format!("User: secret-role is not authorized to perform: x on resource: y, {phrase}: secret-arn");
+        for (operation, denied) in
+            [(Operation::DescribeStreamSummary, stream.as_str()), (Operation::AssumeRole, role)]
+        {
+            let message = message.clone();
+            let error =
+                AwsError { operation, message, ..aws_error(ErrorKind::Denied, "AccessDeniedException") };
+            let seen = Scenario::of(Service::Kinesis).with(|s| s.sight = Sight::Failed(error));
+            let words = says(&seen, Reason::AccessDenied);
+            assert!(words.starts_with(policy) && words.contains(remedy), "{phrase}: {words}");
+            assert!(words.contains(&format!(" denies {denied}. ")), "{phrase}: {words}");
+            assert!(!words.contains("secret") && !words.contains("Grant"), "{phrase}: {words}");
+        }
+    }
+    let missing = "because no identity-based policy allows the action";
+    let error = AwsError { message: missing.to_owned(), ..aws_error(ErrorKind::Denied, "AccessDenied") };
+    let seen = Scenario::of(Service::Kinesis).with(|s| s.sight = Sight::Failed(error));
+    assert!(says(&seen, Reason::AccessDenied).contains("Grant"));
+}
+
 #[test]
 fn credentials_refusal_message_depends_on_code() {
     for (code, kind, piece) in [

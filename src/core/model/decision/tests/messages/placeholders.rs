@@ -20,6 +20,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     (": KMS_ACCESS_DENIED[.]", ": CODE."),
     ("[(](firehose:Describe|kinesis:Describe)[A-Za-z]+", "(ACTION"),
     ("response to (firehose|kinesis):[A-Za-z]+", "response to ACTION"),
+    ("denies (firehose|kinesis):[A-Za-z]+", "denies ACTION"),
     ("HTTP status [0-9]+", "HTTP status STATUS"),
     (
         "stream orders of account [0-9]+ was not found in eu-west-1",
