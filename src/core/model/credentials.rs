@@ -92,17 +92,20 @@ pub enum CredentialsRejection {
     SignatureWrong,
     /// The region is not enabled for the account, or the account has not subscribed to the service.
     NotEnabled,
+    /// STS in the operator's region is not active in the account of the role to assume.
+    StsInactive,
 }
 
 impl CredentialsRejection {
     /// Every cause.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SessionEnded,
         Self::KeyUnknown,
         Self::ClockWrong,
         Self::WrongEndpoint,
         Self::SignatureWrong,
         Self::NotEnabled,
+        Self::StsInactive,
     ];
 
     /// Returns the rejection that an AWS error reports, or `None` if the error is about something else.
@@ -135,7 +138,9 @@ impl CredentialsRejection {
             | "MissingAuthenticationToken"
             | "MissingAuthenticationTokenException"
             | "AuthFailure" => Self::SignatureWrong,
-            "OptInRequired" | "SubscriptionRequiredException" | "RegionDisabledException" => Self::NotEnabled,
+            "OptInRequired" | "SubscriptionRequiredException" => Self::NotEnabled,
+            // Only STS returns this code, and only for a request for a session.
+            "RegionDisabledException" => Self::StsInactive,
             _ => return None,
         })
     }
@@ -167,6 +172,9 @@ impl CredentialsRejection {
             }
             Self::NotEnabled => {
                 "The region is not enabled for the account, or the account has not subscribed to the service. Enable it in the account's settings, or set another region."
+            }
+            Self::StsInactive => {
+                "STS in the operator's region is not active in the account of the role. Enable the operator's region there, or run the operator in a region that is enabled by default."
             }
         }
     }

@@ -79,6 +79,21 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
     assert!(identity(&strange).contains("AWS refused sts:GetCallerIdentity"));
 }
 
+/// The region of the stream is enabled: the request for the session goes to the region of the operator.
+#[test]
+fn inactive_sts_of_a_spoke_concerns_the_operators_region() {
+    let refused = aws_error(ErrorKind::CredentialsRejected, "RegionDisabledException");
+    let error = AwsError { operation: Operation::AssumeRole, ..refused };
+    let seen = Scenario::of(Service::Kinesis).with(|s| s.sight = Sight::Failed(error));
+    let words = says(&seen, Reason::CredentialsRejected);
+    for piece in
+        ["STS in the operator's region is not active in the account of the role", "enabled by default"]
+    {
+        assert!(words.contains(piece), "{words}");
+    }
+    assert!(!words.contains("set another region"), "{words}");
+}
+
 /// A permission for the role does not help then. AWS's own words may name accounts and policies of others.
 #[test]
 fn policy_that_denies_the_request_is_named_by_its_kind() {
