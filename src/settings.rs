@@ -103,8 +103,9 @@ pub struct RunArguments {
     /// The operator's own region, also used for streams given by name without a region.
     #[arg(long, env = "AWS_REGION")]
     pub region: Option<String>,
-    /// One URL for all AWS services, such as that of an AWS emulator; `AWS_ENDPOINT_URL` works too. For URLs
-    /// that differ by service, set `AWS_ENDPOINT_URL_<SERVICE>`.
+    /// One URL for all AWS services, such as that of an AWS emulator. With a web identity or a role of a profile, set
+    /// `AWS_ENDPOINT_URL` instead: it also applies to the STS that provides these credentials. For URLs that differ
+    /// by service, set `AWS_ENDPOINT_URL_<SERVICE>`.
     #[arg(long, env = "STREAM_ENCRYPTION_AWS_ENDPOINT_URL")]
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rate limits to use, in percent. The rest is left to other tools.

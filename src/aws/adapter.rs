@@ -55,6 +55,8 @@ pub struct AwsConfig {
     pub region: Region,
     /// A URL that replaces every service's endpoint. With `None`, the SDK determines the endpoint of each service: from
     /// `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile, otherwise AWS's own. That of the queue is in its URL.
+    /// The URL does not apply to the STS from which the SDK obtains the operator's own credentials: there, the SDK always
+    /// determines the endpoint.
     pub endpoint_url: Option<String>,
     /// Share of AWS's limits in requests per second that the operator may use, in percent: 1 to 100.
     pub rate_percent: u8,

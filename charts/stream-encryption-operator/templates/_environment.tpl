@@ -30,6 +30,9 @@
 {{- with .Values.aws.endpointUrl }}
 - name: STREAM_ENCRYPTION_AWS_ENDPOINT_URL
   value: {{ . | quote }}
+{{- /* For the STS that provides the operator's own credentials, for example by IRSA: the AWS SDK reads only this variable. */}}
+- name: AWS_ENDPOINT_URL
+  value: {{ . | quote }}
 {{- end }}
 {{- with .Values.aws.credentials }}
 {{- if .secretName }}
@@ -81,6 +84,7 @@ WATCH_NAMESPACE: watchNamespaces
 WATCH_LABEL_SELECTOR: watchLabelSelector
 AWS_REGION: aws.region
 STREAM_ENCRYPTION_AWS_ENDPOINT_URL: aws.endpointUrl
+AWS_ENDPOINT_URL: aws.endpointUrl
 AWS_SHARED_CREDENTIALS_FILE: aws.credentials.secretName or aws.credentials.secretKey
 AWS_PROFILE: aws.credentials.profile
 AWS_RATE_PERCENT: aws.ratePercent

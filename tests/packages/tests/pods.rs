@@ -121,13 +121,23 @@ fn every_variable() -> Value {
            "events": {"queueUrl": QUEUE}, "installScope": "namespace", "watchLabelSelector": "shard=a"})
 }
 
+/// Without the SDK's own variable, STS would still provide the operator's credentials from AWS's endpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoint_url_also_applies_to_source_of_credentials() {
+    let told = environment(json!({"aws": {"endpointUrl": "https://aws.test"}})).await;
+    let names = ["STREAM_ENCRYPTION_AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL"];
+    assert_eq!(names.map(|name| told[name].as_str()), ["https://aws.test"; 2]);
+    let told = environment(json!({})).await;
+    assert!(names.iter().all(|name| !told.contains_key(*name)), "{told:?}");
+}
+
 /// The operator rejects an invalid value of a variable that it knows, so only an unknown name could go
 /// unnoticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variable_is_read_by_operator() {
     let settings = text("src/settings.rs");
     // These are read by the AWS SDK.
-    let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
+    let elsewhere = ["AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
     let told = environment(every_variable()).await;
     assert!(told.len() > 12, "{told:?}");
     for name in told.keys().filter(|name| !elsewhere.contains(&name.as_str())) {
