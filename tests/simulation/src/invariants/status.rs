@@ -340,7 +340,7 @@ impl State {
         let is_own_failure = ledger.is_some_and(|ledger| {
             let call = ledger::last_unrefused_call(&ledger.spec);
             let known = ledger.spec.known_encryption.as_ref();
-            call.zip(known).is_some_and(|(call, known)| call.confirmed && known.since_time.0 < call.at())
+            call.zip(known).is_some_and(|(call, known)| known.since_time.0 < call.at())
         });
         if is_shown
             && reports_encrypted
