@@ -7,7 +7,7 @@ use packages::objects::{by_name, name, of_kind, parsed, word};
 use packages::{CHART, kept, path, text};
 use serde_json::{Value, json};
 
-use crate::stage::chart;
+use crate::stage::{chart, kustomized};
 
 /// Returns the files in `crds/`.
 fn files() -> Vec<String> {
@@ -59,6 +59,20 @@ async fn crd_installation_and_retention_follow_values() {
     assert_eq!(annotations(own).await, vec![json!({"a": "b"}); 3]);
     assert_eq!(annotations(json!({"crds": {"keep": false}})).await, [Value::Null, Value::Null, Value::Null]);
     assert!(annotations(json!({"crds": {"enabled": false}})).await.is_empty());
+}
+
+/// Argo CD obeys the first annotation, Flux the second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn kustomize_crds_are_excluded_from_pruning() {
+    let expected = json!({
+        "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+        "kustomize.toolkit.fluxcd.io/prune": "disabled",
+    });
+    let objects = kustomized("config/default").await;
+    let found: Vec<_> = of_kind(&objects, "CustomResourceDefinition")
+        .map(|one| one["metadata"]["annotations"].clone())
+        .collect();
+    assert_eq!(found, vec![expected; 3]);
 }
 
 #[test]
