@@ -145,6 +145,13 @@ async fn not_reconciling_alert_waits_for_the_longest_interval() {
     }
 }
 
+/// A Prometheus that was just started has no older samples to compare with.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_reconciling_alert_needs_a_history_of_the_interval() {
+    let file = rule_file(json!({"driftIntervalSeconds": 3600})).await;
+    tested(&file, &alert_tests("drift-interval")).await.expect("the tests pass");
+}
+
 /// The queries in the descriptions use documented metrics, and select the namespaces that the operator watches.
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptions_name_resources_of_watched_namespaces() {
