@@ -109,6 +109,13 @@ async fn alerts_of_two_clusters_do_not_affect_each_other() {
     }
 }
 
+/// The queries then select the name of the Service, and the alerts do not have that label.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_leader_alert_of_a_service_fires_in_a_crash_loop() {
+    let file = rule_file(json!({"serviceMonitor": {"enabled": true}})).await;
+    tested(&file, &alert_tests("service")).await.expect("the tests pass");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alert_tests_fail_on_modified_rules() {
     let file = rule_file(json!({"prometheusRule": {"plaintextSeconds": 7200}})).await;
