@@ -116,6 +116,26 @@ async fn no_leader_alert_of_a_service_fires_in_a_crash_loop() {
     tested(&file, &alert_tests("service")).await.expect("the tests pass");
 }
 
+/// Such a metric is absent until the new leader has listed the resources.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_on_leader_only_metrics_outlast_its_change() {
+    // Its runbook describes a change of the leader.
+    const EXCEPTIONS: [&str; 1] = ["StreamEncryptionEventsStopped"];
+    let page = text("docs/metrics.md");
+    let marked = page.lines().filter(|line| line.ends_with(" Leader only. |"));
+    let leader_only: Vec<&str> = marked.filter_map(|line| line.split('`').nth(1)).collect();
+    assert!(leader_only.len() > 6, "{leader_only:?}");
+    for alert in alerts().await {
+        let name = word(&alert["alert"]);
+        let names = promql::names(word(&alert["expr"]));
+        let is_leader_only = names.iter().any(|name| leader_only.contains(&name.as_str()));
+        assert!(
+            !is_leader_only || alert["keep_firing_for"].is_string() || EXCEPTIONS.contains(&name),
+            "{name}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alert_tests_fail_on_modified_rules() {
     let file = rule_file(json!({"prometheusRule": {"plaintextSeconds": 7200}})).await;
