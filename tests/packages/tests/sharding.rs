@@ -1,12 +1,16 @@
 //! Tests `docs/sharding.md`: its commands divide an installation.
 
-use packages::objects::NAMESPACE;
+use std::collections::BTreeSet;
+
+use packages::objects::{NAMESPACE, only};
+use packages::programs::run_helm;
 use packages::text;
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
 
 use crate::documents::blocks;
 use crate::install::{follow, run};
+use crate::stage::chart;
 
 /// Returns the Leases, the selectors, the regions and the default policies of all Deployments, by name.
 async fn shards(cluster: &TestCluster) -> Vec<[String; 5]> {
@@ -26,6 +30,17 @@ async fn shards(cluster: &TestCluster) -> Vec<[String; 5]> {
         [name(one), lease, selector, region, policy]
     };
     items.iter().map(shard).collect()
+}
+
+/// Returns the name and the labels of each alert that a release creates with its own values.
+async fn alerts(cluster: &TestCluster, release: &str) -> Vec<String> {
+    let get = ["get", "values", release, "--namespace", NAMESPACE, "--output", "json"];
+    let values = run_helm(&get, "", Some(cluster.kubeconfig())).await.expect("values");
+    let mut values: Value = serde_json::from_str(&values).expect("JSON");
+    values["prometheusRule"]["enabled"] = json!(true);
+    let objects = chart(values).await;
+    let rules = only(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"].as_array().expect("rules");
+    rules.iter().map(|rule| format!("{} {}", rule["alert"], rule["labels"])).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +76,12 @@ async fn sharding_page_commands_divide_an_installation() {
         shard("stream-encryption-operator", "shard notin (a,b)"),
     ];
     assert_eq!(shards(&cluster).await, expected);
+    let mut all = Vec::new();
+    for release in ["stream-encryption-operator", "shard-a", "shard-b"] {
+        all.extend(alerts(&cluster, release).await);
+    }
+    let distinct: BTreeSet<&String> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len(), "alerts of two shards have the same labels: {all:?}");
     let selected = ["get", "strenc", "-n", "data", "-l", "shard=a", "-o", "name"];
     let selected = cluster.kubectl(&selected).await.expect("a list");
     assert_eq!(selected.trim(), "streamencryption.streamencryption.dev/orders");
