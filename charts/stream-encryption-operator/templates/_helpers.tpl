@@ -2,7 +2,7 @@
 
 {{/* Helm deletes the defaults of a section that is left empty, as by `aws:` alone. A template that reads one of them would fail without a useful message. */}}
 {{- define "stream-encryption-operator.checkSections" -}}
-{{- range list "global" "image" "aws" "aws.credentials" "leaderElection" "defaultPolicy" "admissionPolicy" "events" "log" "crds" "serviceAccount" "rbac" "podDisruptionBudget" "metrics" "metrics.listen" "metrics.service" "serviceMonitor" "prometheusRule" "grafanaDashboard" "kubeStateMetrics" "kubeStateMetrics.configMap" "networkPolicy" }}
+{{- range list "global" "image" "aws" "aws.credentials" "leaderElection" "defaultPolicy" "admissionPolicy" "events" "log" "crds" "serviceAccount" "rbac" "podSecurityContext" "securityContext" "livenessProbe" "readinessProbe" "podDisruptionBudget" "metrics" "metrics.listen" "metrics.service" "serviceMonitor" "prometheusRule" "grafanaDashboard" "kubeStateMetrics" "kubeStateMetrics.configMap" "networkPolicy" }}
 {{- $section := $.Values }}
 {{- range splitList "." . }}
 {{- $section = get $section . }}

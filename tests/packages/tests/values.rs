@@ -14,6 +14,17 @@ const OF_A_PARENT: &str = "enabled";
 const EMPTY: [&str; 4] =
     [".defaultPolicy.namespaceSelector", ".admissionPolicy.namespaceSelector", ".strategy", ".dnsConfig"];
 
+/// Fields of Kubernetes objects that null deletes. On OpenShift, the ids are deleted.
+const DELETED_BY_NULL: [&str; 7] = [
+    "podSecurityContext.runAsUser",
+    "podSecurityContext.runAsGroup",
+    "podSecurityContext.fsGroup",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "resources.limits.memory",
+    "nodeSelector.kubernetes.io/os",
+];
+
 fn defaults() -> Value {
     serde_saphyr::from_str(&text(&format!("{CHART}/values.yaml"))).expect("YAML")
 }
@@ -231,39 +242,55 @@ async fn contradicting_values_are_rejected() {
     }
 }
 
-/// Collects the path of every map and of every list in `values.yaml`.
-fn maps_and_lists(path: &[String], value: &Value, found: &mut Vec<Vec<String>>) {
-    if !path.is_empty() && (value.is_object() || value.is_array()) {
-        found.push(path.to_vec());
+/// Collects the path of every value in `values.yaml`, with its default.
+fn places(path: &[String], value: &Value, found: &mut Vec<(Vec<String>, Value)>) {
+    if !path.is_empty() {
+        found.push((path.to_vec(), value.clone()));
     }
     for (key, inner) in value.as_object().into_iter().flatten() {
-        maps_and_lists(&[path, std::slice::from_ref(key)].concat(), inner, found);
+        places(&[path, std::slice::from_ref(key)].concat(), inner, found);
     }
 }
 
-/// Helm deletes the default of a value that is left empty, before the schema could refuse it.
+/// Returns the chart with everything enabled, and this value at a path.
+async fn render_with(path: &[String], value: Value) -> anyhow::Result<String> {
+    let mut values = everything();
+    *path.iter().fold(&mut values, |inner, key| &mut inner[key]) = value;
+    render(&values).await
+}
+
+/// Helm deletes the default of a value that is left empty. No setting may change by that without an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_left_empty_render_or_are_refused_by_the_chart() {
-    let mut places = Vec::new();
-    maps_and_lists(&[], &defaults(), &mut places);
-    assert!(places.len() > 60, "{places:?}");
+    let mut all = Vec::new();
+    places(&[], &defaults(), &mut all);
+    assert!(all.len() > 150, "{all:?}");
     // Helm needs most of this time to start, so some run at a time.
-    for some in places.chunks(4) {
+    for some in all.chunks(4) {
         let mut runs = JoinSet::new();
-        for place in some {
-            let mut values = everything();
-            *place.iter().fold(&mut values, |inner, key| &mut inner[key]) = Value::Null;
-            let place = place.join(".");
-            runs.spawn(async move { (place, render(&values).await) });
+        for (path, default) in some.iter().cloned() {
+            runs.spawn(async move {
+                let place = path.join(".");
+                let is_scalar = !default.is_object() && !default.is_array();
+                match render_with(&path, Value::Null).await {
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        // Helm begins the message of a template's `fail` with these words.
+                        let is_message = error.contains("execution error at (") && error.contains(&place);
+                        let pointer = format!("/{}", path.join("/"));
+                        let (section, key) = pointer.rsplit_once('/').expect("a slash");
+                        let missing = format!("at '{section}': missing property '{key}'");
+                        assert!(is_message || error.contains(&missing), "{place}: {error}");
+                    }
+                    Ok(printed) if is_scalar && !DELETED_BY_NULL.contains(&place.as_str()) => {
+                        let expected = render_with(&path, default).await.expect("it renders");
+                        assert_eq!(printed, expected, "{place}: null is not the default");
+                    }
+                    Ok(_) => {}
+                }
+            });
         }
-        for (place, outcome) in runs.join_all().await {
-            if let Err(error) = outcome {
-                let error = format!("{error:#}");
-                // Helm begins the message of a template's `fail` with these words.
-                let is_message = error.contains("execution error at (") && error.contains(&place);
-                assert!(is_message, "{place}: {error}");
-            }
-        }
+        runs.join_all().await;
     }
 }
 
