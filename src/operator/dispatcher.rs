@@ -45,6 +45,8 @@ const ALL_AFTER: Duration = Duration::from_secs(1);
 pub enum Trigger {
     /// One resource, or what it depends on, has changed.
     One(Key),
+    /// The resource with this uid was deleted.
+    Deleted(String),
     /// The permissions of all resources may have changed.
     All,
 }
@@ -101,6 +103,8 @@ pub struct Dispatcher<A, R> {
 /// A reconcile that has ended.
 struct EndedReconcile {
     key: Key,
+    /// The uid of the reconciled resource; `None` if there was nothing to reconcile.
+    uid: Option<String>,
     /// The time until the next reconcile; `None` if only a change leads to one.
     wait: Option<Duration>,
     /// Whether AWS responds in the scope of the reconcile; `None` if the reconcile did not show that.
@@ -194,6 +198,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
                 self.register_for_events(&key);
                 self.queue.schedule(key, now);
             }
+            Trigger::Deleted(uid) => self.reconciler.context.memory.evict(&uid),
             Trigger::All => {
                 // Before the first reconcile, everything is due anyway.
                 let pause = if is_started { ALL_AFTER } else { Duration::ZERO };
@@ -227,9 +232,20 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         self.waiting.set(|lane| waiting_for_aws(&self.queue, lane));
     }
 
+    /// Evicts the memory of a resource that was deleted during its reconcile, which may have stored the memory again. Otherwise a
+    /// user who creates and deletes resources would fill the memory until the next sweep.
+    fn evict_if_deleted(&self, key: &Key, reconciled: Option<&str>) {
+        let Reconciler { context, resources, .. } = &self.reconciler;
+        let present = resources.get(key).and_then(|resource| resource.uid());
+        if let Some(uid) = reconciled.filter(|uid| present.as_deref() != Some(*uid)) {
+            context.memory.evict(uid);
+        }
+    }
+
     fn ended(&mut self, ended: Result<EndedReconcile, JoinError>) {
         match ended {
-            Ok(EndedReconcile { key, wait, response }) => {
+            Ok(EndedReconcile { key, uid, wait, response }) => {
+                self.evict_if_deleted(&key, uid.as_deref());
                 let now = self.start.elapsed();
                 if let Some(ScopeResponse { scope, responds }) = response {
                     self.queue.record_response(&key, &scope, responds, now);
@@ -304,14 +320,17 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     let Reconciler { context, resources, metrics } = &reconciler;
     // The term may have ended before the first poll of this task.
     let resource = resources.get(&key).filter(|_| !end.is_cancelled());
-    let Some(resource) = resource else { return EndedReconcile { key, wait: None, response: None } };
+    let Some(resource) = resource else {
+        return EndedReconcile { key, uid: None, wait: None, response: None };
+    };
     let end = TermEnd::new(move || end.clone().cancelled_owned());
     let scope = work_of(context, &resource).scope;
     let begin = std::time::Instant::now();
     let Outcome { result, wait, answered } = reconcile_or_report(&resource, context, &end).await;
     metrics.reconciled(result, begin.elapsed());
     let answered = answered.filter(|_| scope != AwsLimit::NoRequest);
-    EndedReconcile { key, wait, response: answered.map(|responds| ScopeResponse { scope, responds }) }
+    let response = answered.map(|responds| ScopeResponse { scope, responds });
+    EndedReconcile { key, uid: resource.uid(), wait, response }
 }
 
 /// Returns the reason that this process has reported last.

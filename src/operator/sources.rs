@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
-use kube::Client;
 use kube::core::Selector;
 use kube::runtime::watcher::{self, Event};
+use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -24,7 +24,7 @@ use crate::kubernetes::change_detector::ChangeDetector;
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::MaybeInvalidLedger;
 use crate::kubernetes::policies::NamespaceLabels;
-use crate::kubernetes::store::{Key, Kind, Store};
+use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
@@ -130,28 +130,31 @@ impl Sources {
     }
 }
 
-/// Returns a stream of the resources that have changed. The cache logs the errors of their watch.
+/// Returns a stream of the resources that have changed or were deleted. The cache logs the errors of their watch.
 fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    changed(events, ChangeDetector::of_resources()).map(Trigger::One)
+    let mut detector = ChangeDetector::of_resources();
+    events.flat_map(move |event| {
+        let mut triggers = Vec::new();
+        if let Ok(event) = event {
+            if let Event::Delete(resource) = &event {
+                triggers.extend(resource.uid().map(Trigger::Deleted));
+            }
+            triggers.extend(detector.observe(&event).into_iter().map(Trigger::One));
+        }
+        futures_util::stream::iter(triggers)
+    })
 }
 
 /// Returns a stream of the name of every namespace that appears, changes its labels or is deleted.
 fn changed_namespaces(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
-    changed(events, ChangeDetector::of_namespaces()).map(|namespace| namespace.name().to_owned())
-}
-
-/// Returns a stream of the objects that have changed according to `detector`.
-fn changed<K: Kind + Send + 'static>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-    mut detector: ChangeDetector<K>,
-) -> impl Stream<Item = Key> + Send + 'static {
+    let mut detector = ChangeDetector::of_namespaces();
     events.flat_map(move |event| {
         let changed = event.map(|event| detector.observe(&event)).unwrap_or_default();
-        futures_util::stream::iter(changed)
+        futures_util::stream::iter(changed.into_iter().map(|namespace| namespace.name().to_owned()))
     })
 }
 
@@ -258,6 +261,17 @@ mod tests {
         });
         assert_eq!(users, ["second-user", "user"].map(|name| Key::new("data", name)));
         assert_eq!(unpacked.into_inner(), ["other-group", "other-key", "second-user", "user"]);
+    }
+
+    #[tokio::test]
+    async fn deleted_resource_is_named_by_its_uid_and_reconciled() {
+        let orders = resource("data", "orders", &Value::Null);
+        let events = [Event::Apply(orders.clone()), Event::Delete(orders)].map(Ok);
+        let triggers = changed_resources(futures_util::stream::iter(events));
+        let triggers: Vec<String> = triggers.map(|trigger| format!("{trigger:?}")).collect().await;
+        let changed = format!("{:?}", Trigger::One(Key::new("data", "orders")));
+        let deleted = format!("{:?}", Trigger::Deleted("orders".to_owned()));
+        assert_eq!(triggers, [changed.clone(), deleted, changed]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +30,13 @@ use crate::aws::EventQueue;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::MaybeInvalidResource;
 
-/// The time between two runs of the housekeeping.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
+/// The pause after a cleanup of the ledgers.
+const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How long the first housekeeping waits for the first list of the ledgers.
+/// The time between two sweeps of the memory.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
+
+/// How long the first cleanup waits for the first list of the ledgers.
 const FIRST_LIST_OF_LEDGERS: Duration = Duration::from_mins(10);
 
 /// How long the first reconciles wait for the first lists of the resources. A list of 50,000 takes a minute.
@@ -70,7 +74,8 @@ impl Term {
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
         background.spawn(report_listed(shared.clone(), store.clone(), settled.clone()));
         let lists = [settled.clone(), ledgers_settled];
-        background.spawn(housekeeping(shared.context.clone(), store.clone(), lists));
+        background.spawn(clean_up_ledgers(shared.context.clone(), lists));
+        background.spawn(sweep_memory(shared.context.clone(), store.clone(), settled.clone()));
         background.spawn(wait_for_first_lists(
             settled.clone(),
             sources.caches.first_lists_settled(),
@@ -124,7 +129,7 @@ async fn run_until_end(
                 () = end.cancelled() => break,
                 Some(ended) = background.join_next() => {
                     if let Err(error) = ended {
-                        std::panic::resume_unwind(error.into_panic());
+                        resume_unwind(error.into_panic());
                     }
                 }
             }
@@ -163,33 +168,53 @@ async fn report_listed(shared: Arc<Shared>, store: Store<MaybeInvalidResource>, 
     shared.readiness.mark_ready();
 }
 
-/// Waits for the list of the resources, without which all of them would count as deleted, and for that of the ledgers, which
-/// the cleanup would otherwise request a second time. Then runs the housekeeping.
-async fn housekeeping<A: StreamApi, R: KubeApi>(
+/// Waits for the list of the resources, and for that of the ledgers, which the cleanup would otherwise request a second time.
+/// Then cleans up the ledgers.
+async fn clean_up_ledgers<A: StreamApi, R: KubeApi>(
     context: Arc<Context<A, R>>,
-    store: Store<MaybeInvalidResource>,
     [resources, ledgers]: [Arc<SetOnce<()>>; 2],
 ) {
     resources.wait().await;
     // The list may never be complete, for example because of too many ledgers.
     let _ = tokio::time::timeout(FIRST_LIST_OF_LEDGERS, ledgers.wait()).await;
-    repeat_housekeeping(&context, &store).await;
+    repeat_cleanup(&context).await;
 }
 
-/// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
-/// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
-async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(
-    context: &Context<A, R>,
-    store: &Store<MaybeInvalidResource>,
-) {
+/// Deletes expired ledgers: now, and then every hour.
+async fn repeat_cleanup<A: StreamApi, R: KubeApi>(context: &Context<A, R>) {
     let mut ledgers = LedgerGc::default();
     loop {
-        evict_deleted(&context.memory, store);
         if let Err(error) = ledgers.collect_expired(context).await {
             warn!(%error, "failed to clean up ledgers");
         }
         // The pause follows even a cleanup that has taken hours.
-        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
+        tokio::time::sleep(CLEANUP_INTERVAL).await;
+    }
+}
+
+/// Waits for the list of the resources, without which all of them would count as deleted. Then sweeps the memory.
+async fn sweep_memory<A: StreamApi, R: KubeApi>(
+    context: Arc<Context<A, R>>,
+    store: Store<MaybeInvalidResource>,
+    resources: Arc<SetOnce<()>>,
+) {
+    resources.wait().await;
+    repeat_sweep(&context, &store).await;
+}
+
+/// Evicts the memory of deleted resources: now, and then every few minutes. The dispatcher evicts a resource as soon as a watch
+/// reports its deletion; the sweep finds one whose deletion no watch has reported. A task of its own, because a cleanup of the
+/// ledgers may take hours. It does not touch the inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
+async fn repeat_sweep<A: StreamApi, R: KubeApi>(
+    context: &Arc<Context<A, R>>,
+    store: &Store<MaybeInvalidResource>,
+) {
+    loop {
+        let (context, store) = (context.clone(), store.clone());
+        // Of many resources, this takes more than a second, in which this thread would run nothing else.
+        let swept = tokio::task::spawn_blocking(move || evict_deleted(&context.memory, &store)).await;
+        swept.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 

@@ -343,6 +343,11 @@ impl Memory {
         times.learn(service, in_progress, complete);
     }
 
+    /// Evicts the resource with this uid, which was deleted.
+    pub fn evict(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
     /// Evicts every resource for whose uid `alive` returns `false`.
     pub fn retain(&self, alive: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| alive(uid));

@@ -120,6 +120,23 @@ async fn reconcile_that_ends_early_does_not_repeat_an_answer() {
     assert_eq!(context.kube.writes.load(Ordering::Relaxed), 2, "the status, and the finalizer");
 }
 
+#[tokio::test]
+async fn resource_deleted_during_its_reconcile_is_forgotten() {
+    let (reconciler, key) = self::reconciler(&json!({"stream": 7}));
+    let (context, resources) = (reconciler.context.clone(), reconciler.resources.clone());
+    let resource = resources.get(&key).unwrap();
+    let mut dispatcher = Dispatcher::new(reconciler.clone(), RateLimiter::new(80), 4, Waiting::default());
+    for (change, is_remembered) in
+        [(Event::Apply(resource.clone()), true), (Event::Delete(resource.clone()), false)]
+    {
+        // The reconcile ends after the watch has reported the change.
+        let ended = reconcile_resource(reconciler.clone(), key.clone(), CancellationToken::new()).await;
+        resources.apply(&change);
+        dispatcher.ended(Ok(ended));
+        assert_eq!(context.memory.recall_with_expired("1").status.is_some(), is_remembered, "{change:?}");
+    }
+}
+
 #[test]
 fn resource_that_needs_no_request_does_not_wait_for_aws() {
     let mut queue = WorkQueue::new(0, |_| 1);

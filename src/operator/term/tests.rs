@@ -27,35 +27,77 @@ fn resource() -> MaybeInvalidResource {
     serde_json::from_value(object).unwrap()
 }
 
+fn invalid_resource(uid: &str) -> MaybeInvalidResource {
+    let invalid = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": format!("orders-{uid}"), "namespace": "data", "uid": uid}, "spec": 7,
+    });
+    serde_json::from_value(invalid).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
-async fn memory_of_deleted_resources_is_evicted_hourly() {
+async fn memory_of_deleted_resources_is_evicted_without_a_sweep() {
+    let resources: Vec<_> = (0..2_000).map(|uid| invalid_resource(&uid.to_string())).collect();
+    let context = Arc::new(fakes::context(None));
+    let store = Store::default();
+    let reconciler =
+        Reconciler { context: context.clone(), resources: store.clone(), metrics: Metrics::default() };
+    let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+    let (may_start, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
+    let (changes, mut triggers) = tokio::sync::mpsc::unbounded_channel();
+    let triggers = stream::poll_fn(move |task| triggers.poll_recv(task)).boxed();
+    let remembered = || {
+        let uids = resources.iter().filter_map(kube::ResourceExt::uid);
+        uids.filter(|uid| context.memory.recall_with_expired(uid).status.is_some()).count()
+    };
+    let check = async {
+        for resource in &resources {
+            store.apply(&Event::Apply(resource.clone()));
+            changes.send(Trigger::One(store::Key::of(resource))).unwrap();
+        }
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(remembered(), resources.len());
+        for resource in &resources {
+            store.apply(&Event::Delete(resource.clone()));
+            changes.send(Trigger::Deleted(resource.uid().unwrap())).unwrap();
+            changes.send(Trigger::One(store::Key::of(resource))).unwrap();
+        }
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        assert_eq!(remembered(), 0);
+        end.cancel();
+    };
+    tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweep_evicts_memory_of_resources_that_do_not_exist() {
     let resource = resource();
-    let context = fakes::context(None);
+    let context = Arc::new(fakes::context(None));
     for uid in ["1", "2"] {
         context.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
     }
     let store = Store::default();
     store.apply(&Event::Apply(resource.clone()));
     let known = || ["1", "2"].map(|uid| context.memory.recall_with_expired(uid).status.is_some());
-    let keeping = repeat_housekeeping(&context, &store);
-    tokio::pin!(keeping);
+    let sweeps = repeat_sweep(&context, &store);
+    tokio::pin!(sweeps);
 
-    let wait = async |keeping: &mut std::pin::Pin<&mut _>, time| {
-        tokio::time::timeout(time, keeping).await.expect_err("it ends never");
+    let wait = async |sweeps: &mut std::pin::Pin<&mut _>, time| {
+        tokio::time::timeout(time, sweeps).await.expect_err("it ends never");
     };
-    wait(&mut keeping, Duration::from_secs(1)).await;
+    wait(&mut sweeps, Duration::from_secs(1)).await;
     assert_eq!(known(), [true, false], "the first time is at once");
     store.apply(&Event::Delete(resource));
-    wait(&mut keeping, HOUSEKEEPING_INTERVAL.saturating_sub(Duration::from_secs(10))).await;
+    wait(&mut sweeps, SWEEP_INTERVAL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(known(), [true, false]);
-    wait(&mut keeping, Duration::from_secs(10)).await;
+    wait(&mut sweeps, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_cleanup_delays_no_eviction_and_is_followed_by_a_pause() {
+async fn long_cleanup_delays_no_sweep_and_is_followed_by_a_pause() {
     let mut context = fakes::context(None);
-    context.aws.clock_delay = HOUSEKEEPING_INTERVAL.saturating_mul(5);
+    context.aws.clock_delay = CLEANUP_INTERVAL.saturating_mul(5);
     let ledger = json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger", "metadata": {"name": "stream-1"},
         "spec": {
@@ -67,14 +109,14 @@ async fn long_cleanup_delays_no_eviction_and_is_followed_by_a_pause() {
         },
     });
     context.kube.ledgers.lock().unwrap().push(serde_json::from_value(ledger).unwrap());
-    context.memory.keep_status("1", Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
-    let store = Store::default();
+    let (context, store) = (Arc::new(context), Store::default());
     let started = || context.aws.clock_requests.load(Ordering::Relaxed);
-    let keeping = repeat_housekeeping(&context, &store);
-    tokio::pin!(keeping);
+    let tasks = async { tokio::join!(repeat_cleanup(&context), repeat_sweep(&context, &store)) };
+    tokio::pin!(tasks);
     let second = Duration::from_secs(1);
-    for (time, cleanups) in [(second, 1), (context.aws.clock_delay, 1), (HOUSEKEEPING_INTERVAL, 2)] {
-        tokio::time::timeout(time, &mut keeping).await.expect_err("it ends never");
+    for (time, cleanups) in [(second, 1), (context.aws.clock_delay, 1), (CLEANUP_INTERVAL, 2)] {
+        context.memory.keep_status("1", Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
+        tokio::time::timeout(time, &mut tasks).await.expect_err("it ends never");
         assert!(context.memory.recall_with_expired("1").status.is_none(), "the cleanup is not awaited");
         assert_eq!(started(), cleanups, "{time:?}");
     }
@@ -176,11 +218,7 @@ async fn panic_of_a_task_ends_the_term_with_a_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn no_reconcile_begins_after_the_end_of_the_term() {
-    let invalid = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-        "metadata": {"name": "orders", "namespace": "data", "uid": "1"}, "spec": 7,
-    });
-    let invalid: MaybeInvalidResource = serde_json::from_value(invalid).unwrap();
+    let invalid = invalid_resource("1");
     for ends_early in [false, true] {
         let context = Arc::new(fakes::context(None));
         let store = Store::default();
