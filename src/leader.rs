@@ -2,7 +2,7 @@
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
 //! As in client-go, a standby acquires the lease if nobody else holds it, or if it has not changed for its validity, which is
-//! 30 s or more. A leader renews it every 10 s. It stops when it could not for 30 s, or when somebody else holds the lease or
+//! 30 s or more. A leader renews it every 5 s. It stops when it could not for 30 s, or when somebody else holds the lease or
 //! has deleted it. Both measure by their monotonic clocks, so it does not matter what time
 //! the replicas' clocks show. The leader measures from before its last renewal, a standby from after it has read that renewal,
 //! so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the local clock, and its
@@ -35,19 +35,20 @@ use lease_client::{HeldLease, LEASE_DURATION, LeaseClient};
 use standby::Standby;
 
 /// Time between two renewals of the lease.
-const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two attempts to acquire the lease, and before a failed renewal is repeated. A standby notices within this time
 /// that the lease was released.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// How long a renewal may take. It can be repeated once before the lease expires. A webhook for all kinds that does not respond
-/// delays each write by several seconds, and the API server then carries out the write.
-const RENEW_TIMEOUT: Duration = Duration::from_secs(8);
+/// delays each write by its timeout, which is 10 s by default, and the API server then carries out the write.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(11);
 /// Timeouts of a request about the lease, to connect and then to respond. An idle connection counts as one that does not respond,
 /// so the second one is longer than the interval of the renewals, which otherwise would need a new connection each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a replica that ends tries to release the lease.
-const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a replica that ends tries to release the lease. Longer than a webhook delays the write by default, as in
+/// [`RENEW_TIMEOUT`].
+const RELEASE_WITHIN: Duration = Duration::from_secs(13);
 
 /// A candidate for the lease.
 pub struct LeaderElection {
@@ -234,7 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_renewals_do_not_end_a_term_while_it_is_valid() {
         assert_eq!(loses_after(answered).await, None);
-        // The renewals at 110 s and after it fail, except for the last one before 130 s.
+        // The renewals at 105 s and after it fail, except for the last one before 130 s.
         for reply in [Reply::Unavailable, Reply::DoneButUnavailable, Reply::UnknownPath] {
             assert_eq!(loses_after(during(105..128, reply)).await, None, "{reply:?}");
         }
@@ -246,11 +247,11 @@ mod tests {
         assert_eq!(loses_after(labels).await, None);
     }
 
-    /// A webhook that does not respond, with a timeout of several seconds; and one renewal without a response.
+    /// A webhook that does not respond, with the default timeout; and one renewal without a response.
     #[tokio::test(start_paused = true)]
     async fn slow_renewals_do_not_end_a_term() {
-        assert_eq!(loses_after(during(1..10_000, Reply::After(Duration::from_secs(7)))).await, None);
-        assert_eq!(loses_after(during(105..119, Reply::Never)).await, None);
+        assert_eq!(loses_after(during(1..10_000, Reply::After(Duration::from_secs(10)))).await, None);
+        assert_eq!(loses_after(during(105..117, Reply::Never)).await, None);
         assert!(RENEW_INTERVAL + RENEW_TIMEOUT + RETRY_PERIOD + RENEW_TIMEOUT < LEASE_DURATION);
         assert!(RESPONSE_TIMEOUT > RENEW_INTERVAL, "idle connections are used again");
     }
@@ -277,7 +278,7 @@ mod tests {
                 }
                 Reply::Answered
             };
-            assert_eq!(loses_after(taken).await, Some(110));
+            assert_eq!(loses_after(taken).await, Some(105));
         }
     }
 
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn release_is_repeated_for_ten_seconds() {
+    async fn release_is_repeated_until_its_time_has_passed() {
         for (until, is_held) in [(5, false), (3600, true)] {
             let begin = Instant::now();
             let server = Server::new(Some(held_by(FIRST, 0)), during(0..until, Reply::Unavailable));
@@ -335,6 +336,17 @@ mod tests {
             assert_eq!(server.holder().is_some(), is_held);
             assert!(begin.elapsed() <= RELEASE_WITHIN);
         }
+    }
+
+    /// A webhook that does not respond, with the default timeout.
+    #[tokio::test(start_paused = true)]
+    async fn slow_release_frees_the_lease() {
+        let begin = Instant::now();
+        let server = Server::new(Some(held_by(FIRST, 0)), |_, request, _| {
+            Reply::After(Duration::from_secs(if request == "GET" { 1 } else { 10 }))
+        });
+        LeaderElection { lease: server.lease(FIRST) }.release().await;
+        assert_eq!((server.holder(), begin.elapsed().as_secs()), (None, 11), "it reads both answers");
     }
 
     #[tokio::test(start_paused = true)]

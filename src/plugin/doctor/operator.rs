@@ -17,7 +17,7 @@ use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, readable};
 use crate::plugin::operator_settings::OperatorSettings;
 
-/// How old the last renewal of a lease may be: it is renewed every 10 seconds and valid for 30, and the person's clock may
+/// How old the last renewal of a lease may be: it is renewed every 5 seconds and valid for 30, and the person's clock may
 /// be a minute ahead.
 const LEASE_AGE: SignedDuration = SignedDuration::from_secs(80);
 /// How far the last renewal may lie in the future, because the person's clock is behind.
