@@ -5,8 +5,7 @@
 //! observations.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,20 +29,66 @@ const REUSE_FACTOR: u32 = 10;
 /// The longest time for which a text is used again: a replica that no longer leads must not report the fleet for long.
 const LONGEST_REUSE: Duration = Duration::from_secs(5);
 
-/// The readiness of this replica: it has read the lease or, without leader election, listed the resources.
+/// How long an answer of the API server about the lease keeps a replica ready. Longer than the lease is valid: a leader that
+/// has lost its lease and reads it again stays ready.
+const ANSWER_VALIDITY: Duration = Duration::from_mins(1);
+
+/// The readiness of this replica: the API server has answered about the lease in the last minute or, without leader election,
+/// the resources were listed. Clones share it.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<std::sync::Mutex<Progress>>);
+
+/// What this replica has achieved.
+#[derive(Clone, Copy, Default)]
+enum Progress {
+    /// Nothing yet.
+    #[default]
+    Starting,
+    /// It has listed the resources.
+    Listed,
+    /// The API server last answered about the lease at this time. Without leader election it never does.
+    Answered(Instant),
+}
+
+impl Progress {
+    /// Returns why the replica is not ready; `None` if it is ready.
+    fn problem(self) -> Option<&'static str> {
+        match self {
+            Self::Starting => Some("the resources have not been listed, and no leader is known"),
+            Self::Answered(at) if at.elapsed() > ANSWER_VALIDITY => {
+                Some("the API server has not answered about the lease for a minute")
+            }
+            Self::Listed | Self::Answered(_) => None,
+        }
+    }
+}
 
 impl Readiness {
-    /// Marks this replica as ready.
-    pub fn mark_ready(&self) {
-        if !self.0.swap(true, Ordering::Relaxed) {
+    /// Records that the resources are listed. With leader election, the answers about the lease decide nevertheless.
+    pub fn record_list(&self) {
+        self.update(|before| match before {
+            Progress::Starting => Progress::Listed,
+            Progress::Listed | Progress::Answered(_) => before,
+        });
+    }
+
+    /// Records that the API server has answered about the lease.
+    pub fn record_answer(&self) {
+        self.update(|_| Progress::Answered(Instant::now()));
+    }
+
+    fn update(&self, next: impl Fn(Progress) -> Progress) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *progress;
+        *progress = next(before);
+        if before.problem().is_some() && progress.problem().is_none() {
             info!("ready");
         }
     }
 
-    fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Returns why this replica is not ready; `None` if it is ready.
+    fn problem(&self) -> Option<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).problem()
     }
 }
 
@@ -117,13 +162,9 @@ impl Admin {
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.readiness.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready: the resources have not been listed, and no leader is known\n",
-        )
+    match admin.readiness.problem() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {problem}\n")),
     }
 }
 
@@ -133,11 +174,34 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures_util::FutureExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn replica_is_ready_for_a_minute_after_an_answer() {
+        let readiness = Readiness::default();
+        assert!(readiness.problem().is_some());
+        for _ in 0..2 {
+            readiness.record_answer();
+            // The list of a leader must not keep it ready.
+            readiness.record_list();
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            assert_eq!(readiness.problem(), None);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(readiness.problem().is_some_and(|problem| problem.contains("lease")));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listed_replica_without_election_stays_ready() {
+        let readiness = Readiness::default();
+        readiness.record_list();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        assert_eq!(readiness.problem(), None);
+    }
 
     #[tokio::test]
     async fn metrics_are_rendered_once_for_many_requests() {

@@ -80,7 +80,7 @@ impl LeaderElection {
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
     /// runs in a task of its own, so it cannot delay a renewal. `on_answer` is called after each answer of the API
-    /// server about the lease: the replica reaches the API server, so it is ready, whether it leads or not.
+    /// server about the lease, of a standby and of a leader: the replica reaches the API server, so it is ready.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -94,7 +94,7 @@ impl LeaderElection {
             // `end` does not interrupt this request, because the API server could carry it out after the release below. One that
             // has timed out can still be carried out later; then the lease is held until it expires.
             match standby.try_acquire(&on_answer).await {
-                Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &work).await,
+                Ok(Some(held)) if !end.is_cancelled() => self.lead(held, end, &on_answer, &work).await,
                 Ok(_) => {}
                 Err(error) => {
                     if warnings.take_due() {
@@ -118,6 +118,7 @@ impl LeaderElection {
         &self,
         held: HeldLease,
         end: &CancellationToken,
+        on_answer: &impl Fn(),
         work: &impl Fn(CancellationToken) -> F,
     ) {
         info!(lease = self.lease.name, "became leader");
@@ -125,7 +126,7 @@ impl LeaderElection {
         let mut running = AbortOnDropHandle::new(tokio::spawn(work(token.clone())));
         // The lease is renewed until `work` has ended.
         let ended = tokio::select! {
-            cause = renew_until_lost(&self.lease, held) => {
+            cause = renew_until_lost(&self.lease, held, on_answer) => {
                 // Logged now, because the reconciles may take long to end.
                 warn!(cause, lease = self.lease.name, "lost leadership");
                 token.cancel();
@@ -170,8 +171,8 @@ fn random_identity() -> String {
 /// Renews the lease until this replica has lost it. Returns the cause.
 ///
 /// A renewal that fails is repeated while the lease is valid, because a new term costs a list of all objects and a Describe of
-/// each stream. No other replica acquires the lease in this time.
-async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
+/// each stream. No other replica acquires the lease in this time. `on_answer` is called after each answer of the API server.
+async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease, on_answer: &impl Fn()) -> String {
     let mut failure = None;
     loop {
         let next = (held.renewed_at + RENEW_INTERVAL).max(Instant::now() + RETRY_PERIOD);
@@ -181,7 +182,10 @@ async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
             renewed.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
         };
         match timeout_at(held.renewed_at + LEASE_DURATION, renewal).await {
-            Ok(Ok(Some(still_held))) => (held, failure) = (still_held, None),
+            Ok(Ok(Some(still_held))) => {
+                on_answer();
+                (held, failure) = (still_held, None);
+            }
             Ok(Ok(None)) => return "this replica no longer holds the lease".to_owned(),
             Ok(Err(error)) => {
                 debug!(
@@ -203,6 +207,7 @@ async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -221,7 +226,7 @@ mod tests {
         let begin = Instant::now();
         let held = server.lease(FIRST).acquire(None).await.unwrap().unwrap();
         let lease = server.lease(FIRST);
-        let lost = tokio::time::timeout(Duration::from_hours(1), renew_until_lost(&lease, held));
+        let lost = tokio::time::timeout(Duration::from_hours(1), renew_until_lost(&lease, held, &|| {}));
         lost.await.ok().map(|_| begin.elapsed().as_secs())
     }
 
@@ -245,6 +250,16 @@ mod tests {
             Reply::Answered
         };
         assert_eq!(loses_after(labels).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_renewal_is_reported_as_an_answer() {
+        let server = Server::new(None, during(101..10_000, Reply::Never));
+        let lease = server.lease(FIRST);
+        let held = lease.acquire(None).await.unwrap().unwrap();
+        let answers = Cell::new(0);
+        renew_until_lost(&lease, held, &|| answers.set(answers.get() + 1)).await;
+        assert_eq!(answers.get(), 20);
     }
 
     /// A webhook that does not respond, with the default timeout; and one renewal without a response.

@@ -79,9 +79,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
         let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
-        let seen = || shared.readiness.mark_ready();
+        let on_answer = || shared.readiness.record_answer();
         let work = |token| term.clone().run(shared.clone(), token);
-        election.run(&end, seen, work).await;
+        election.run(&end, on_answer, work).await;
     } else {
         term.run(shared, end).await;
     }

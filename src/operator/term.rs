@@ -160,12 +160,12 @@ async fn wait_for_first_lists(
     let _ = may_start.set(());
 }
 
-/// Reports readiness, and publishes the store for the metrics, when the resources are listed. Not earlier: a leader that
+/// Records the list for the readiness, and publishes the store for the metrics, when the resources are listed. Not earlier: a leader that
 /// cannot list the resources must not export that there are none.
 async fn report_listed(shared: Arc<Shared>, store: Store<MaybeInvalidResource>, resources: Arc<SetOnce<()>>) {
     resources.wait().await;
     shared.set_store(Some(store));
-    shared.readiness.mark_ready();
+    shared.readiness.record_list();
 }
 
 /// Waits for the list of the resources, and for that of the ledgers, which the cleanup would otherwise request a second time.
