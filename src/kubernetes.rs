@@ -36,6 +36,7 @@ pub mod caches;
 pub mod change_detector;
 pub mod connection;
 pub mod early_end;
+mod event_budget;
 mod events;
 mod generations;
 pub mod keys;

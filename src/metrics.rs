@@ -213,11 +213,7 @@ impl Metrics {
             "Time from plaintext until AWS reported ENABLED",
             self.time_to_encrypted.clone(),
         );
-        registry.register(
-            "events_lost",
-            "Events that the API server did not accept",
-            self.events_lost.clone(),
-        );
+        registry.register("events_lost", "Events that were not published", self.events_lost.clone());
         registry.register(
             "encryption_left_on",
             "Resources deleted with deletionPolicy Disable whose stream's encryption was left unchanged",

@@ -23,6 +23,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::{KubeError, ReconcileEvent};
 use tracing::{debug, warn};
 
+use super::event_budget::EventBudgets;
 use super::request::{none_if_missing, with_timeout};
 
 /// Maximum length of an event's note, in bytes: the API server rejects a longer one.
@@ -37,6 +38,7 @@ const SERIES: SignedDuration = SignedDuration::from_mins(6);
 pub(super) struct Recorder {
     client: Client,
     published: Mutex<HashMap<u64, Published>>,
+    budgets: EventBudgets,
     /// Whether a lost event was logged as a warning since an event was last published.
     loss_reported: AtomicBool,
 }
@@ -51,11 +53,16 @@ struct Published {
 
 impl Recorder {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, published: Mutex::default(), loss_reported: AtomicBool::new(false) }
+        Self {
+            client,
+            published: Mutex::default(),
+            budgets: EventBudgets::default(),
+            loss_reported: AtomicBool::new(false),
+        }
     }
 
-    /// Publishes an event. The first failure after a success is logged as a warning, further failures only at
-    /// debug level.
+    /// Publishes an event. A new event of a resource that has had too many is lost without a request. The first failure after a
+    /// success is logged as a warning, further failures only at debug level.
     pub(super) async fn publish(
         &self,
         resource: &Owner,
@@ -99,6 +106,9 @@ impl Recorder {
                 self.published().insert(key, Published { name, count, last: now });
                 return Ok(());
             }
+        }
+        if !self.budgets.take(resource) {
+            return Err(KubeError::Rejected("the resource has had too many events".to_owned()));
         }
         let event = event(resource, happening, now);
         with_timeout(api.create(&PostParams::default(), &event)).await?;
@@ -158,6 +168,13 @@ fn name(resource: &str, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::Method;
     use stream_encryption_core::model::object::is_dns_subdomain;
 
     use super::*;
@@ -206,6 +223,29 @@ mod tests {
                 assert_eq!(event.regarding.unwrap().name.as_deref(), Some(resource));
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resource_with_many_events_costs_no_other_one_its_event() {
+        let created = Arc::new(AtomicUsize::new(0));
+        let count = created.clone();
+        // The response is the object of the request.
+        let server = Router::new().fallback(async move |request: Request| {
+            count.fetch_add(usize::from(request.method() == Method::POST), Ordering::Relaxed);
+            request.into_body()
+        });
+        let recorder = Recorder::new(Client::new(server, "default"));
+        let mut lost = 0;
+        for number in 0..200 {
+            let published = recorder.publish(&owner("orders"), &happening(&number.to_string())).await;
+            lost += usize::from(published.is_err());
+        }
+        assert_eq!((lost, created.load(Ordering::Relaxed)), (175, 25));
+        recorder.publish(&owner("orders"), &happening("0")).await.expect("it counts as the first event");
+        recorder.publish(&owner("other"), &happening("0")).await.expect("another resource");
+        assert_eq!(created.load(Ordering::Relaxed), 26);
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        recorder.publish(&owner("orders"), &happening("later")).await.expect("one every five minutes");
     }
 
     #[test]
