@@ -7,7 +7,7 @@
 //! buffer: the first list to complete also returns the objects that the others have delivered so far. An object whose own
 //! watch has not completed its first list is then reconciled from the API server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use kube::Resource;
@@ -31,6 +31,9 @@ pub struct ChangeDetector<K> {
     hashes: HashMap<Key, u64>,
     /// The changed objects of the lists that are not complete.
     listed: Vec<Key>,
+    /// All objects of the list that is not complete, which show what was deleted while no watch was running. `None` for the kinds
+    /// with a cache, which returns such deletions as events.
+    present: Option<HashSet<Key>>,
 }
 
 impl ChangeDetector<MaybeInvalidResource> {
@@ -54,16 +57,17 @@ impl ChangeDetector<NamespaceLabels> {
 
 impl ChangeDetector<KeyMetadata> {
     /// Creates the detector for key objects. Their status has the key's ARN, and a watch of metadata sees no other trace
-    /// of its change than the version.
+    /// of its change than the version. It must observe a single watch.
     #[must_use]
     pub fn of_key_objects() -> Self {
-        Self::new(|key| hash(&key.metadata.resource_version))
+        let detector = Self::new(|key| hash(&key.metadata.resource_version));
+        Self { present: Some(HashSet::new()), ..detector }
     }
 }
 
 impl<K: Resource> ChangeDetector<K> {
     fn new(hash: fn(&K) -> u64) -> Self {
-        Self { hash, hashes: HashMap::new(), listed: Vec::new() }
+        Self { hash, hashes: HashMap::new(), listed: Vec::new(), present: None }
     }
 
     /// Processes an event after its effect on the cache. Returns the objects that lead to reconciles now.
@@ -72,13 +76,29 @@ impl<K: Resource> ChangeDetector<K> {
     /// unchanged, and must be reconciled then.
     pub fn observe(&mut self, event: &Event<K>) -> Vec<Key> {
         match event {
-            Event::Init => Vec::new(),
+            Event::Init => {
+                if let Some(present) = &mut self.present {
+                    present.clear();
+                }
+                Vec::new()
+            }
             Event::InitApply(object) => {
+                if let Some(present) = &mut self.present {
+                    present.insert(Key::of(object));
+                }
                 let changed = self.changed(object);
                 self.listed.extend(changed);
                 Vec::new()
             }
-            Event::InitDone => std::mem::take(&mut self.listed),
+            Event::InitDone => {
+                let mut changed = std::mem::take(&mut self.listed);
+                if let Some(present) = &mut self.present {
+                    let present = std::mem::take(present);
+                    changed
+                        .extend(self.hashes.extract_if(|key, _| !present.contains(key)).map(|(key, _)| key));
+                }
+                changed
+            }
             Event::Apply(object) => self.changed(object).into_iter().collect(),
             Event::Delete(object) => {
                 let key = Key::of(object);
@@ -187,16 +207,31 @@ mod tests {
     /// A watch that begins anew lists all key objects of the cluster.
     #[test]
     fn listed_again_key_object_of_the_same_version_changes_nothing() {
-        let key = |version: &str| -> KeyMetadata {
-            let metadata = json!({"name": "orders", "namespace": "data", "resourceVersion": version});
-            serde_json::from_value(json!({"metadata": metadata})).unwrap()
-        };
         let mut detector = ChangeDetector::of_key_objects();
-        let mut list = |version| {
-            assert!(detector.observe(&Event::Init).is_empty());
-            assert!(detector.observe(&Event::InitApply(key(version))).is_empty());
-            detector.observe(&Event::InitDone).len()
-        };
+        let mut list = |version| list_keys(&mut detector, &["orders"], version).len();
         assert_eq!([list("1"), list("1"), list("2")], [1, 0, 1]);
+    }
+
+    /// Lists key objects of one version. Returns the changed ones.
+    fn list_keys(detector: &mut ChangeDetector<KeyMetadata>, names: &[&str], version: &str) -> Vec<String> {
+        assert!(detector.observe(&Event::Init).is_empty());
+        for name in names {
+            let metadata = json!({"name": name, "namespace": "data", "resourceVersion": version});
+            let key: KeyMetadata = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+            assert!(detector.observe(&Event::InitApply(key)).is_empty());
+        }
+        detector.observe(&Event::InitDone).iter().map(|key| key.name().to_owned()).collect()
+    }
+
+    /// The watch has expired, so it reports no deletion.
+    #[test]
+    fn key_object_that_is_no_longer_listed_has_changed() {
+        let mut detector = ChangeDetector::of_key_objects();
+        assert_eq!(list_keys(&mut detector, &["a", "b"], "1"), ["a", "b"]);
+        assert_eq!(list_keys(&mut detector, &["a"], "1"), ["b"]);
+        assert_eq!(detector.hashes.len(), 1);
+        // The list fails, and begins again.
+        detector.observe(&Event::Init);
+        assert_eq!(list_keys(&mut detector, &["a", "b"], "1"), ["b"]);
     }
 }
