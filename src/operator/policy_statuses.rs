@@ -15,8 +15,8 @@ use kube::Client;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::Context;
-use stream_encryption_core::controller::kube_api::KubeError;
-use stream_encryption_core::controller::stream_api::StreamApi as _;
+use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
+use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, policy_status};
@@ -25,19 +25,19 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::sources::Sources;
-use crate::aws::Aws;
-use crate::kubernetes::Cluster;
 use crate::kubernetes::policies::{MaybeInvalidPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::MaybeInvalidResource;
+use crate::telemetry::Warnings;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How many times the time of the last computation must pass before the next one: with thousands of resources and a hundred
 /// policies, a computation takes seconds.
 const PAUSE_FACTOR: u32 = 20;
-/// The longest pause. It doubles while the API server does not respond: each attempt computes all statuses again.
+/// The longest pause. It doubles while the API server refuses a write or does not respond: each attempt computes all statuses
+/// again.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// Writes the statuses of the policies, which it computes from caches.
@@ -50,6 +50,7 @@ pub(super) struct PolicyStatusWriter {
     listed: [Arc<SetOnce<()>>; 3],
     /// Notified of every change of these caches.
     changed: Arc<Notify>,
+    warnings: Warnings,
 }
 
 impl PolicyStatusWriter {
@@ -67,16 +68,18 @@ impl PolicyStatusWriter {
                 caches.namespaces.first_lists_settled(),
             ],
             changed: sources.changed.clone(),
+            warnings: Warnings::default(),
         }
     }
 
     /// Writes the statuses after each change. Never returns.
-    pub(super) async fn keep_current(self, context: &Context<Aws, Cluster>) {
+    pub(super) async fn keep_current<A: StreamApi, R: KubeApi>(mut self, context: &Context<A, R>) {
         let mut reported = Reported::default();
         for listed in &self.listed {
             listed.wait().await;
         }
-        let mut attempts = Attempts::new(&self.changed);
+        let changed = self.changed.clone();
+        let mut attempts = Attempts::new(&changed);
         loop {
             attempts.wait().await;
             let (written, took) = self.write_all(context, &mut reported).await;
@@ -85,9 +88,9 @@ impl PolicyStatusWriter {
     }
 
     /// Writes each status that differs from the stored one. Returns also how long the computations took.
-    async fn write_all(
-        &self,
-        context: &Context<Aws, Cluster>,
+    async fn write_all<A: StreamApi, R: KubeApi>(
+        &mut self,
+        context: &Context<A, R>,
         reported: &mut Reported,
     ) -> (Written, Duration) {
         let mut all = Written::Answered;
@@ -112,10 +115,8 @@ impl PolicyStatusWriter {
             let begin = Instant::now();
             let next = self.next_status(policy, &fleet, reported);
             took += begin.elapsed();
-            if let Some(status) = next
-                && self.write_one(policy, &status, reported).await == Written::Unanswered
-            {
-                all = Written::Unanswered;
+            if let Some(status) = next {
+                all = all.max(self.write_one(policy, &status, reported).await);
             }
         }
         (all, took)
@@ -144,9 +145,9 @@ impl PolicyStatusWriter {
         }
     }
 
-    /// Writes the status of a policy, and logs a failure.
+    /// Writes the status of a policy, and logs a failure, at most one a minute.
     async fn write_one(
-        &self,
+        &mut self,
         policy: &MaybeInvalidPolicy,
         status: &StreamEncryptionPolicyStatus,
         reported: &mut Reported,
@@ -164,11 +165,12 @@ impl PolicyStatusWriter {
                 Written::Answered
             }
             Err(error) => {
-                warn!(policy = meta.name, %error, "failed to write the status of a policy");
+                if self.warnings.take_due() {
+                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
+                }
                 match error {
                     KubeError::Unavailable(_) => Written::Unanswered,
-                    // After a refusal, by a missing permission or a webhook, the next event leads to the next write.
-                    _ => Written::Answered,
+                    _ => Written::Refused,
                 }
             }
         }
@@ -189,35 +191,41 @@ impl PolicyStatusWriter {
     }
 }
 
-/// The result of an attempt to write the statuses, or one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The result of an attempt to write the statuses, or one of them. Of several results, the greatest one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Written {
-    /// The API server has answered every write.
+    /// The API server has carried out every write, or the cache is behind.
     Answered,
+    /// The API server has refused a write, for lack of a permission or because of a webhook. The next change leads to the next
+    /// attempt.
+    Refused,
     /// The API server has not answered a write, which is therefore repeated without a change.
     Unanswered,
 }
 
-/// The times of the attempts: after each change, and again with growing pauses while a write is not answered.
+/// The times of the attempts: after each change, and without a change while a write is not answered. The pauses grow while the
+/// writes fail.
 struct Attempts<'a> {
     changed: &'a Notify,
-    /// The pause before the next attempt without a change; `None` if a change must come first.
-    retry_after: Option<Duration>,
+    /// Whether a change must come before the next attempt.
+    awaits_change: bool,
+    /// The pause before the next attempt.
+    pause: Duration,
     /// The time before which no attempt begins: an earlier one took long.
     not_before: Instant,
 }
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, retry_after: None, not_before: Instant::now() }
+        Self { changed, awaits_change: true, pause: PAUSE, not_before: Instant::now() }
     }
 
     /// Waits until the next attempt.
     async fn wait(&self) {
-        if self.retry_after.is_none() {
+        if self.awaits_change {
             self.changed.notified().await;
         }
-        tokio::time::sleep(self.retry_after.unwrap_or(PAUSE)).await;
+        tokio::time::sleep(self.pause).await;
         tokio::time::sleep_until(self.not_before).await;
     }
 
@@ -225,11 +233,10 @@ impl<'a> Attempts<'a> {
     /// resource, too, so they would be repeated all the time.
     fn record(&mut self, written: Written, took: Duration) {
         self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
-        self.retry_after = match written {
-            Written::Answered => None,
-            Written::Unanswered => {
-                Some(self.retry_after.unwrap_or(PAUSE).saturating_mul(2).min(LONGEST_PAUSE))
-            }
+        self.awaits_change = written != Written::Unanswered;
+        self.pause = match written {
+            Written::Answered => PAUSE,
+            Written::Refused | Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
         };
     }
 }
@@ -259,8 +266,8 @@ impl Reported {
 }
 
 /// Returns the operator's account if the number of resources of any policy depends on it.
-async fn operator_account(
-    context: &Context<Aws, Cluster>,
+async fn operator_account<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
     policies: &[Arc<MaybeInvalidPolicy>],
     streams: &[(String, StreamArn)],
 ) -> Option<AwsAccount> {
@@ -291,6 +298,14 @@ fn uid_of(policy: &ObjectMeta) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::super::fakes::{self, Log};
     use super::*;
 
     #[test]
@@ -326,6 +341,51 @@ mod tests {
             }
             attempts.record(Written::Answered, Duration::ZERO);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_writes_are_logged_and_repeated_seldom() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = requests.clone();
+        let server = Router::new().fallback(async move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::FORBIDDEN, "no")
+        });
+        let listed = || Arc::new(SetOnce::new_with(Some(())));
+        let policies: Store<MaybeInvalidPolicy> = Store::default();
+        let changed = Arc::new(Notify::new());
+        for number in 0..20 {
+            let name = format!("policy-{number}");
+            let policy = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+                "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": 1}, "spec": {},
+            });
+            policies.apply(&Event::Apply(serde_json::from_value(policy).unwrap()));
+        }
+        let writer = PolicyStatusWriter {
+            client: Client::new(server, "default"),
+            policies,
+            namespaces: Store::default(),
+            resources: Store::default(),
+            listed: [listed(), listed(), listed()],
+            changed: changed.clone(),
+            warnings: Warnings::default(),
+        };
+        let (log, _guard) = Log::capture();
+        let context = fakes::context(None);
+        let changes = async {
+            for _ in 0..600 {
+                changed.notify_one();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = writer.keep_current(&context) => unreachable!("it never returns"),
+            () = changes => {}
+        }
+        let (lines, requests) = (log.lines_with("failed to write").len(), requests.load(Ordering::Relaxed));
+        assert!((1..=10).contains(&lines), "{}", log.text());
+        assert!((20..=200).contains(&requests), "{requests} requests");
     }
 
     #[tokio::test(start_paused = true)]
