@@ -14,7 +14,7 @@ const OF_A_PARENT: &str = "enabled";
 const EMPTY: [&str; 4] =
     [".defaultPolicy.namespaceSelector", ".admissionPolicy.namespaceSelector", ".strategy", ".dnsConfig"];
 
-/// Fields of Kubernetes objects that null deletes. On OpenShift, the ids are deleted.
+/// Fields of Kubernetes objects that null deletes. On `OpenShift`, the ids are deleted.
 const DELETED_BY_NULL: [&str; 7] = [
     "podSecurityContext.runAsUser",
     "podSecurityContext.runAsGroup",
