@@ -373,7 +373,7 @@ mod tests {
         };
         let (log, _guard) = Log::capture();
         let context = fakes::context(None);
-        let changes = async {
+        let ten_minutes = async {
             for _ in 0..600 {
                 changed.notify_one();
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -381,7 +381,7 @@ mod tests {
         };
         tokio::select! {
             () = writer.keep_current(&context) => unreachable!("it never returns"),
-            () = changes => {}
+            () = ten_minutes => {}
         }
         let (lines, requests) = (log.lines_with("failed to write").len(), requests.load(Ordering::Relaxed));
         assert!((1..=10).contains(&lines), "{}", log.text());
