@@ -30,7 +30,7 @@ mod unsent;
 
 pub use budget::{Budget, budget};
 use effects::{
-    is_failure_of_another, is_its_failure, is_lag_over, may_have_been_off, may_hide_earlier_change,
+    is_call_of_another, is_its_failure, is_lag_over, may_have_been_off, may_hide_earlier_change,
     may_hide_reversed_change,
 };
 pub use effects::{matches_target, shows_effect};
@@ -297,7 +297,7 @@ pub fn apply_observation(
     }
     if hides_reversed
         || may_hide_earlier_change(&updated, observation)
-        || is_failure_of_another(&updated, observation)
+        || is_call_of_another(&updated, observation, requested)
     {
         updated.known_encryption = None;
     }

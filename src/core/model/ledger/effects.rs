@@ -73,22 +73,35 @@ pub(super) fn may_hide_reversed_change(
         && would_change(call, known)
 }
 
-/// Returns whether AWS reports the failure of somebody else's call, and the key may no longer be the active one: before that
-/// call, somebody may have changed the encryption, and AWS reports only the failure. If records were in plaintext, a failed Stop
-/// shows such a change; a failed Start does not, and then the operator should encrypt.
-pub(super) fn is_failure_of_another(ledger: &StreamLedgerSpec, observation: &Observation) -> bool {
-    let Observation::Failed { action, .. } = observation else { return false };
+/// Returns whether AWS reports a call of somebody else, in progress or failed, and the known encryption may no longer be in
+/// force: before that call, somebody may have changed it, and AWS reports only the last call. If records were in plaintext, a
+/// Stop shows such a change. A Start does not, and if it fails, the operator should encrypt. Shortly after the operator's own
+/// call, AWS may still report an earlier change.
+pub(super) fn is_call_of_another(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    requested: Requested,
+) -> bool {
     let Some(known) = &ledger.known_encryption else { return false };
+    let last = last_unrefused_call(ledger);
+    let may_be_earlier = last.is_some_and(|call| !call.confirmed && !is_lag_over(call, requested));
+    let action = match observation {
+        Observation::Failed { action, .. } => *action,
+        Observation::InProgress(_) if may_be_earlier => return false,
+        // Until a Stop is complete, records stay encrypted.
+        Observation::InProgress(Some(Action::Stop)) if known.key.is_some() => return false,
+        Observation::InProgress(Some(action)) => *action,
+        _ => return false,
+    };
     if known.key.is_none() {
-        return *action == Action::Stop;
+        return action == Action::Stop;
     }
-    // If the key became known after the call, then it is another call that failed. The clocks of two replicas may differ a
-    // little.
+    // If the key became known after the call, then AWS reports another one. The clocks of two replicas may differ a little.
     let is_before = |call: &Call| {
         let since = known.since_time.0;
         since < call.at() || (would_change(call, known) && since < saturating_add(call.at(), READ_LAG))
     };
-    !last_unrefused_call(ledger).is_some_and(|call| is_its_failure(observation, call) && is_before(call))
+    !last.is_some_and(|call| call.target.action == action && is_before(call))
 }
 
 /// Returns whether the last call is a Stop that AWS may have applied after the encryption became known. If the stream is

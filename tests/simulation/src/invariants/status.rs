@@ -11,9 +11,10 @@ use simulated_aws::world::StreamKey;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
 use stream_encryption_api::ledger::Owner;
 use stream_encryption_api::stream_encryption::{
-    EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
+    EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::ledger_store::resource_identity;
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
 use super::observations::{DISTRUST_PERIOD, TrustedDescribe};
@@ -335,7 +336,11 @@ impl State {
         let is_plaintext = |at| self.world.stream(arn, at).is_some_and(|stream| stream.active_key.is_none());
         let reports_encrypted = find(&status.conditions, ConditionType::Encrypted)
             .is_some_and(|condition| condition.status == ConditionStatus::True.as_str());
-        let Ok(stream) = arn.parse() else { return };
+        // Kinesis reports neither a failure nor which change is in progress.
+        let Some(stream) = arn.parse::<StreamArn>().ok().filter(|stream| stream.service == Service::Firehose)
+        else {
+            return;
+        };
         let ledger = self.store.ledger(&ledger::name(&stream));
         let is_own_failure = ledger.is_some_and(|ledger| {
             let call = ledger::last_unrefused_call(&ledger.spec);
