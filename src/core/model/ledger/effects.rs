@@ -86,11 +86,10 @@ pub(super) fn is_call_of_another(
     let last = last_unrefused_call(ledger);
     let may_be_earlier = last.is_some_and(|call| !call.confirmed && !is_lag_over(call, requested));
     let action = match observation {
-        Observation::Failed { action, .. } => *action,
         Observation::InProgress(_) if may_be_earlier => return false,
         // Until a Stop is complete, records stay encrypted.
         Observation::InProgress(Some(Action::Stop)) if known.key.is_some() => return false,
-        Observation::InProgress(Some(action)) => *action,
+        Observation::InProgress(Some(action)) | Observation::Failed { action, .. } => *action,
         _ => return false,
     };
     if known.key.is_none() {
