@@ -42,7 +42,6 @@ mod generations;
 pub mod keys;
 pub mod ledgers;
 mod merged_watches;
-pub mod page_limit;
 pub mod page_retry;
 pub mod policies;
 pub mod policy_status;

@@ -18,7 +18,6 @@ use tracing::{info, warn};
 use crate::admin::{Admin, MetricsText, Readiness};
 use crate::aws::{Aws, AwsConfig};
 use crate::kubernetes::early_end::failing_early_ends;
-use crate::kubernetes::page_limit::limiting_pages;
 use crate::kubernetes::page_retry::repeating_pages;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::valid_text::with_valid_text;
@@ -66,7 +65,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         admin.serve(address)?;
     }
     let scope = WatchScope {
-        client: failing_early_ends(limiting_pages(repeating_pages(client))),
+        client: failing_early_ends(repeating_pages(client)),
         namespaces: settings.watch_namespaces.clone(),
         selector: settings.watch_label_selector.clone(),
         ledger_namespace: settings.namespace.clone(),

@@ -31,7 +31,7 @@ pub fn repeating_pages(client: Client) -> Client {
 }
 
 /// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
-pub(super) fn is_page(request: &Request<Body>) -> bool {
+fn is_page(request: &Request<Body>) -> bool {
     gets(request, "limit=")
 }
 
