@@ -42,7 +42,7 @@ pub struct StreamLedgerSpec {
     /// The creation time of the stream as AWS last reported it. If AWS reports another time, the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_creation_time: Option<MicroTime>,
-    /// The operator's calls, oldest first. Each counts for 24 hours and 31 minutes; before its next call, the operator removes older ones. On Firehose every entry counts against the limit. On Kinesis refused calls do not.
+    /// The operator's calls, oldest first. Each counts for 24 hours and 31 minutes; before its next call, the operator removes older ones. On Firehose each one that was sent counts against the limit. On Kinesis refused calls do not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

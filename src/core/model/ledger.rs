@@ -297,7 +297,7 @@ pub fn apply_observation(
     }
     if hides_reversed
         || may_hide_earlier_change(&updated, observation)
-        || is_call_of_another(&updated, observation, requested)
+        || is_call_of_another(&updated, observation, desired_target, requested)
     {
         updated.known_encryption = None;
     }
@@ -431,7 +431,7 @@ pub fn record_outcome(
         attempts.reason = Some(error.kind.reason().to_string());
         let wait = if unsent > 0 {
             // It was no attempt: AWS has refused nothing.
-            attempts.count = attempts.count.saturating_sub(1).max(1);
+            attempts.count = attempts.count.saturating_sub(1);
             schedule::after_unsent(unsent)
         } else {
             schedule::after_refusal(attempts.count, error.kind)
@@ -443,11 +443,15 @@ pub fn record_outcome(
 
 /// Returns the ledger without the calls that no longer count at `verified_now`: a time that AWS has just
 /// accepted as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts
-/// would be removed.
+/// would be removed. The last call that AWS may have applied since the encryption became known stays: AWS may still report its
+/// failure, which would otherwise seem to be that of somebody else's call.
 #[must_use]
 pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> StreamLedgerSpec {
+    let known_since = ledger.known_encryption.as_ref().map(|known| known.since_time.0);
+    let explains = |call: &&Call| known_since.is_some_and(|since| since < call.at());
+    let kept = last_unrefused_call(ledger).filter(explains).map(|call| &call.id);
     let mut shorter = ledger.clone();
-    shorter.calls.retain(|call| expires_at(call) > verified_now);
+    shorter.calls.retain(|call| expires_at(call) > verified_now || Some(&call.id) == kept);
     shorter.external_calls.retain(|call| external::expires_at(call) > verified_now);
     shorter
 }

@@ -175,7 +175,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
     let key = describe_desired_key(input);
     match reason {
         Reason::Encrypted => match input.ledger.known_encryption.as_ref().and_then(|known| known.key.as_ref()) {
-            Some(key) => format!("Records are encrypted with {}.", describe_active_key(input, key)),
+            Some(key) => format!("Records are encrypted with {}.", describe_key(input, key)),
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
@@ -275,19 +275,17 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
 
 /// Returns the message of a change that AWS has accepted or reports, of the operator or of another caller.
 fn changing(input: &DecisionInput<'_>, action: Action) -> String {
+    // The spec may name another key by now.
+    let last = input.ledger.calls.last().and_then(|call| call.target.key.as_ref());
+    let key = last.map_or_else(|| describe_desired_key(input), |key| describe_key(input, key));
     if status_fields::unconfirmed_observation(input).is_some() {
         return match action {
-            Action::Start => {
-                format!(
-                    "AWS has accepted the call to enable encryption with {}.",
-                    describe_desired_key(input)
-                )
-            }
+            Action::Start => format!("AWS has accepted the call to enable encryption with {key}."),
             Action::Stop => "AWS has accepted the call to disable encryption.".to_owned(),
         };
     }
     let change = match (action, action_in_progress(input) == Some(action)) {
-        (Action::Start, true) => format!("AWS is enabling encryption with {}.", describe_desired_key(input)),
+        (Action::Start, true) => format!("AWS is enabling encryption with {key}."),
         (Action::Stop, true) => "AWS is disabling encryption.".to_owned(),
         (Action::Start, false) => {
             "AWS is enabling encryption or changing the key, and the operator did not request this."
@@ -346,7 +344,7 @@ fn whole_seconds(at: Timestamp) -> String {
     next_whole_second(at).0.to_string()
 }
 
-fn describe_active_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
+fn describe_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
     match (key.kind, status_fields::redacted_key(input, key).arn) {
         (KeyType::AwsOwned, _) => words(input).aws_key.to_owned(),
         (KeyType::CustomerManaged, Some(arn)) => arn,
@@ -386,7 +384,7 @@ fn current_encryption(input: &DecisionInput<'_>) -> String {
         return String::new();
     }
     match input.ledger.known_encryption.as_ref().map(|known| &known.key) {
-        Some(Some(key)) => format!("Records are still encrypted with {}.", describe_active_key(input, key)),
+        Some(Some(key)) => format!("Records are still encrypted with {}.", describe_key(input, key)),
         Some(None) => "Records are still in plaintext.".to_owned(),
         None => "Records written meanwhile may be in plaintext.".to_owned(),
     }
@@ -400,7 +398,7 @@ fn known_active_key(input: &DecisionInput<'_>) -> String {
 #[must_use]
 pub fn active_key(input: &DecisionInput<'_>, known: Option<&KnownEncryption>) -> String {
     match known.map(|known| &known.key) {
-        Some(Some(key)) => sentence(format!("{} is the active key.", describe_active_key(input, key))),
+        Some(Some(key)) => sentence(format!("{} is the active key.", describe_key(input, key))),
         Some(None) => "Records are in plaintext.".to_owned(),
         None => "The active key is unknown.".to_owned(),
     }

@@ -74,12 +74,15 @@ pub(super) fn may_hide_reversed_change(
 }
 
 /// Returns whether AWS reports a call of somebody else, in progress or failed, and the known encryption may no longer be in
-/// force: before that call, somebody may have changed it, and AWS reports only the last call. If records were in plaintext, a
-/// Stop shows such a change. A Start does not, and if it fails, the operator should encrypt. Shortly after the operator's own
-/// call, AWS may still report an earlier change.
+/// force: before that call, somebody may have changed it, and AWS reports only the last call.
+///
+/// After a Stop, completed or not, nothing is lost if records are still considered encrypted. The same applies to plaintext and
+/// a Start, unless plaintext is desired: the operator should encrypt, then. Shortly after the operator's own call, AWS may still
+/// report an earlier change.
 pub(super) fn is_call_of_another(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
+    desired: Option<&Target>,
     requested: Requested,
 ) -> bool {
     let Some(known) = &ledger.known_encryption else { return false };
@@ -87,20 +90,24 @@ pub(super) fn is_call_of_another(
     let may_be_earlier = last.is_some_and(|call| !call.confirmed && !is_lag_over(call, requested));
     let action = match observation {
         Observation::InProgress(_) if may_be_earlier => return false,
-        // Until a Stop is complete, records stay encrypted.
-        Observation::InProgress(Some(Action::Stop)) if known.key.is_some() => return false,
         Observation::InProgress(Some(action)) | Observation::Failed { action, .. } => *action,
         _ => return false,
     };
-    if known.key.is_none() {
-        return action == Action::Stop;
-    }
-    // If the key became known after the call, then AWS reports another one. The clocks of two replicas may differ a little.
+    // If the key became known after a call, then AWS reports another one. The clocks of two replicas may differ a little.
     let is_before = |call: &Call| {
         let since = known.since_time.0;
         since < call.at() || (would_change(call, known) && since < saturating_add(call.at(), READ_LAG))
     };
-    !last.is_some_and(|call| call.target.action == action && is_before(call))
+    let is_own =
+        |call: &Call| call.outcome != Outcome::Refused && call.target.action == action && is_before(call);
+    match (&known.key, action) {
+        (Some(_), Action::Stop) => false,
+        (None, Action::Stop) => true,
+        (Some(_), Action::Start) => !ledger.calls.iter().any(is_own),
+        (None, Action::Start) => {
+            desired.is_some_and(|desired| desired.action == Action::Stop) && !ledger.calls.iter().any(is_own)
+        }
+    }
 }
 
 /// Returns whether the last call is a Stop that AWS may have applied after the encryption became known. If the stream is

@@ -29,10 +29,11 @@ pub fn last_sent_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| !is_unsent(call))
 }
 
-/// Returns the number of calls since the last one that was sent.
+/// Returns the number of calls for the last target since the last one that was sent.
 pub(super) fn unsent_in_a_row(ledger: &StreamLedgerSpec) -> u32 {
-    let unsent = ledger.calls.iter().rev().take_while(|call| is_unsent(call));
-    u32::try_from(unsent.count()).unwrap_or(u32::MAX)
+    let last = ledger.calls.last();
+    let is_same = |call: &&Call| is_unsent(call) && last.is_some_and(|last| last.target == call.target);
+    u32::try_from(ledger.calls.iter().rev().take_while(is_same).count()).unwrap_or(u32::MAX)
 }
 
 /// Returns whether the operator did not send this call.

@@ -3,7 +3,7 @@
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Action;
 
-use super::{describe_active_key, whole_seconds};
+use super::{describe_key, whole_seconds};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
@@ -53,7 +53,7 @@ pub fn encrypted(input: &DecisionInput<'_>) -> String {
             whole_seconds(known.since_time.0)
         );
     };
-    let key = describe_active_key(input, key);
+    let key = describe_key(input, key);
     match (status_fields::encrypted_since_time(input), status_fields::active_key_since(input)) {
         (None, _) => {
             "AWS reports ENABLED; it can take up to 5 seconds until all records are encrypted.".to_owned()

@@ -3,7 +3,7 @@
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::Mode;
 
-use super::{describe_active_key, known_active_key, message_for, whole_seconds};
+use super::{describe_key, known_active_key, message_for, whole_seconds};
 use crate::model::decision::{DecisionInput, Step, budget, decide};
 use crate::model::desired::DesiredState;
 use crate::model::ledger::PlannedCall;
@@ -15,7 +15,7 @@ use crate::model::service::Operation;
 pub fn planned_call(input: &DecisionInput<'_>, call: &PlannedCall) -> String {
     let operation = Operation::change(input.stream.service, call.target.action).name();
     let key = call.target.key.as_ref();
-    let with = key.map(|key| format!(" with {}", describe_active_key(input, key))).unwrap_or_default();
+    let with = key.map(|key| format!(" with {}", describe_key(input, key))).unwrap_or_default();
     let budget = budget(input);
     let left = budget.limit.saturating_sub(budget.used.saturating_add(1));
     format!("call {operation}{with} now; {left} of {} calls in 24 hours would be left", budget.limit)

@@ -69,7 +69,7 @@ fn message_names_subject_and_action() {
         (
             seen(Observation::Off).calls().wants(DesiredEncryption::UnknownKey),
             Reason::Enabling,
-            &["with the specified key"],
+            &["enabling encryption with", KEY_1],
         ),
         (
             seen(failed(Action::Start)).calls(),

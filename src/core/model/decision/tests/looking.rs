@@ -401,6 +401,20 @@ fn differing(service: Service) -> Vec<Row> {
             starts(key(1)),
         ),
         (
+            "after somebody else's failed Stop records are still encrypted",
+            Scenario::of(service).converged().after(600).sees(failed(Action::Stop)),
+            rests(Reason::Encrypted, 600),
+        ),
+        (
+            "after somebody else's failed Start the operator disables again, although it was off",
+            Scenario::of(service)
+                .wants(DesiredEncryption::Off)
+                .converged()
+                .after(600)
+                .sees(failed(Action::Start)),
+            stops(),
+        ),
+        (
             "after somebody else's failed Stop the operator disables again, although it was off",
             Scenario::of(service)
                 .wants(DesiredEncryption::Off)

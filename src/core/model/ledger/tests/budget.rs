@@ -98,6 +98,24 @@ fn unsent_calls_use_no_budget_and_delay_little() {
 }
 
 #[test]
+fn unsent_first_call_is_no_attempt() {
+    let other = PlannedCall { target: target(Action::Stop), desired_target: target(Action::Stop), ..plan() };
+    let mut ledger = empty(Service::Firehose);
+    for at in 0..6 {
+        let (reserved, id) = reserve(&ledger, &other, seconds(at));
+        ledger = record_outcome(&reserved, &id, Err(&unsent()), seconds(at));
+    }
+    let wait = |ledger: &StreamLedgerSpec, at| {
+        let attempts = ledger.attempts.as_ref().unwrap();
+        (attempts.count, attempts.not_before_time.0.duration_since(seconds(at)).as_secs())
+    };
+    let first = with_call(&ledger, seconds(10), Some(Err(&unsent())));
+    assert_eq!(wait(&first, 10), (0, 30), "those of another target do not count");
+    let sent = with_call(&first, seconds(60), Some(Err(&aws_error(ErrorKind::Denied, "x"))));
+    assert_eq!(wait(&sent, 60), (1, 300));
+}
+
+#[test]
 fn rebuilt_ledger_has_no_new_budget_for_either_action() {
     for service in [Service::Firehose, Service::Kinesis] {
         let rebuilt = rebuilt_from_status(&empty(service), service, 3, midnight());

@@ -12,7 +12,7 @@ use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
     MAX_IN_FLIGHT, PlannedCall, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
-    may_be_stale, rebuilt_from_status, record_outcome, reserve, satisfies, stale_until,
+    may_be_stale, prune_expired, rebuilt_from_status, record_outcome, reserve, satisfies, stale_until,
 };
 use crate::model::observation::{DescribeTimes, Observation, Requested};
 use crate::model::scenario::{ACCEPTED, failed, key, midnight};
@@ -168,18 +168,28 @@ fn call_of_another_leaves_the_key_unknown() {
     let off = seen(&empty, &Observation::Off, 0);
     let enabled = seen(&with_call(&off, seconds(10), Some(Ok(()))), &Observation::On(key(1)), 20);
     let [stopped, ..] = stopped(Service::Firehose);
-    for (ledger, action) in [
-        (&on, Action::Start),
-        (&on, Action::Stop),
-        (&off, Action::Stop),
-        (&enabled, Action::Start),
-        (&stopped, Action::Start),
+    for (ledger, action, is_known) in [
+        (&on, Action::Start, false),
+        (&enabled, Action::Start, false),
+        (&stopped, Action::Start, false),
+        // Until a Stop is complete, records are encrypted.
+        (&on, Action::Stop, true),
+        (&off, Action::Stop, false),
+        // Plaintext does not seem better than it is.
+        (&off, Action::Start, true),
     ] {
-        assert_eq!(seen(ledger, &failed(action), 1600).known_encryption, None, "{action:?}");
-        let changing = seen(ledger, &Observation::InProgress(Some(action)), 1600);
-        let keeps_key = action == Action::Stop && ledger.known_encryption != off.known_encryption;
-        assert_eq!(changing.known_encryption.is_some(), keeps_key, "{action:?} in progress");
+        for observation in [failed(action), Observation::InProgress(Some(action))] {
+            let known = seen(ledger, &observation, 1600).known_encryption;
+            assert_eq!(known.is_some(), is_known, "{observation:?} of {:?}", ledger.known_encryption);
+        }
     }
+    let stop = Target { action: Action::Stop, key: None };
+    let desired_off = |ledger, observation: &Observation| {
+        apply_observation(ledger, observation, None, Some(&stop), false, seconds(1600)).known_encryption
+    };
+    assert_eq!(desired_off(&off, &failed(Action::Start)), None, "the stream may be encrypted");
+    let own = with_call(&off, seconds(10), Some(Ok(())));
+    assert_eq!(desired_off(&own, &failed(Action::Start)), off.known_encryption);
 }
 
 #[test]
@@ -189,8 +199,14 @@ fn own_failure_keeps_the_key_for_days() {
     let failed_at = |ledger: &StreamLedgerSpec, at| seen(ledger, &failed(Action::Start), at);
     let later = failed_at(&failed_at(&rekeyed, 60), 200_000);
     assert_eq!(later.known_encryption, on.known_encryption);
-    let [stopped, ..] = stopped(Service::Firehose);
-    assert_eq!(seen(&stopped, &failed(Action::Stop), 60).known_encryption, stopped.known_encryption);
+    // Before the next call, entries that no longer count are removed.
+    let denied = aws_error(ErrorKind::Denied, "x");
+    let again = with_call(&prune_expired(&later, seconds(200_000)), seconds(200_001), Some(Err(&denied)));
+    assert_eq!(failed_at(&again, 200_060).known_encryption, on.known_encryption);
+    // A Stop that never reached AWS.
+    let stop = PlannedCall { target: Target { action: Action::Stop, key: None }, ..plan() };
+    let lost = reserve(&later, &stop, seconds(200_000)).0;
+    assert_eq!(failed_at(&lost, 200_060).known_encryption, on.known_encryption);
 }
 
 #[test]
