@@ -12,7 +12,7 @@ use jiff::Timestamp;
 /// Writes a file, and creates it if it does not exist.
 ///
 /// A pipe or a device is written in place. So is a file that cannot be replaced: the person may create no file in its folder,
-/// or it is a mount.
+/// may not give the new file the old owner and group, or it is a mount.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let is_replaceable = match path.metadata() {
         Ok(existing) => existing.is_file(),
@@ -31,7 +31,11 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 fn is_irreplaceable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::ResourceBusy
+        // The last one: the owner or the group does not exist in the user namespace of a container.
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::ResourceBusy
+            | ErrorKind::InvalidInput
     )
 }
 
@@ -67,10 +71,17 @@ fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::
     finished
 }
 
+/// Gives the new file the owner, the group and the permissions of the existing one. Fails if the person may not: with another
+/// group, the old permissions would let other people read the file.
 fn keep_owner_and_permissions(file: &File, existing: &Metadata) -> io::Result<()> {
-    // As far as the person may: only root gives a file to another user.
-    let _ = fchown(file, None, Some(existing.gid()));
-    let _ = fchown(file, Some(existing.uid()), None);
+    let created = file.metadata()?;
+    // The owner is last: a person may not change a file of somebody else.
+    if created.gid() != existing.gid() {
+        fchown(file, None, Some(existing.gid()))?;
+    }
+    if created.uid() != existing.uid() {
+        fchown(file, Some(existing.uid()), None)?;
+    }
     file.set_permissions(existing.permissions())
 }
 
