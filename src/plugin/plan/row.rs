@@ -7,7 +7,9 @@ use kube::ResourceExt as _;
 use serde::Serialize;
 use stream_encryption_api::condition::{ReadyState, Reason, Remedy};
 use stream_encryption_api::ledger::{Action, Target};
-use stream_encryption_api::stream_encryption::{Encryption, KeyIdentity, KeyType, Mode, StreamEncryption};
+use stream_encryption_api::stream_encryption::{
+    Encryption, EncryptionStatus, KeyIdentity, KeyType, Mode, StreamEncryption,
+};
 use stream_encryption_core::controller::preview::{PlannedStep, Preview};
 use stream_encryption_core::model::service::Operation;
 
@@ -141,7 +143,7 @@ impl Row {
             waiting: !refused
                 && call.is_none()
                 && plan.reason.is_some_and(|reason| reason.remedy() == Remedy::Person),
-            call_later: !refused && calls_later(resource, &plan, requested),
+            call_later: !refused && calls_later(resource, change, &plan, requested),
             refused,
             unplanned: false,
             namespace: namespace.to_owned(),
@@ -183,17 +185,25 @@ impl Row {
 
 /// Returns whether the operator makes or may make a call later although nobody acts: at a known time, or because the change
 /// that it waits for may end with another encryption than the desired one.
-fn calls_later(resource: &StreamEncryption, plan: &Preview, requested: Option<&Target>) -> bool {
+fn calls_later(
+    resource: &StreamEncryption,
+    change: Change,
+    plan: &Preview,
+    requested: Option<&Target>,
+) -> bool {
     if plan.step != PlannedStep::Nothing || resource.spec.mode == Mode::Observe {
         return false;
     }
     let active = plan.active_key.as_ref().map(|key| Target { action: Action::Start, key: Some(key.clone()) });
     let may_differ =
         |encryption: Option<&Target>| encryption.is_none_or(|encryption| !is_desired(resource, encryption));
+    let is_converged = change == Change::Unchanged && matches_status(resource, plan.active_key.as_ref());
     plan.next_attempt.is_some()
         || match plan.reason {
             Some(Reason::Enabling | Reason::Disabling) => may_differ(requested),
-            Some(Reason::StreamUpdating | Reason::Settling) => may_differ(active.as_ref()),
+            // A reshard, for example, keeps the encryption.
+            Some(Reason::StreamUpdating) => !is_converged && may_differ(active.as_ref()),
+            Some(Reason::Settling) => may_differ(active.as_ref()),
             Some(Reason::StreamCreating | Reason::OutcomeUnknown) => true,
             _ => false,
         }
@@ -202,16 +212,34 @@ fn calls_later(resource: &StreamEncryption, plan: &Preview, requested: Option<&T
 /// Returns whether the spec is known to ask for this encryption. The spec alone does not show which key an alias or an object
 /// stands for.
 fn is_desired(resource: &StreamEncryption, encryption: &Target) -> bool {
-    let spec = &resource.spec;
-    if spec.encryption == Encryption::Disabled || resource.metadata.deletion_timestamp.is_some() {
+    if wants_plaintext(resource) {
         return encryption.action == Action::Stop;
     }
     encryption.action == Action::Start
-        && spec.key.as_ref().is_none_or(|key| {
+        && resource.spec.key.as_ref().is_none_or(|key| {
             let names_key = key.kind == KeyType::AwsOwned || key.arn.is_some();
             let named = KeyIdentity { kind: key.kind, arn: key.arn.clone() };
             names_key && encryption.key.as_ref() == Some(&named)
         })
+}
+
+/// Returns whether the status shows that this active key is the desired one, or that plaintext is desired and active. Unlike the
+/// spec, it shows which key an alias or an object stands for.
+fn matches_status(resource: &StreamEncryption, active: Option<&KeyIdentity>) -> bool {
+    let generation = resource.metadata.generation;
+    let status = resource.status.as_ref().filter(|status| status.observed_generation == generation);
+    status.is_some_and(|status| match active {
+        None => wants_plaintext(resource) && status.encryption_status == Some(EncryptionStatus::Disabled),
+        Some(key) => {
+            // The ARN of a key is hidden from a namespace that may not use it.
+            let is_shown = key.kind == KeyType::AwsOwned || key.arn.is_some();
+            is_shown && !wants_plaintext(resource) && status.desired_key.as_ref() == Some(key)
+        }
+    })
+}
+
+fn wants_plaintext(resource: &StreamEncryption) -> bool {
+    resource.spec.encryption == Encryption::Disabled || resource.metadata.deletion_timestamp.is_some()
 }
 
 impl Kind {
@@ -285,161 +313,4 @@ pub(super) fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use stream_encryption_api::stream_encryption::{KeyReference, StreamEncryptionSpec};
-
-    use super::*;
-
-    const OLD_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/old";
-    const NEW_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/new";
-
-    fn key_identity(arn: &str) -> KeyIdentity {
-        KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.to_owned()) }
-    }
-
-    /// The row of a resource with the new key, for a plan without a step while the old key is active.
-    fn without_step(
-        reason: Reason,
-        next_attempt: Option<Timestamp>,
-        requested: Option<&str>,
-        mode: Mode,
-    ) -> Row {
-        let stream = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
-        let plan = Preview {
-            stream: Some(stream),
-            active_key: Some(key_identity(OLD_KEY)),
-            step: PlannedStep::Nothing,
-            reason: Some(reason),
-            message: "why".to_owned(),
-            calls: None,
-            next_attempt,
-        };
-        let key = KeyReference {
-            kind: KeyType::CustomerManaged,
-            arn: Some(NEW_KEY.to_owned()),
-            alias: None,
-            object_ref: None,
-        };
-        let spec = StreamEncryptionSpec { key: Some(key), mode, ..StreamEncryptionSpec::default() };
-        let resource = StreamEncryption::new("orders", spec);
-        let target = |arn: &str| Target { action: Action::Start, key: Some(key_identity(arn)) };
-        let requested = requested.map(target);
-        Row::planned("data", &resource, Change::Changed, String::new(), plan, requested.as_ref())
-    }
-
-    fn row(call: Option<&'static str>) -> Row {
-        Row { call, change: Some(Change::Changed), message: "why".to_owned(), ..Row::default() }
-    }
-
-    fn text(rows: &[Row]) -> String {
-        let mut out = anstream::StripStream::new(Vec::new());
-        write_text(&mut out, rows, Timestamp::UNIX_EPOCH).unwrap();
-        String::from_utf8(out.into_inner()).unwrap()
-    }
-
-    #[test]
-    fn test_record_is_no_encryption_call() {
-        let record = row(Some(PUT_RECORD));
-        assert!(!record.has(Finding::Calls) && row(Some("StartStreamEncryption")).has(Finding::Calls));
-        let text = text(&[record]);
-        assert!(text.starts_with("= ") && text.contains(": 0 encryption calls, 1 without a call,"), "{text}");
-    }
-
-    #[test]
-    fn call_at_a_known_time_is_a_later_call() {
-        let at = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(4);
-        let limit = without_step(Reason::CallLimitReached, Some(at), None, Mode::Enforce);
-        assert!(limit.has(Finding::Calls) && limit.has(Finding::Waiting));
-        let text = text(&[limit, row(None)]);
-        assert!(text.starts_with("~ data/orders "), "{text}");
-        assert!(text.contains("    no call yet: why (in 4h)\n"), "{text}");
-        assert!(text.contains(": 0 encryption calls, 1 later, 1 without a call, 0 waiting"), "{text}");
-    }
-
-    #[test]
-    fn change_to_another_encryption_is_followed_by_a_call() {
-        for (reason, requested, is_later) in [
-            (Reason::Enabling, None, true),
-            (Reason::Enabling, Some(OLD_KEY), true),
-            (Reason::Enabling, Some(NEW_KEY), false),
-            (Reason::Disabling, None, true),
-            (Reason::StreamUpdating, None, true),
-            (Reason::StreamCreating, None, true),
-            (Reason::Settling, None, true),
-            (Reason::OutcomeUnknown, None, true),
-            (Reason::Encrypted, None, false),
-            (Reason::KeyDisabled, None, false),
-        ] {
-            let row = without_step(reason, None, requested, Mode::Enforce);
-            assert_eq!(row.has(Finding::Calls), is_later, "{reason}, {requested:?}");
-            // Nothing is called in this mode.
-            assert!(!without_step(reason, None, requested, Mode::Observe).has(Finding::Calls), "{reason}");
-        }
-    }
-
-    #[test]
-    fn encryption_of_the_spec_is_known_without_an_alias() {
-        let start = |key: Option<KeyIdentity>| Target { action: Action::Start, key };
-        let stop = Target { action: Action::Stop, key: None };
-        let of_arn = start(Some(key_identity(NEW_KEY)));
-        let key = |kind, alias: Option<&str>| {
-            Some(KeyReference { kind, arn: None, alias: alias.map(ToOwned::to_owned), object_ref: None })
-        };
-        let of = |spec: StreamEncryptionSpec, target: &Target| {
-            is_desired(&StreamEncryption::new("orders", spec), target)
-        };
-        let enabled = |key| StreamEncryptionSpec { key, ..StreamEncryptionSpec::default() };
-        assert!(of(enabled(None), &of_arn) && !of(enabled(None), &stop), "any key is accepted");
-        let alias = || enabled(key(KeyType::CustomerManaged, Some("alias/orders")));
-        // The ARN of a key is hidden from a namespace that may not use it.
-        let hidden = start(Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: None }));
-        assert!(!of(alias(), &of_arn) && !of(alias(), &hidden));
-        let aws_owned = start(Some(KeyIdentity { kind: KeyType::AwsOwned, arn: None }));
-        assert!(of(enabled(key(KeyType::AwsOwned, None)), &aws_owned));
-        let disabled =
-            StreamEncryptionSpec { encryption: Encryption::Disabled, ..StreamEncryptionSpec::default() };
-        assert!(of(disabled.clone(), &stop) && !of(disabled, &aws_owned));
-    }
-
-    #[test]
-    fn message_with_escape_sequences_is_shown_escaped() {
-        let refused = Row::refused("data", "orders", "No.\u{1b}[1A\n= data/x".to_owned());
-        let text = text(&[refused]);
-        assert!(text.contains("    No.\\u{1b}[1A\\n= data/x\n"), "{text}");
-    }
-
-    #[test]
-    fn object_without_a_plan_promises_nothing() {
-        let unplanned = Row::unplanned("data", "orders", "AWS did not answer.".to_owned());
-        for finding in [Finding::Calls, Finding::Refused, Finding::Waiting] {
-            assert!(!unplanned.has(finding), "{finding:?}");
-        }
-        let text = text(&[unplanned, row(None)]);
-        assert!(text.starts_with("x data/orders (not planned)  -\n    AWS did not answer.\n"), "{text}");
-        assert!(
-            text.contains("1 without a call, 0 waiting for your action, 0 refused, 1 not planned."),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn columns_are_exactly_the_fields() {
-        let filled = Row {
-            stream: Some("s".to_owned()),
-            call_key: Some("k".to_owned()),
-            active_key: Some("k".to_owned()),
-            reason: Some("r"),
-            note: "n".to_owned(),
-            calls_used: Some(1),
-            calls_limit: Some(2),
-            next_attempt_time: Some(Timestamp::UNIX_EPOCH),
-            ..row(Some(PUT_RECORD))
-        };
-        let row = serde_json::to_value(filled).unwrap();
-        let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut columns = Row::columns();
-        fields.sort_unstable();
-        columns.sort_unstable();
-        assert_eq!(columns, fields);
-    }
-}
+mod tests;
