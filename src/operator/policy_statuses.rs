@@ -36,8 +36,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How many times the time of the last computation must pass before the next one: with thousands of resources and a hundred
 /// policies, a computation takes seconds.
 const PAUSE_FACTOR: u32 = 20;
-/// The longest pause. It doubles while the API server refuses a write or does not respond: each attempt computes all statuses
-/// again.
+/// The longest pause between two attempts to write the same status. It doubles with each failure.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// Writes the statuses of the policies, which it computes from caches.
@@ -50,6 +49,7 @@ pub(super) struct PolicyStatusWriter {
     listed: [Arc<SetOnce<()>>; 3],
     /// Notified of every change of these caches.
     changed: Arc<Notify>,
+    failures: Failures,
     warnings: Warnings,
 }
 
@@ -68,6 +68,7 @@ impl PolicyStatusWriter {
                 caches.namespaces.first_lists_settled(),
             ],
             changed: sources.changed.clone(),
+            failures: Failures::default(),
             warnings: Warnings::default(),
         }
     }
@@ -82,18 +83,19 @@ impl PolicyStatusWriter {
         let mut attempts = Attempts::new(&changed);
         loop {
             attempts.wait().await;
-            let (written, took) = self.write_all(context, &mut reported).await;
-            attempts.record(written, took);
+            let took = self.write_all(context, &mut reported).await;
+            attempts.record(self.failures.next_attempt(), took);
         }
     }
 
-    /// Writes each status that differs from the stored one. Returns also how long the computations took.
+    /// Writes each status that differs from the stored one, and logs the first failure, at most one a minute. Returns how long
+    /// the computations took.
     async fn write_all<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
         reported: &mut Reported,
-    ) -> (Written, Duration) {
-        let mut all = Written::Answered;
+    ) -> Duration {
+        let mut errors = Vec::new();
         let begin = Instant::now();
         let (policies, resources) = (self.policies.clone(), self.resources.clone());
         // Of many resources, this takes more than a second, in which this thread would run nothing else.
@@ -109,17 +111,30 @@ impl PolicyStatusWriter {
             now: context.clock.now(),
         };
         reported.retain(&policies);
+        self.failures.retain(&policies);
         for policy in &policies {
+            let meta = metadata_of(policy);
+            if self.failures.postpones(meta) {
+                continue;
+            }
             // With many policies and resources, this takes seconds, in which the lease must be renewed.
             tokio::task::yield_now().await;
             let begin = Instant::now();
             let next = self.next_status(policy, &fleet, reported);
             took += begin.elapsed();
-            if let Some(status) = next {
-                all = all.max(self.write_one(policy, &status, reported).await);
-            }
+            let written = match next {
+                Some(status) => self.write_one(policy, &status, reported).await,
+                None => Ok(()),
+            };
+            self.failures.record(meta, written.is_err());
+            errors.extend(written.err().map(|error| (&meta.name, error)));
         }
-        (all, took)
+        if let Some((policy, error)) = errors.first()
+            && self.warnings.take_due()
+        {
+            warn!(policy, %error, failed = errors.len(), "failed to write the status of a policy");
+        }
+        took
     }
 
     /// Returns the status of a policy; `None` if it is stored already. That of an invalid policy cannot be read, so it counts as
@@ -145,34 +160,25 @@ impl PolicyStatusWriter {
         }
     }
 
-    /// Writes the status of a policy, and logs a failure, at most one a minute.
+    /// Writes the status of a policy.
     async fn write_one(
-        &mut self,
+        &self,
         policy: &MaybeInvalidPolicy,
         status: &StreamEncryptionPolicyStatus,
         reported: &mut Reported,
-    ) -> Written {
+    ) -> Result<(), KubeError> {
         let meta = metadata_of(policy);
         let written = write(&self.client, meta, status).await;
         if policy.0.is_err() {
             reported.record(meta, &written);
         }
         match written {
-            Ok(()) => Written::Answered,
             // The cache is behind: its next event leads to the next write.
             Err(KubeError::Conflict) => {
                 debug!(policy = meta.name, "the policy has changed since it was read");
-                Written::Answered
+                Ok(())
             }
-            Err(error) => {
-                if self.warnings.take_due() {
-                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
-                }
-                match error {
-                    KubeError::Unavailable(_) => Written::Unanswered,
-                    _ => Written::Refused,
-                }
-            }
+            written => written,
         }
     }
 
@@ -191,53 +197,85 @@ impl PolicyStatusWriter {
     }
 }
 
-/// The result of an attempt to write the statuses, or one of them. Of several results, the greatest one counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Written {
-    /// The API server has carried out every write, or the cache is behind.
-    Answered,
-    /// The API server has refused a write, for lack of a permission or because of a webhook. The next change leads to the next
-    /// attempt.
-    Refused,
-    /// The API server has not answered a write, which is therefore repeated without a change.
-    Unanswered,
-}
-
-/// The times of the attempts: after each change, and without a change while a write is not answered. The pauses grow while the
-/// writes fail.
+/// The times of the attempts: after each change, and without a change when a failed write is due again.
 struct Attempts<'a> {
     changed: &'a Notify,
-    /// Whether a change must come before the next attempt.
-    awaits_change: bool,
-    /// The pause before the next attempt.
-    pause: Duration,
+    /// When the next failed write is due again.
+    retry_at: Option<Instant>,
     /// The time before which no attempt begins: an earlier one took long.
     not_before: Instant,
 }
 
 impl<'a> Attempts<'a> {
     fn new(changed: &'a Notify) -> Self {
-        Self { changed, awaits_change: true, pause: PAUSE, not_before: Instant::now() }
+        Self { changed, retry_at: None, not_before: Instant::now() }
     }
 
     /// Waits until the next attempt.
     async fn wait(&self) {
-        if self.awaits_change {
+        let after_change = async {
             self.changed.notified().await;
+            tokio::time::sleep(PAUSE).await;
+        };
+        if let Some(at) = self.retry_at {
+            let _ = tokio::time::timeout_at(at, after_change).await;
+        } else {
+            after_change.await;
         }
-        tokio::time::sleep(self.pause).await;
         tokio::time::sleep_until(self.not_before).await;
     }
 
-    /// Records the result of an attempt, and how long its computations took: each write of a status is a change of a
-    /// resource, too, so they would be repeated all the time.
-    fn record(&mut self, written: Written, took: Duration) {
+    /// Records when the next failed write is due again, and how long the computations of an attempt took: each write of a
+    /// status is a change of a resource, too, so they would be repeated all the time.
+    fn record(&mut self, retry_at: Option<Instant>, took: Duration) {
         self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
-        self.awaits_change = written != Written::Unanswered;
-        self.pause = match written {
-            Written::Answered => PAUSE,
-            Written::Refused | Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
-        };
+        self.retry_at = retry_at;
+    }
+}
+
+/// The policies whose last write failed, by uid: the API server refused it, for lack of a permission or because of a webhook, or
+/// did not answer it. The other policies do not wait for them.
+#[derive(Default)]
+struct Failures(HashMap<String, Failure>);
+
+struct Failure {
+    generation: Option<i64>,
+    /// The pause before the next attempt.
+    pause: Duration,
+    next_attempt: Instant,
+}
+
+impl Failures {
+    /// Removes the policies that no longer exist.
+    fn retain(&mut self, policies: &[Arc<MaybeInvalidPolicy>]) {
+        self.0.retain(|uid, _| policies.iter().any(|policy| uid_of(metadata_of(policy)) == uid));
+    }
+
+    /// Returns the failure of this generation: a changed policy may be accepted.
+    fn of(&self, policy: &ObjectMeta) -> Option<&Failure> {
+        self.0.get(uid_of(policy)).filter(|failure| failure.generation == policy.generation)
+    }
+
+    /// Returns whether the next attempt is not due yet.
+    fn postpones(&self, policy: &ObjectMeta) -> bool {
+        self.of(policy).is_some_and(|failure| failure.next_attempt > Instant::now())
+    }
+
+    /// Records the result of an attempt.
+    fn record(&mut self, policy: &ObjectMeta, failed: bool) {
+        if !failed {
+            self.0.remove(uid_of(policy));
+            return;
+        }
+        let doubled = |failure: &Failure| failure.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        let pause = self.of(policy).map_or(PAUSE, doubled);
+        let failure = Failure { generation: policy.generation, pause, next_attempt: Instant::now() + pause };
+        self.0.insert(uid_of(policy).to_owned(), failure);
+    }
+
+    /// Returns when the first of them is due; `None` if no write failed.
+    fn next_attempt(&self) -> Option<Instant> {
+        self.0.values().map(|failure| failure.next_attempt).min()
     }
 }
 
@@ -298,10 +336,11 @@ fn uid_of(policy: &ObjectMeta) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use axum::Router;
-    use axum::http::StatusCode;
+    use axum::http::{StatusCode, Uri};
     use kube::runtime::watcher::Event;
     use serde_json::json;
 
@@ -325,21 +364,61 @@ mod tests {
         assert!(!reported.holds(&policy(2)), "it has changed");
     }
 
+    /// A policy of this generation.
+    fn policy(name: &str, generation: i64) -> Event<MaybeInvalidPolicy> {
+        let policy = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+            "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": generation}, "spec": {},
+        });
+        Event::Apply(serde_json::from_value(policy).unwrap())
+    }
+
+    /// A writer of the statuses of 20 policies.
+    fn writer(server: Router, changed: &Arc<Notify>) -> PolicyStatusWriter {
+        let listed = || Arc::new(SetOnce::new_with(Some(())));
+        let policies: Store<MaybeInvalidPolicy> = Store::default();
+        for number in 0..20 {
+            policies.apply(&policy(&format!("policy-{number}"), 1));
+        }
+        PolicyStatusWriter {
+            client: Client::new(server, "default"),
+            policies,
+            namespaces: Store::default(),
+            resources: Store::default(),
+            listed: [listed(), listed(), listed()],
+            changed: changed.clone(),
+            failures: Failures::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Reports a change each second, for so many seconds.
+    async fn change_for(seconds: u64, changed: &Notify) {
+        for _ in 0..seconds {
+            changed.notify_one();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn unanswered_write_is_repeated_with_growing_pauses() {
+    async fn failed_write_is_repeated_with_growing_pauses() {
         let changed = Notify::new();
-        let mut attempts = Attempts::new(&changed);
+        let (mut attempts, mut failures) = (Attempts::new(&changed), Failures::default());
+        let policy = ObjectMeta { uid: Some("uid-1".to_owned()), ..ObjectMeta::default() };
         for pauses in [&[5, 10, 20, 40, 80, 120, 120][..], &[5]] {
             let waiting = tokio::time::timeout(Duration::from_hours(1), attempts.wait());
             waiting.await.expect_err("nothing has changed");
-            changed.notify_one();
             for pause in pauses {
-                let start = tokio::time::Instant::now();
+                failures.record(&policy, true);
+                attempts.record(failures.next_attempt(), Duration::ZERO);
+                assert!(failures.postpones(&policy));
+                let start = Instant::now();
                 attempts.wait().await;
                 assert_eq!(start.elapsed().as_secs(), *pause);
-                attempts.record(Written::Unanswered, Duration::ZERO);
+                assert!(!failures.postpones(&policy));
             }
-            attempts.record(Written::Answered, Duration::ZERO);
+            failures.record(&policy, false);
+            attempts.record(failures.next_attempt(), Duration::ZERO);
         }
     }
 
@@ -351,41 +430,49 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
             (StatusCode::FORBIDDEN, "no")
         });
-        let listed = || Arc::new(SetOnce::new_with(Some(())));
-        let policies: Store<MaybeInvalidPolicy> = Store::default();
         let changed = Arc::new(Notify::new());
-        for number in 0..20 {
-            let name = format!("policy-{number}");
-            let policy = json!({
-                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
-                "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": 1}, "spec": {},
-            });
-            policies.apply(&Event::Apply(serde_json::from_value(policy).unwrap()));
-        }
-        let writer = PolicyStatusWriter {
-            client: Client::new(server, "default"),
-            policies,
-            namespaces: Store::default(),
-            resources: Store::default(),
-            listed: [listed(), listed(), listed()],
-            changed: changed.clone(),
-            warnings: Warnings::default(),
-        };
+        let writer = writer(server, &changed);
         let (log, _guard) = Log::capture();
         let context = fakes::context(None);
-        let ten_minutes = async {
-            for _ in 0..600 {
-                changed.notify_one();
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
         tokio::select! {
             () = writer.keep_current(&context) => unreachable!("it never returns"),
-            () = ten_minutes => {}
+            () = change_for(600, &changed) => {}
         }
         let (lines, requests) = (log.lines_with("failed to write").len(), requests.load(Ordering::Relaxed));
         assert!((1..=10).contains(&lines), "{}", log.text());
+        assert!(log.text().contains("failed=20"), "{}", log.text());
         assert!((20..=200).contains(&requests), "{requests} requests");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_write_delays_no_other_status() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writes = written.clone();
+        let server = Router::new().fallback(async move |uri: Uri, body: String| {
+            let path = uri.path().to_owned();
+            let is_refused = path.ends_with("/policy-0/status");
+            writes.lock().unwrap().push((path, body));
+            let status = if is_refused { StatusCode::FORBIDDEN } else { StatusCode::OK };
+            (status, r#"{"metadata": {"resourceVersion": "2"}}"#)
+        });
+        let changed = Arc::new(Notify::new());
+        let writer = writer(server, &changed);
+        let (policies, context) = (writer.policies.clone(), fakes::context(None));
+        let changes = async {
+            change_for(600, &changed).await;
+            policies.apply(&policy("policy-9", 2));
+            written.lock().unwrap().clear();
+            change_for(10, &changed).await;
+        };
+        tokio::select! {
+            () = writer.keep_current(&context) => unreachable!("it never returns"),
+            () = changes => {}
+        }
+        let written = written.lock().unwrap();
+        let is_changed = |(path, body): &(String, String)| {
+            path.ends_with("/policy-9/status") && body.contains("\"observedGeneration\":2")
+        };
+        assert!(written.iter().any(is_changed), "{written:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -393,7 +480,7 @@ mod tests {
         let changed = Notify::new();
         let mut attempts = Attempts::new(&changed);
         for (took, idle, pause) in [(100, 0, 5), (1_000, 0, 20), (1_000, 60, 5)] {
-            attempts.record(Written::Answered, Duration::from_millis(took));
+            attempts.record(None, Duration::from_millis(took));
             tokio::time::sleep(Duration::from_secs(idle)).await;
             changed.notify_one();
             let start = Instant::now();
