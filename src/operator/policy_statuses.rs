@@ -447,26 +447,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refused_write_delays_no_other_status() {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let writes = written.clone();
+        let record = written.clone();
         let server = Router::new().fallback(async move |uri: Uri, body: String| {
             let path = uri.path().to_owned();
             let is_refused = path.ends_with("/policy-0/status");
-            writes.lock().unwrap().push((path, body));
+            record.lock().unwrap().push((path, body));
             let status = if is_refused { StatusCode::FORBIDDEN } else { StatusCode::OK };
             (status, r#"{"metadata": {"resourceVersion": "2"}}"#)
         });
         let changed = Arc::new(Notify::new());
-        let writer = writer(server, &changed);
-        let (policies, context) = (writer.policies.clone(), fakes::context(None));
-        let changes = async {
+        let statuses = writer(server, &changed);
+        let (policies, context) = (statuses.policies.clone(), fakes::context(None));
+        let story = async {
             change_for(600, &changed).await;
             policies.apply(&policy("policy-9", 2));
             written.lock().unwrap().clear();
             change_for(10, &changed).await;
         };
         tokio::select! {
-            () = writer.keep_current(&context) => unreachable!("it never returns"),
-            () = changes => {}
+            () = statuses.keep_current(&context) => unreachable!("it never returns"),
+            () = story => {}
         }
         let written = written.lock().unwrap();
         let is_changed = |(path, body): &(String, String)| {
