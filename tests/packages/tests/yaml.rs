@@ -12,7 +12,7 @@ use crate::stage::would_take;
 /// of promtool and of kube-state-metrics. Another test passes each of them to its program, except for that of Artifact Hub.
 /// `events.rs` reads the templates of `CloudFormation`, whose program is AWS. The last one has kinds of Flux, and `flux.rs`
 /// reads it.
-const INPUTS: [&str; 13] = [
+const INPUTS: [&str; 15] = [
     "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
@@ -22,6 +22,8 @@ const INPUTS: [&str; 13] = [
     "action_test.yaml",
     "alerts.test.yaml",
     "clusters.test.yaml",
+    "drift-interval.test.yaml",
+    "service.test.yaml",
     "kube-state-metrics.yaml",
     "cloudformation.yaml",
     "cloudformation-spoke.yaml",

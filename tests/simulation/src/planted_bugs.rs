@@ -171,7 +171,7 @@ impl Bug {
             // The owner must be deleted and created again while only one replica's watch of the resources is
             // frozen, and while another resource waits for the same stream. The watch must stay frozen until the owner
             // is looked up again, before the takeover is written.
-            Self::CachedOwner => 323_000,
+            Self::CachedOwner => 399_000,
             // A ledger with a call that is new to the process is read live, so the cache must lack something else.
             Self::CachedLedger => 4_000,
             _ => 0,
