@@ -79,7 +79,8 @@ mod tests {
             }
             assert!(budgets.take(&object(uid)));
         }
-        assert!(count() < 3_000, "complete budgets are evicted");
+        // The table of 1,000 budgets that are not complete has at most 3,584 places.
+        assert!(count() < 4_000, "complete budgets are evicted");
         for uid in 0..MAX_OBJECTS * 2 {
             budgets.take(&object(uid));
             assert!(count() <= MAX_OBJECTS);
