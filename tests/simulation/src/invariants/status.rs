@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use simulated_aws::world::StreamKey;
+use simulated_aws::world::{EncryptionStatus as AwsEncryption, StreamKey};
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
-use stream_encryption_api::ledger::Owner;
+use stream_encryption_api::ledger::{Outcome, Owner};
 use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus,
 };
@@ -336,6 +336,11 @@ impl State {
         let is_plaintext = |at| self.world.stream(arn, at).is_some_and(|stream| stream.active_key.is_none());
         let reports_encrypted = find(&status.conditions, ConditionType::Encrypted)
             .is_some_and(|condition| condition.status == ConditionStatus::True.as_str());
+        // A Stop that is in progress or has failed shows that records are still encrypted. Only the simulated AWS lets a Stop of a
+        // stream in plaintext fail.
+        let shows_start = [AwsEncryption::Enabling, AwsEncryption::EnablingFailed];
+        let is_start =
+            self.world.stream(arn, now).is_some_and(|stream| shows_start.contains(&stream.encryption));
         // Kinesis reports neither a failure nor which change is in progress.
         let Some(stream) = arn.parse::<StreamArn>().ok().filter(|stream| stream.service == Service::Firehose)
         else {
@@ -343,11 +348,12 @@ impl State {
         };
         let ledger = self.store.ledger(&ledger::name(&stream));
         let is_own_failure = ledger.is_some_and(|ledger| {
-            let call = ledger::last_unrefused_call(&ledger.spec);
             let known = ledger.spec.known_encryption.as_ref();
-            call.zip(known).is_some_and(|(call, known)| known.since_time.0 < call.at())
+            let mut calls = ledger.spec.calls.iter().filter(|call| call.outcome != Outcome::Refused);
+            known.is_some_and(|known| calls.any(|call| known.since_time.0 < call.at()))
         });
         if is_shown
+            && is_start
             && reports_encrypted
             && !is_own_failure
             && is_plaintext(now)
