@@ -34,8 +34,8 @@ impl Budget {
 
 /// Returns the budget of one action on a stream.
 ///
-/// The service determines which calls count; a call whose outcome is unknown always does, and one that was not sent never. An entry dated in
-/// the future (the clock was set back) counts.
+/// The service determines which calls count. A call whose outcome is unknown always counts, and one that was not sent never
+/// does. An entry dated in the future (the clock was set back) counts.
 #[must_use]
 pub fn budget(
     ledger: &StreamLedgerSpec,
