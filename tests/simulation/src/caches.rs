@@ -104,6 +104,11 @@ pub struct Caches {
 }
 
 impl Caches {
+    /// Returns the number of changes of ledgers that the watch has delivered.
+    pub fn delivered_ledgers(&self) -> usize {
+        self.ledgers
+    }
+
     /// Fills the cache of the ledgers with the state after this many changes. Their watch delivers nothing
     /// until then.
     pub fn list_ledgers(&mut self, changes: usize, until: Timestamp) {

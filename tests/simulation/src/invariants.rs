@@ -101,8 +101,11 @@ pub struct Invariants {
     pub last_trigger: Timestamp,
     /// The time of the last change of each stream by another caller.
     pub external_changes: BTreeMap<String, Timestamp>,
-    /// The time of the observation in the last written status, by uid.
+    /// The time of the observation in the last written status, by uid. It is [`Timestamp::MAX`] if the status is based on a
+    /// ledger that another replica had changed.
     status_observed_at: BTreeMap<String, Timestamp>,
+    /// The last write of each stream's ledger: the replica, the time, and the number of changes of all ledgers with it.
+    pub ledger_writes: BTreeMap<String, (usize, Timestamp, usize)>,
     /// The requirements of each resource's live spec, with the time since which each holds, by uid.
     requirements: BTreeMap<String, Vec<(Timestamp, Requirement)>>,
     /// The time since which each unusable key is unusable, by ARN.
@@ -162,6 +165,7 @@ impl Invariants {
             last_call,
             observed,
             status_observed_at,
+            ledger_writes,
             requirements,
             unusable_since,
             ..
@@ -187,6 +191,7 @@ impl Invariants {
             last_call,
             observed,
             status_observed_at,
+            ledger_writes,
             requirements,
             unusable_since,
         ));

@@ -120,6 +120,10 @@ impl State {
     ) {
         let now = self.now;
         self.invariants.publish_observations(self.current_task.task, now);
+        if let Some(ledger) = after.or(before) {
+            let write = (process.replica, now, self.store.ledger_changes().len());
+            self.invariants.ledger_writes.insert(ledger.spec.stream_arn.clone(), write);
+        }
         // The deletion of a ledger is cleanup, and ends by itself.
         self.invariants.writes += u64::from(after.is_some());
         if let Some(after) = after

@@ -93,11 +93,9 @@ pub(super) fn is_call_of_another(
         Observation::InProgress(Some(action)) | Observation::Failed { action, .. } => *action,
         _ => return false,
     };
-    // If the key became known after a call, then AWS reports another one. The clocks of two replicas may differ a little.
-    let is_before = |call: &Call| {
-        let since = known.since_time.0;
-        since < call.at() || (would_change(call, known) && since < saturating_add(call.at(), READ_LAG))
-    };
+    // If the key became known after a call, then AWS reports another one. The Describe before each call showed what was known
+    // then, so what has been known since then became known before the call on its own clock, too.
+    let is_before = |call: &Call| known.since_time.0 <= call.at();
     let is_own =
         |call: &Call| call.outcome != Outcome::Refused && call.target.action == action && is_before(call);
     match (&known.key, action) {

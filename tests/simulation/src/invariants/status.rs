@@ -166,7 +166,16 @@ impl State {
             };
             is_later(&observed.last_describe, known_at) || is_later(&observed.last_stable, stable_at)
         });
-        self.invariants.status_observed_at.insert(owner.uid.clone(), known_at);
+        // A wait that is reported from an outdated ledger may have ended in the current one.
+        let is_ledger_outdated = status.stream.as_ref().is_some_and(|stream| {
+            let write = stream.arn.as_deref().and_then(|arn| self.invariants.ledger_writes.get(arn));
+            let delivered = self.replicas[process.replica].caches.delivered_ledgers();
+            write.is_some_and(|(replica, at, changes)| {
+                *replica != process.replica && (*at >= began || *changes > delivered)
+            })
+        });
+        let observed_at = if is_ledger_outdated { Timestamp::MAX } else { known_at };
+        self.invariants.status_observed_at.insert(owner.uid.clone(), observed_at);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.trace.record(now, || {
             format!(

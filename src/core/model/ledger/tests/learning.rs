@@ -183,6 +183,13 @@ fn call_of_another_leaves_the_key_unknown() {
             assert_eq!(known.is_some(), is_known, "{observation:?} of {:?}", ledger.known_encryption);
         }
     }
+    // The operator's call was for another key, and this one became known only then.
+    let other = with_call(&seen(&empty, &Observation::On(key(2)), 0), seconds(10), Some(Ok(())));
+    for at in [11, 39, 41] {
+        let known = Some(known_encryption(Some(&key(3)), at));
+        let changed = StreamLedgerSpec { known_encryption: known, ..other.clone() };
+        assert_eq!(seen(&changed, &failed(Action::Start), 1600).known_encryption, None, "{at}");
+    }
     let stop = Target { action: Action::Stop, key: None };
     let desired_off = |ledger, observation: &Observation| {
         apply_observation(ledger, observation, None, Some(&stop), false, seconds(1600)).known_encryption
