@@ -14,8 +14,9 @@ use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, binding_of_tenant, firehose, manifest, own_cluster, spec, tenant, tenant_of};
+use crate::harness::{LEDGERS, firehose, manifest, own_cluster, spec};
 use crate::matrix::proxy::{Asked, Meet, Proxy, When};
+use crate::permissions::{allow_tenant, tenant, tenant_of};
 use crate::process::{OperatorProcess, eventually, until_it_says};
 
 const CROWD: usize = 100;
@@ -26,7 +27,7 @@ const DESCRIBE: &str = "DescribeDeliveryStream";
 async fn teams() -> (TestCluster, PathBuf) {
     let (own, account) = own_cluster(&["crowd", "lone"]).await;
     for namespace in ["crowd", "lone"] {
-        own.apply(&binding_of_tenant(namespace).to_string()).await.expect("its user");
+        allow_tenant(&own, namespace).await;
     }
     (own, account)
 }

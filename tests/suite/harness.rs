@@ -36,6 +36,10 @@ use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::kubernetes::Cluster;
 use test_cluster::TestCluster;
 
+use crate::permissions::{
+    OPERATOR, allow_tenant, tenant, until_operator_may_read, until_operator_may_write_ledgers,
+};
+
 /// The account and region of every harness.
 pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const REGION: &str = "eu-west-1";
@@ -99,7 +103,9 @@ pub(crate) async fn own_cluster(namespaces: &[&str]) -> (TestCluster, std::path:
     for namespace in namespaces {
         own.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
     }
-    let account = own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
+    let account = own.service_account_kubeconfig(LEDGERS, OPERATOR).await;
+    until_operator_may_read(&own).await;
+    until_operator_may_write_ledgers(&own, LEDGERS).await;
     (own, account.expect("its account"))
 }
 
@@ -118,35 +124,14 @@ pub(crate) async fn config(kubeconfig: &std::path::Path) -> kube::Config {
     config
 }
 
-/// The user who may edit a namespace that [`fresh_namespace`] created. The user is not an administrator and
-/// is in no group.
-pub(crate) fn tenant_of(namespace: &str) -> String {
-    format!("tenant-of-{namespace}")
-}
-
-/// The binding of that user to the role that the operator installs for namespace editors.
-pub(crate) fn binding_of_tenant(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "tenants", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "stream-encryption-operator-edit"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": tenant_of(namespace)}],
-    })
-}
-
-/// A client with that user's permissions.
-pub(crate) async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
-    let mut config = config(cluster.kubeconfig()).await;
-    config.auth_info.impersonate = Some(tenant_of(namespace));
-    Client::try_from(config).expect("a client")
-}
-
 /// The kubeconfig of the operator's own service account, with exactly the permissions of `config/rbac`.
 pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::PathBuf {
     static MADE: tokio::sync::OnceCell<std::path::PathBuf> = tokio::sync::OnceCell::const_new();
     assert!(std::ptr::eq(cluster, self::cluster().await), "it is the account of the shared cluster");
     let account = async || {
-        cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account")
+        let account = cluster.service_account_kubeconfig(LEDGERS, OPERATOR).await.expect("its account");
+        until_operator_may_read(cluster).await;
+        account
     };
     MADE.get_or_init(account).await.clone()
 }
@@ -165,7 +150,8 @@ pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
         let here = role.replacen(&format!("namespace: {LEDGERS}"), &format!("namespace: {namespace}"), 1);
         cluster.apply(&here).await.expect("the operator's role for ledgers");
     }
-    cluster.apply(&binding_of_tenant(&namespace).to_string()).await.expect("a user who may edit it");
+    until_operator_may_write_ledgers(cluster, &namespace).await;
+    allow_tenant(cluster, &namespace).await;
     namespace
 }
 

@@ -29,6 +29,7 @@ mod memory_limits;
 mod moto_events;
 mod moto_iam;
 mod move_cluster;
+mod permissions;
 mod plugin;
 mod policies;
 mod policy_status;

@@ -13,6 +13,7 @@ use simulated_aws::{Clock, MACHINE_VARIABLES, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
 use crate::harness::own_cluster;
+use crate::permissions::{until_permitted, user_of};
 use crate::process::{OperatorProcess, eventually, own_account};
 
 fn repository() -> &'static Path {
@@ -333,6 +334,8 @@ async fn permissions_of_plan(cluster: &TestCluster, shell: &Shell) {
         let bind = format!("kubectl create rolebinding {binding} -n data --serviceaccount=data:team");
         shell.output(&format!("{bind} --clusterrole={role}")).await;
     }
+    let team = user_of("data", "team");
+    until_permitted(cluster, &team, "patch streamencryptions", "data").await;
     let kubeconfig = cluster.service_account_kubeconfig("data", "team").await.expect("a kubeconfig");
     let plan = format!(
         "kubectl streamencryption plan -f team.yaml -o json --region eu-west-1 --kubeconfig {}",
@@ -350,6 +353,7 @@ async fn permissions_of_plan(cluster: &TestCluster, shell: &Shell) {
     cluster.kubectl_with_input(&["apply", "-f", "-"], role).await.expect("the ClusterRole");
     let bind = "kubectl create clusterrolebinding team --clusterrole=stream-encryption-plan";
     shell.output(&format!("{bind} --serviceaccount=data:team")).await;
+    until_permitted(cluster, &team, "list streamencryptionpolicies", "").await;
     // The team may not list Deployments, so it gives the default policy itself.
     let given = format!("{plan} --default-policy '{}'", own_account());
     for (line, is_missing) in [(&plan, true), (&given, false)] {

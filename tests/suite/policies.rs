@@ -14,10 +14,10 @@ use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_core::model::ledger;
 
 use crate::harness::{
-    ACCOUNT, Harness, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig,
-    spec, tenant_of,
+    ACCOUNT, Harness, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, spec,
 };
 use crate::matrix::scenario::{DESCRIBE, START, plant, stage};
+use crate::permissions::tenant_of;
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
 /// An account of someone else.

@@ -10,6 +10,7 @@ use simulated_aws::{Clock, SimulatedAws};
 use test_cluster::TestCluster;
 
 use crate::harness::{LEDGERS, firehose};
+use crate::permissions::{OPERATOR, until_operator_may_read, until_operator_may_write_ledgers};
 use crate::process::{OperatorProcess, apply};
 
 const README: &str = include_str!("../../README.md");
@@ -87,8 +88,9 @@ async fn readme_yaml_and_kubectl_commands_work_in_order() {
         // The reader types slower than the API server needs to serve a new kind.
         cluster.kubectl(&established).await.expect("established");
     }
-    let account =
-        cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    until_operator_may_read(&cluster).await;
+    until_operator_may_write_ledgers(&cluster, LEDGERS).await;
+    let account = cluster.service_account_kubeconfig(LEDGERS, OPERATOR).await.expect("its account");
     let environment = [
         ("AWS_ENDPOINT_URL", aws.url()),
         ("POD_NAMESPACE", LEDGERS.to_owned()),

@@ -15,6 +15,7 @@ use crate::harness::{
     LEDGERS, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, spec, stopped,
 };
 use crate::matrix::scenario::{encrypted, stage};
+use crate::permissions::{OPERATOR, until_permitted, user_of};
 use crate::process::{
     OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_says, world,
 };
@@ -69,10 +70,13 @@ async fn allow_leases(cluster: &TestCluster, namespace: &str, leases: &[&str]) {
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": leases, "verbs": ["get", "patch"],
         }],
     });
-    let account =
-        json!({"kind": "ServiceAccount", "name": "stream-encryption-operator", "namespace": LEDGERS});
+    let account = json!({"kind": "ServiceAccount", "name": OPERATOR, "namespace": LEDGERS});
     for object in [role, binding("shards", namespace, "Role", &account)] {
         cluster.apply(&object.to_string()).await.expect("a role");
+    }
+    for lease in leases {
+        let action = format!("patch leases.coordination.k8s.io/{lease}");
+        until_permitted(cluster, &user_of(LEDGERS, OPERATOR), &action, namespace).await;
     }
 }
 
@@ -208,6 +212,12 @@ async fn account_of_namespaces(cluster: &TestCluster, own: &str, watched: &[&str
     for object in objects {
         cluster.apply(&object.to_string()).await.expect("a role");
     }
+    let user = user_of(own, "shard");
+    for namespace in watched {
+        until_permitted(cluster, &user, "list streamencryptions", namespace).await;
+    }
+    until_permitted(cluster, &user, "update streamledgers", own).await;
+    until_permitted(cluster, &user, "list streamencryptionpolicies", "").await;
     cluster.service_account_kubeconfig(own, "shard").await.expect("its account")
 }
 

@@ -12,6 +12,7 @@ use simulated_aws::world::{
 use simulated_aws::{Clock, SimulatedAws};
 
 use crate::harness::{ACCOUNT, firehose, own_cluster};
+use crate::permissions::{until_permitted, user_of};
 use crate::process::{OperatorProcess, Place, apply, eventually, field, until_it_says};
 use crate::readme::{commands, kept};
 
@@ -359,6 +360,7 @@ async fn names_of_the_own_namespace_are_known_to_a_tenant() {
         let words: Vec<&str> = line.split(' ').chain(["-n", namespace]).collect();
         place.cluster.kubectl(&words).await.expect("created");
     }
+    until_permitted(place.cluster, &user_of(namespace, "member"), "list streamencryptions", namespace).await;
     let kubeconfig = place.cluster.service_account_kubeconfig(namespace, "member").await.expect("a token");
     let clicks = "arn:aws:kinesis:eu-west-1:333344445555:stream/clicks";
     apply(place.cluster, namespace, "kinesis-clicks", &json!({"stream": {"arn": clicks}})).await;
