@@ -55,6 +55,7 @@ struct Shared {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+    // kube parses only UTF-8, and a user can store other bytes in an object's metadata.
     let client = with_valid_text(client);
     let shared = Arc::new(shared(&settings, &client).await?);
     let end = shutdown_on_signal()?;
@@ -65,6 +66,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         admin.serve(address)?;
     }
     let scope = WatchScope {
+        // Only for the watches: a failed page of a list is requested again, and a watch that ends at once counts as failed.
         client: failing_early_ends(repeating_pages(client)),
         namespaces: settings.watch_namespaces.clone(),
         selector: settings.watch_label_selector.clone(),

@@ -187,7 +187,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
-    // Either the operator's clock is wrong, which a Describe shows, or the event.
+    // The time of a reported call is not within the last 24 hours. Either the time of the event is wrong, or the operator's clock,
+    // which a Describe shows.
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;
@@ -221,7 +222,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
-        // Calls that may count were left out by a clock that AWS has not accepted.
+        // `record_events` left calls out because of their times. AWS has not accepted the operator's clock, so these calls may
+        // count. The inbox keeps them.
         _ if state.ledger.may_record_events(may_claim) && is_time_in_doubt && state.is_clock_in_doubt() => {
             CallsOutcome::NotEntered
         }

@@ -3,8 +3,8 @@
 //!
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
-//! queue delivers the message again. There are two exceptions. In both, the stream's budget lacks a call until AWS refuses
-//! one of the operator:
+//! queue delivers the message again. There are two exceptions. In both, the operator counts a call too few, so the stream's
+//! budget is too large until AWS refuses a call of the operator:
 //! - No resource of this operator may write the ledger of the call's stream. For this rule, three kinds of resources may
 //!   not: one whose spec is invalid or does not match its schema; one that is being deleted without disabling encryption
 //!   first; and one that names its stream without an ARN, until its first reconcile, because its stream is unknown so far.

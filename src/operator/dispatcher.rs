@@ -382,7 +382,8 @@ fn after_error<A, R>(
     }
     let uid = resource.uid().unwrap_or_default();
     let failures = context.memory.count_failure(&uid);
-    // The operator follows a change also if it must not write the status or the finalizer.
+    // While AWS may be changing the stream, the shorter wait applies after a refusal, too: the operator must see the end of the
+    // change, even if it must not write the status or the finalizer.
     let follows_change = last_reason(context, resource).is_some_and(may_change_soon);
     let wait = match error {
         KubeError::Rejected(_) if !follows_change => schedule::after_kube_refusal(&uid, failures),

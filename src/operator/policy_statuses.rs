@@ -33,8 +33,8 @@ use crate::telemetry::Warnings;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How many times the time of the last computation must pass before the next one: with thousands of resources and a hundred
-/// policies, a computation takes seconds.
+/// The pause before the next computation, as a multiple of the time that the last one took. With thousands of resources and a
+/// hundred policies, a computation takes seconds.
 const PAUSE_FACTOR: u32 = 20;
 /// The longest pause between two attempts to write the same status. It doubles with each failure.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
@@ -225,8 +225,9 @@ impl<'a> Attempts<'a> {
         tokio::time::sleep_until(self.not_before).await;
     }
 
-    /// Records when the next failed write is due again, and how long the computations of an attempt took: each write of a
-    /// status is a change of a resource, too, so they would be repeated all the time.
+    /// Records when the next failed write is due again, and how long the computations of an attempt took. The next attempt waits
+    /// [`PAUSE_FACTOR`] times as long: each write of a `StreamEncryption`'s status is a change, too, so the computations would
+    /// be repeated all the time.
     fn record(&mut self, retry_at: Option<Instant>, took: Duration) {
         self.not_before = Instant::now() + took.saturating_mul(PAUSE_FACTOR);
         self.retry_at = retry_at;

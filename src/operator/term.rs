@@ -64,6 +64,7 @@ impl Term {
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
         let resources = sources.caches.resources.clone();
+        // Set when no first list is awaited any more. With several watches, one that fails after another was listed is not awaited.
         let (store, settled) = (resources.store(), resources.first_lists_settled());
         let ledgers_settled = sources.caches.ledgers.first_lists_settled();
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
@@ -154,7 +155,7 @@ async fn wait_for_first_lists(
             listed.wait().await;
         }
     };
-    // A single watch that the RBAC role does not permit never has a list.
+    // The list of a cache with only one watch is always awaited. It never comes if the RBAC role does not permit the watch.
     let _ = tokio::time::timeout(FIRST_LISTS, lists).await;
     // Nobody else sets it.
     let _ = may_start.set(());

@@ -23,7 +23,7 @@ pub enum AwsLimit {
     Describe(Service, Option<Account>, Region),
 }
 
-/// Returns the scope, the lane and the namespace of a due resource.
+/// Returns the scope, the [`Lane`] and the namespace of a due resource.
 pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     let (has_description, last) = context.memory.scheduling_state(resource, context.clock.now());

@@ -3,8 +3,8 @@
 //!
 //! An event leads at most to a Describe, and what AWS then reports decides what follows. A call that an event reports is
 //! entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the process, which is safe: the
-//! queue delivers the calls again that no reconcile has entered, a new process describes every stream, and checks by
-//! interval remain. A sender of forged events cannot make this module grow without limit: it
+//! queue of AWS's events (not the work queue) delivers the calls again that no reconcile has entered, a new process describes
+//! every stream, and checks by interval remain. A sender of forged events cannot make this module grow without limit: it
 //! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
 //! number of calls of each stream.
 
@@ -68,8 +68,9 @@ struct Registered {
     scope: Option<EventScope>,
     /// The accounts and regions of its keys, except for `scope`.
     key_scopes: Vec<EventScope>,
-    /// When the last event that requires a Describe arrived, such events were found missing, or a call of somebody else was
-    /// entered in the ledger, on the monotonic clock. For some time AWS may still report the state before.
+    /// The last time, on the monotonic clock, at which an event arrived that requires a Describe, the events of its account and
+    /// region were found missing (`find_silent`), or a reconcile entered a call of somebody else in the ledger. For some time
+    /// after that, AWS may still report the earlier state.
     unsettled_since: Option<Duration>,
     /// The events that concern it, and whether a reconcile has begun to take them into account.
     noticed: Noticed,

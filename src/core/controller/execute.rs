@@ -62,8 +62,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // A test record needs a fresh description. With a remembered one, `execute` then only saves the ledger. Until
-        // `describe_due` that is correct, because no test record is due earlier.
+        // A test record needs a fresh description. Before `describe_due` no test record is due, so a remembered description
+        // suffices: `execute` then only saves the ledger.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -161,7 +161,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         return Err(Interruption::Outdated);
     }
     let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
-    // Not the microseconds of `reserved`: the id must differ from those of other processes.
+    // The id is made of the nanoseconds of this time, which `reserved` lacks. It must differ from the ids of other processes.
     let (spec, id) = ledger::reserve(&shorter, call, context.clock.exact().max(reserved));
     state.ledger.spec = spec;
     if let Err(error) = write_ledger(context, state).await {

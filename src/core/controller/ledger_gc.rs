@@ -1,5 +1,5 @@
-//! Garbage collection of ledgers: a ledger is deleted only if its owner no longer exists, no resource under the owner's name
-//! names its stream, and none of its calls counts any more.
+//! Garbage collection of ledgers: a ledger is deleted only if its owner no longer exists, no later resource with the owner's
+//! name requests the ledger's stream, and none of its calls counts any more.
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
 //! every case of doubt. Its owner is always read from the API server before the deletion, and the deletion names the

@@ -69,11 +69,13 @@ pub struct LastReconcile {
     /// The ids of the last calls that were not sent because the API server did not acknowledge their reservations, which may
     /// still be in the ledger, or may still arrive there. At most `MAX_UNSENT_CALLS`.
     pub unsent_calls: Vec<Box<str>>,
-    /// The version of the ledger that records the description.
+    /// The version of the ledger that this process saw last; `None` if none was stored. A description is used again only with
+    /// this version.
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
     pub reason: Option<(Reason, Timestamp)>,
-    /// The status that this process reported last, whether or not it had to be written.
+    /// The last status of this process that the API server acknowledged, or that needed no write. A write that fails does not
+    /// change it.
     pub status: Option<Packed<StreamEncryptionStatus>>,
     /// The time of the last write of the status that the API server did not acknowledge. The API server may have applied it,
     /// or may still apply it. `None` once that is excluded: after two minutes, or after a later write was acknowledged,
@@ -153,7 +155,8 @@ pub struct Remembered {
     pub deleting: bool,
 }
 
-/// What the last reconcile of a resource means for the lane of the next one.
+/// What the last reconcile of a resource means for the [`Lane`](crate::work_queue::Lane) of the next one: why it is due, and how
+/// urgent that is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LastOutcome {
     /// The reason reported last by this process.

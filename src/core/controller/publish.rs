@@ -172,7 +172,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     // The stored status is known only if it is the one that was written last.
     let stored =
         reported.as_ref().filter(|_| last.unacknowledged_write.is_none() && !changed_by_another(read));
-    // Transition times are taken from the status that was reported last, even if its write was not acknowledged.
+    // Transition times are taken from the status in memory, even if a later write was not acknowledged.
     let before = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,

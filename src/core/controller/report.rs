@@ -259,7 +259,8 @@ pub(super) fn unresolved_status(
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
         let is_encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        // Until a request to AWS fails, the condition is kept, even if it reports an outdated state already.
+        // Without a failed request (`unanswered` is 0), the condition is kept as it is. This applies even if it reports an outdated
+        // state already.
         if is_encrypted && unanswered > 0 && outdated_status::is_outdated(before, unanswered, false) {
             outdated_status::encrypted(old, before, reason, generation, now)
         } else {
@@ -279,6 +280,7 @@ pub(super) fn status(
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
+    // Only `Suspended` has this state.
     if decision.reason.ready_state() == ReadyState::Unchanged {
         return outdated_status::suspended(resource, before, state.now);
     }

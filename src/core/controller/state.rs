@@ -279,7 +279,8 @@ impl ReconcileState {
     }
 
     /// Returns whether a request of this reconcile failed without showing that AWS accepts the time of the operator's clock. AWS
-    /// verifies the date with the signature, before anything else.
+    /// verifies the date and the session with the signature, before anything else. So an error that shows an accepted session
+    /// ([`is_of_accepted_session`](crate::model::aws_error::AwsError::is_of_accepted_session)) also shows an accepted date.
     pub(super) fn is_clock_in_doubt(&self) -> bool {
         matches!(&self.observed, Observed::Failed(error) if !error.is_of_accepted_session())
     }
@@ -301,8 +302,8 @@ impl ReconcileState {
     }
 }
 
-/// Returns the last call of the ledger, known since `now` unless it was known before; `None` if no observation can be older than
-/// the call.
+/// Returns the last call of the ledger whose effect no observation has shown, known since `now` unless it was known before; `None`
+/// if there is none. If this resource does not own the ledger, returns `known`.
 pub(super) fn known_call(
     ledger: &LedgerHandle,
     known: Option<&KnownCall>,

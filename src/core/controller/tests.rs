@@ -228,7 +228,8 @@ fn wait_for_the_active_key_ends_with_the_term_and_a_report() {
     assert_eq!(world.count(Request::WriteStatus), 1);
 }
 
-/// Returns a suspended resource. The word `own` stands for the operator's account in its policy.
+/// Returns a suspended resource. The policy of [`World::new`] contains the word `own`, so resolving the resource requires the
+/// operator's identity.
 fn suspended() -> StreamEncryption {
     let mut resource = resource();
     resource.spec.suspend = true;

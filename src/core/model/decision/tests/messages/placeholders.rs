@@ -12,6 +12,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z", "TIME"),
     ("\"(ROT13|SUSPENDED|a/b|arn:aws:firehose:VALUE:[^\"]*)\"", "\"VALUE\""),
     ("call: (x|InvalidArgumentException)[.]", "call: CODE."),
+    ("refused (firehose|kinesis):[A-Za-z]+: (Code|InvalidArgumentException)[.]", "refused ACTION: CODE."),
     (": (Code|InternalFailure)[)]", ": CODE)"),
     (
         "[(](InternalFailure|LimitExceededException|KMSAccessDeniedException|InvalidKMSResourceException|KMSOptInRequired)[)]",
