@@ -74,14 +74,7 @@ mod tests {
             owners: None,
         };
         let streams = streams.into_iter().map(found).collect();
-        PlaceSurvey {
-            place,
-            streams,
-            listed: Vec::new(),
-            undescribed: Vec::new(),
-            reused: 0,
-            problems: Vec::new(),
-        }
+        PlaceSurvey { streams, ..PlaceSurvey::new(place) }
     }
 
     #[test]

@@ -63,6 +63,21 @@ pub struct PlaceSurvey {
     pub problems: Vec<String>,
 }
 
+impl PlaceSurvey {
+    /// Creates the survey of a place in which nothing has been listed yet.
+    #[must_use]
+    pub fn new(place: Place) -> Self {
+        Self {
+            place,
+            streams: Vec::new(),
+            listed: Vec::new(),
+            undescribed: Vec::new(),
+            reused: 0,
+            problems: Vec::new(),
+        }
+    }
+}
+
 /// Receives the progress of a survey, for a progress bar.
 pub trait Observer: Sync {
     /// The streams of a service in a place were listed.
@@ -166,14 +181,7 @@ enum Outcome {
 impl<O: Observer> Survey<'_, O> {
     async fn place(&self, place: &Place, services: &[Service]) -> PlaceSurvey {
         let parts = join_all(services.iter().map(|service| self.service(place, *service))).await;
-        let mut whole = PlaceSurvey {
-            place: place.clone(),
-            streams: Vec::new(),
-            listed: Vec::new(),
-            undescribed: Vec::new(),
-            reused: 0,
-            problems: Vec::new(),
-        };
+        let mut whole = PlaceSurvey::new(place.clone());
         for (service, part) in services.iter().zip(parts) {
             whole.streams.extend(part.streams);
             whole.listed.extend(part.is_listed.then_some(*service));

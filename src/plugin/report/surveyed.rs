@@ -281,14 +281,7 @@ mod tests {
         let place = Place { account: AwsAccount::of(&arn), region: arn.region, role: None };
         let streams = arns.iter().map(|arn| found(arn, FoundEncryption::Plaintext)).collect();
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        vec![PlaceSurvey {
-            place,
-            streams,
-            listed: vec![arn.service],
-            undescribed: Vec::new(),
-            reused: 0,
-            problems,
-        }]
+        vec![PlaceSurvey { streams, listed: vec![arn.service], problems, ..PlaceSurvey::new(place) }]
     }
 
     /// Returns the stream of `data/orders`, which is encrypted according to its status, after these surveys.

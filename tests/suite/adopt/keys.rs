@@ -33,14 +33,7 @@ fn stream() -> StreamArn {
 /// Returns the survey of a place with one stream in plaintext.
 fn survey() -> PlaceSurvey {
     let found = FoundStream { arn: stream(), encryption: FoundEncryption::Plaintext, owners: None };
-    PlaceSurvey {
-        place: place(REGION),
-        streams: vec![found],
-        listed: vec![Service::Firehose],
-        undescribed: Vec::new(),
-        reused: 0,
-        problems: Vec::new(),
-    }
+    PlaceSurvey { streams: vec![found], listed: vec![Service::Firehose], ..PlaceSurvey::new(place(REGION)) }
 }
 
 #[tokio::test(start_paused = true)]
