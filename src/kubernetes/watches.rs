@@ -105,7 +105,7 @@ pub fn resources(
 }
 
 /// Returns the same event with the object inside.
-pub(super) fn unwrap_trimmed<K, M>(event: Event<Trimmed<K, M>>) -> Event<K> {
+pub(crate) fn unwrap_trimmed<K, M>(event: Event<Trimmed<K, M>>) -> Event<K> {
     match event {
         Event::Apply(object) => Event::Apply(object.0),
         Event::Delete(object) => Event::Delete(object.0),

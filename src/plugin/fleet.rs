@@ -25,6 +25,9 @@ const CUSTOMER_MANAGED: &str = "CUSTOMER_MANAGED_CMK";
 /// The reason of a resource that this program cannot read. The operator reports no such reason.
 const UNREADABLE: &str = "UnreadableByPlugin";
 
+/// The reason of a resource that was deleted while it was watched. The operator reports no such reason.
+const DELETED: &str = "Deleted";
+
 /// Whether the records of a stream are encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum State {
@@ -318,6 +321,23 @@ impl Entry {
             region: Some(arn.region.to_string()),
             name: arn.name().to_owned(),
             ..Self::empty("", "")
+        }
+    }
+
+    /// Describes the same stream after the resource was deleted: nobody reports its state any more.
+    pub(super) fn deleted(self) -> Self {
+        Self {
+            stream: self.stream,
+            service: self.service,
+            account: self.account,
+            region: self.region,
+            name: self.name,
+            reason: Some(DELETED.to_owned()),
+            message: Some(
+                "The StreamEncryption was deleted. With -l, it may have lost these labels instead."
+                    .to_owned(),
+            ),
+            ..Self::empty(&self.namespace, &self.resource)
         }
     }
 

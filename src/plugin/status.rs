@@ -1,27 +1,21 @@
 //! `status`: the fleet as a table, a row for each stream or for each group of streams. Reads `StreamEncryptions` only.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use kube::api::DynamicObject;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
 use stream_encryption_api::stream_encryption::Service;
 
 use super::Outcome;
 use super::age::{relative, short};
-use super::cluster::{Found, PAGE, Scope, ScopeArguments};
+use super::cluster::{Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
-use super::output::{
-    self, Cell, Format, NONE, Table, Tone, notice, printable, stdout, watched_stdout, write_next, write_row,
-    write_rows,
-};
-use crate::kubernetes::connection::WATCH_SECONDS;
-use crate::telemetry::error_chain;
+use super::output::{self, Cell, Format, NONE, Table, Tone, notice, stdout, write_next, write_rows};
 
 /// The flags of `status`.
 #[derive(Args, Debug)]
@@ -47,7 +41,7 @@ pub struct Arguments {
         conflicts_with = "watch"
     )]
     fail_on: Vec<Finding>,
-    /// Then print each stream again whenever its state changes, until interrupted.
+    /// Then print each stream again whenever its state changes or its resource is deleted, until interrupted.
     #[arg(short, long)]
     watch: bool,
 }
@@ -125,12 +119,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print_entries(&entries, &scope, arguments, now, &mut stdout())?;
     }
     if arguments.watch {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
-        config.label_selector.clone_from(&scope.selector);
-        let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
-        let changes = changes.map_ok(|object| object.0);
-        let mut errors = std::io::stderr();
-        print_changes(changes, &scope, &entries, arguments, &mut watched_stdout(), &mut errors).await?;
+        watch::run(&cluster, &scope, entries, arguments).await?;
     }
     Ok(if fails { Outcome::Found } else { Outcome::Done })
 }
@@ -345,148 +334,4 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
     }
     table.write(&mut out)?;
     Ok(())
-}
-
-/// Prints the row of each stream whose state changes, and of each new one. A stream that `--only` no longer selects is printed
-/// once more, so that its last row does not show a state that it has left. Reports a failure of the watch to `errors` and goes
-/// on: the watch connects again.
-async fn print_changes(
-    changes: impl Stream<Item = watcher::Result<DynamicObject>>,
-    scope: &Scope,
-    seen: &[Entry],
-    arguments: &Arguments,
-    out: &mut impl Write,
-    errors: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut changes = std::pin::pin!(changes);
-    let columns = Columns { namespace: scope.namespace.is_none(), wide: arguments.output == Format::Wide };
-    let widths = table(seen, scope, arguments.output, Timestamp::now()).widths();
-    let id = |entry: &Entry| (entry.namespace.clone(), entry.resource.clone());
-    let mut shown: BTreeMap<_, _> = seen.iter().map(|entry| (id(entry), visible(entry))).collect();
-    while let Some(next) = changes.next().await {
-        let resource = match next {
-            Ok(resource) => resource,
-            Err(error) => {
-                let why = error_chain(&error);
-                writeln!(errors, "The watch failed and is repeated: {}.", printable(&why))?;
-                continue;
-            }
-        };
-        let entry = Entry::of(&Found::of(resource));
-        let is_news = if arguments.only.is_empty() || has_any(&entry, &arguments.only) {
-            let state = visible(&entry);
-            shown.insert(id(&entry), state.clone()).as_ref() != Some(&state)
-        } else {
-            shown.remove(&id(&entry)).is_some()
-        };
-        if !is_news {
-            continue;
-        }
-        if !write_next(out, arguments.output, &entry)? {
-            write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
-        }
-        out.flush()?;
-    }
-    Ok(())
-}
-
-/// Returns what decides whether a row is printed again.
-fn visible(entry: &Entry) -> impl PartialEq + Clone + use<> {
-    (
-        (entry.state, entry.ready, entry.reason.clone(), entry.encryption_status),
-        (entry.active_key.clone(), entry.calls_used, entry.next_attempt_time),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Program {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn changed(reason: &str) -> DynamicObject {
-        let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "why",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-            "metadata": {"name": "orders", "namespace": "data"},
-            "spec": {"stream": {"service": "Kinesis", "name": "Orders"}},
-            "status": {"conditions": [condition]}});
-        serde_json::from_value(resource).unwrap()
-    }
-
-    /// Returns what a watch prints that begins with these resources.
-    async fn watched(format: &str, first: &[DynamicObject]) -> String {
-        let arguments = Program::parse_from(["status", "--watch", "-o", format]).arguments;
-        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
-        let entries: Vec<Entry> = first.iter().map(|object| Entry::of(&Found::of(object.clone()))).collect();
-        let mut out = Vec::new();
-        print_entries(&entries, &scope, &arguments, Timestamp::UNIX_EPOCH, &mut out).unwrap();
-        let changes = futures_util::stream::iter([Ok(changed("Enabling")), Ok(changed("EnablingFailed"))]);
-        print_changes(changes, &scope, &entries, &arguments, &mut out, &mut Vec::new()).await.unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[tokio::test]
-    async fn watch_prints_single_objects_from_the_beginning() {
-        for (first, expected) in [
-            (&[][..], &["Enabling", "EnablingFailed"][..]),
-            (&[changed("Encrypted")], &["Encrypted", "Enabling", "EnablingFailed"]),
-        ] {
-            let json = watched("json", first).await;
-            let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-            let yaml = watched("yaml", first).await;
-            let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
-            for objects in [lines, documents] {
-                let reasons: Vec<&str> = objects.iter().filter_map(|one| one["reason"].as_str()).collect();
-                assert_eq!(reasons, expected, "{json}{yaml}");
-            }
-            let csv = watched("csv", first).await;
-            assert_eq!(csv.lines().count(), 1 + expected.len(), "{csv}");
-        }
-    }
-
-    #[tokio::test]
-    async fn watch_prints_once_that_a_stream_matches_no_longer() {
-        let arguments = Program::parse_from(["status", "--watch", "--only", "attention"]).arguments;
-        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
-        let seen = [Entry::of(&Found::of(changed("KeyDisabled")))];
-        let changes = ["Enabling", "Encrypted", "KeyDisabled", "Encrypted"].map(|reason| Ok(changed(reason)));
-        let (changes, mut out) = (futures_util::stream::iter(changes), Vec::new());
-        print_changes(changes, &scope, &seen, &arguments, &mut out, &mut Vec::new()).await.unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let reasons: Vec<&str> = text.lines().filter_map(|line| line.split(['(', ')']).nth(1)).collect();
-        assert_eq!(reasons, ["Enabling", "KeyDisabled", "Encrypted"], "{text}");
-    }
-
-    #[tokio::test]
-    async fn watch_reports_each_failure_and_goes_on() {
-        let failure = || Err(watcher::Error::NoResourceVersion);
-        let changes = [
-            failure(),
-            Ok(changed("Enabling")),
-            failure(),
-            failure(),
-            // After a failure, the watch lists all objects again.
-            Ok(changed("Enabling")),
-            Ok(changed("EnablingFailed")),
-        ];
-        let arguments = Program::parse_from(["status", "--watch"]).arguments;
-        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
-        let (mut out, mut errors) = (Vec::new(), Vec::new());
-        let changes = futures_util::stream::iter(changes);
-        print_changes(changes, &scope, &[], &arguments, &mut out, &mut errors).await.unwrap();
-        let lines = |bytes| String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
-        let (out, errors) = (lines(out), lines(errors));
-        assert_eq!(out.len(), 2, "{out:?}");
-        assert!(out[0].contains("(Enabling)") && out[1].contains("(EnablingFailed)"), "{out:?}");
-        assert_eq!(errors.len(), 3, "{errors:?}");
-        assert!(errors[0].starts_with("The watch failed and is repeated: "), "{errors:?}");
-    }
 }
