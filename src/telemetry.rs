@@ -18,7 +18,7 @@ mod words;
 
 pub use warnings::Warnings;
 use words::Lines;
-pub use words::{error_chain, printable};
+pub use words::{error_chain, printable, printable_json};
 
 /// A guard that sends the last traces when it is dropped.
 #[must_use = "dropped at once, it sends no traces"]

@@ -2,7 +2,7 @@
 //!
 //! Colours are written only to a terminal, and never if `NO_COLOR` is set. The machine-readable formats hold the same
 //! rows, with all fields and with times in RFC 3339. Texts of others, such as messages of conditions, must not control a
-//! terminal: cells, notices and CSV escape them, and the verbs write other texts by [`printable`].
+//! terminal: cells, notices, CSV, JSON and YAML escape them, and the verbs write other texts by [`printable`].
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(super) use crate::telemetry::printable;
+pub(super) use crate::telemetry::{printable, printable_json};
 
 /// The formats of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -230,8 +230,8 @@ pub(super) fn write_rows<T: Columns>(
 ) -> anyhow::Result<bool> {
     match format {
         Format::Table | Format::Wide => return Ok(false),
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(rows)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&rows)?)?,
+        Format::Json => write_json(out, &serde_json::to_string_pretty(rows)?)?,
+        Format::Yaml => write_yaml(out, &rows)?,
         Format::Csv => write_csv(out, rows)?,
     }
     Ok(true)
@@ -242,8 +242,11 @@ pub(super) fn write_rows<T: Columns>(
 pub(super) fn write_next<T: Columns>(out: &mut impl Write, format: Format, row: &T) -> anyhow::Result<bool> {
     match format {
         Format::Table | Format::Wide => return Ok(false),
-        Format::Json => writeln!(out, "{}", serde_json::to_string(row)?)?,
-        Format::Yaml => write!(out, "---\n{}", serde_saphyr::to_string(row)?)?,
+        Format::Json => write_json(out, &serde_json::to_string(row)?)?,
+        Format::Yaml => {
+            writeln!(out, "---")?;
+            write_yaml(out, row)?;
+        }
         Format::Csv => write_csv_row(out, row)?,
     }
     Ok(true)
@@ -257,10 +260,25 @@ pub(super) fn write_value<T: Serialize>(
 ) -> anyhow::Result<bool> {
     match format {
         ValueFormat::Text => return Ok(false),
-        ValueFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
-        ValueFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
+        ValueFormat::Json => write_json(out, &serde_json::to_string_pretty(value)?)?,
+        ValueFormat::Yaml => write_yaml(out, value)?,
     }
     Ok(true)
+}
+
+fn write_json(out: &mut impl Write, json: &str) -> io::Result<()> {
+    writeln!(out, "{}", printable_json(json))
+}
+
+fn write_yaml(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
+    let yaml = serde_saphyr::to_string(value)?;
+    if printable_json(&yaml) == yaml {
+        write!(out, "{yaml}")?;
+    } else {
+        // The serializer does not escape characters that change the direction of text. JSON is YAML, too.
+        write_json(out, &serde_json::to_string_pretty(value)?)?;
+    }
+    Ok(())
 }
 
 /// Rows that have a CSV form: its columns are the same whatever the rows hold, so that scripts can rely on them.
@@ -343,18 +361,36 @@ mod tests {
     /// A tenant writes the name of a stream, and AWS quotes its callers.
     #[test]
     fn control_characters_of_others_are_escaped_in_each_format() {
-        let row = Row { name: "a\u{1b}]0;x\u{7}\nb", calls: None, list: Vec::new() };
+        let row = Row { name: "a\u{1b}]0;x\u{7}\nb\u{9b}\u{202e}c", calls: None, list: Vec::new() };
         let mut table = Table::new(vec!["NAME"]);
         table.push(vec![row.name.into()]);
         let mut out = anstream::StripStream::new(Vec::new());
         table.write(&mut out).unwrap();
         let table = String::from_utf8(out.into_inner()).unwrap();
-        assert_eq!(table, "NAME\na\\u{1b}]0;x\\u{7}\\nb\n");
+        assert_eq!(table, "NAME\na\\u{1b}]0;x\\u{7}\\nb\\u{9b}\\u{202e}c\n");
         for format in [Format::Csv, Format::Json, Format::Yaml] {
             let mut out = Vec::new();
             write_rows(&mut out, format, std::slice::from_ref(&row)).unwrap();
             let text = String::from_utf8(out).unwrap();
-            assert!(!text.contains(['\u{1b}', '\u{7}']), "{format:?}: {text:?}");
+            assert!(!text.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{format:?}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn escapes_of_json_and_yaml_keep_the_text() {
+        for name in ["a\u{9b}2J", "x\u{202e}y\u{2069}", "x\u{2066}\n\u{1b}"] {
+            let row = Row { name, calls: None, list: Vec::new() };
+            for format in [Format::Json, Format::Yaml] {
+                let mut out = Vec::new();
+                write_next(&mut out, format, &row).unwrap();
+                let text = String::from_utf8(out).unwrap();
+                assert_eq!(printable_json(&text), text);
+                let read: serde_json::Value = match format {
+                    Format::Json => serde_json::from_str(&text).unwrap(),
+                    _ => serde_saphyr::from_str(&text).unwrap(),
+                };
+                assert_eq!(read["name"], name, "{text}");
+            }
         }
     }
 

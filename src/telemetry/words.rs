@@ -26,28 +26,42 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
 /// that change the direction of the text around them. These are escaped.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let escaped =
-        |c: char| ends_or_controls_line(c) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(escaped) {
+    escaped(text, is_unprintable, LogFormat::Text)
+}
+
+/// Returns JSON as a terminal can show it, with the same lines and the same meaning: the characters that [`printable`] escapes
+/// are only in strings of it, and become escapes of JSON.
+#[must_use]
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    escaped(json, |c| c != '\n' && is_unprintable(c), LogFormat::Json)
+}
+
+/// Returns whether a character ends a line, controls a terminal, or changes the direction of the text around it. Some readers
+/// treat U+2028 and U+2029 as the end of a line.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns a text with the escapes of its format.
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, format: LogFormat) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if escaped(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
+        match format {
+            _ if !is_escaped(c) => shown.push(c),
+            LogFormat::Text => shown.extend(c.escape_default()),
+            // Each of these characters has at most four digits.
+            LogFormat::Json => {
+                let _ = write!(shown, "\\u{:04x}", u32::from(c));
+            }
         }
     }
     Cow::Owned(shown)
 }
 
-/// Some readers treat U+2028 and U+2029 as the end of a line.
-fn ends_or_controls_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// Writes each log record as exactly one line: control characters in it are escaped.
+/// Writes each log record as exactly one line, as [`printable`] shows it.
 pub(super) struct Lines<W> {
     /// The destination.
     pub(super) to: W,
@@ -73,23 +87,10 @@ impl<W: io::Write> io::Write for Lines<W> {
 
 fn one_line(record: &str, format: LogFormat, coloured: bool) -> Cow<'_, str> {
     let (line, end) = record.strip_suffix('\n').map_or((record, ""), |line| (line, "\n"));
-    let escaped = |c: char| ends_or_controls_line(c) && !(coloured && c == '\u{1b}');
-    if !line.contains(escaped) {
-        return Cow::Borrowed(record);
+    match escaped(line, |c| is_unprintable(c) && !(coloured && c == '\u{1b}'), format) {
+        Cow::Borrowed(_) => Cow::Borrowed(record),
+        Cow::Owned(text) => Cow::Owned(text + end),
     }
-    let mut text = String::with_capacity(record.len());
-    for c in line.chars() {
-        match format {
-            _ if !escaped(c) => text.push(c),
-            LogFormat::Text => text.extend(c.escape_default()),
-            // Each of these characters has at most four digits.
-            LogFormat::Json => {
-                let _ = write!(text, "\\u{:04x}", u32::from(c));
-            }
-        }
-    }
-    text.push_str(end);
-    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -102,6 +103,7 @@ mod tests {
             ("INFO all is well\n", "INFO all is well\n"),
             ("INFO x\nERROR y\r\n\tz\n", "INFO x\\nERROR y\\r\\n\\tz\n"),
             ("\u{1b}[2mINFO\u{1b}[0m ü\u{85}x\u{2028}y\n", "\u{1b}[2mINFO\u{1b}[0m ü\\u{85}x\\u{2028}y\n"),
+            ("x\u{202e}y\n", "x\\u{202e}y\n"),
             ("without an end\0", "without an end\\u{0}"),
         ] {
             assert_eq!(one_line(record, LogFormat::Text, true), line);
@@ -116,6 +118,16 @@ mod tests {
         let line = one_line(&record, LogFormat::Json, false);
         assert_eq!(line, "\"\\u007f\\u0085\\u009f\\u2028\\u2029ü\"");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
+
+    #[test]
+    fn printable_json_has_the_same_lines_and_meaning() {
+        let value = serde_json::json!({"a\u{9b}": "x\u{202e}y\u{2066}z\u{2028}\u{7f}\n\u{1b}ü"});
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let shown = printable_json(&json);
+        let expected = r#""a\u009b": "x\u202ey\u2066z\u2028\u007f\n\u001bü""#;
+        assert_eq!(shown, format!("{{\n  {expected}\n}}"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[test]

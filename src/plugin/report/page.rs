@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 
+use crate::plugin::output::printable_json;
+
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Returns the page for a report.
 pub(super) fn html(report: &impl Serialize) -> serde_json::Result<String> {
-    // The data stands in a script element, which only `<` could end.
-    let data = serde_json::to_string(report)?.replace('<', "\\u003c");
+    // The data stands in a script element, which only `<` could end. A terminal may show the page, too.
+    let data = printable_json(&serde_json::to_string(report)?).replace('<', "\\u003c");
     Ok(PAGE.replacen("/*PAGE_CSS*/", STYLE, 1).replacen("/*PAGE_JS*/", SCRIPT, 1).replacen(
         "/*REPORT_DATA*/null",
         &data,
