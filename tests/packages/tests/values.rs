@@ -1,6 +1,6 @@
 //! Tests the chart's values: mistakes are rejected, and every accepted value is documented.
 
-use packages::objects::{of_kind, render, rendered};
+use packages::objects::{of_kind, render, rendered, word};
 use packages::{CHART, kept, text, values};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
@@ -73,7 +73,9 @@ async fn invalid_values_are_rejected() {
         ("defaultPolicy.maxCallsPerDay", json!(0)),
         ("defaultPolicy.maxCallsPerDay", json!(26)),
         ("defaultPolicy.streams", json!(["arn:aws:kinesis:*:*:stream/*"])),
+        ("defaultPolicy.streams", json!(["arn:aws:kinesis:eu-west-01:own:stream/*"])),
         ("defaultPolicy.keys", json!(["*"])),
+        ("defaultPolicy.keys", json!(["arn:aws:kms:europe-west-1:own:key/*"])),
         (
             "defaultPolicy.namespaceSelector.matchExpressions",
             json!([{"key": "a", "operator": "Exists", "values": ["b"]}]),
@@ -357,6 +359,27 @@ fn schema_limits_match_operator() {
         .filter(|it| !it.contains(":List") && !it.starts_with("sqs:"))
         .collect();
     assert_eq!(json!(operations), limit["operation"]["enum"]);
+}
+
+/// A default policy with another pattern would be detected only in the log of a pod that does not start.
+#[test]
+fn default_policy_patterns_match_policy_crd() {
+    let definition: Value =
+        serde_saphyr::from_str(&text("crds/streamencryptionpolicies.streamencryption.dev.yaml"))
+            .expect("YAML");
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let of_crd = |field: &str| {
+        let rule = &spec["properties"][field]["x-kubernetes-validations"][0]["rule"];
+        let (_, rest) = word(rule).split_once(".matches('").expect("an expression");
+        rest.split('\'').next().expect("an end").to_owned()
+    };
+    let of_chart = |field: &str| {
+        schema()["properties"]["defaultPolicy"]["properties"][field]["items"]["pattern"].clone()
+    };
+    assert_eq!(of_chart("streams"), of_crd("streams"));
+    let keys = of_crd("keys");
+    let keys = keys.strip_prefix('^').and_then(|keys| keys.strip_suffix('$')).expect("a whole text");
+    assert_eq!(of_chart("keys"), format!("^(AWS_OWNED_CMK|{keys})$"));
 }
 
 #[test]
