@@ -168,7 +168,8 @@ app.kubernetes.io/name: {{ printf "%s-test" (include "stream-encryption-operator
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* The end of an alert's description: at most ten resources, by a query, if kube-state-metrics exports them. In the query, %[1]q is the cluster of the alert, and %[2]q its reason; without the label, an empty text. */}}
+{{/* The end of an alert's description: at most ten resources, by a query, if kube-state-metrics exports them. The context is a list of the chart's own one and the query. In the query, %[1]q is the cluster of the alert, and %[2]q its reason; without the label, an empty text. kube-state-metrics exports no labels of a resource, so no query can select the resources that match watchLabelSelector. */}}
 {{- define "stream-encryption-operator.named" -}}
-{{- printf `{{ with query (printf %q (index $labels "cluster") (index $labels "reason")) }} Resources (at most 10): {{ range $index, $one := . }}{{ if $index }}, {{ end }}{{ $one.Labels.namespace }}/{{ $one.Labels.name }}{{ end }}.{{ end }}` . }}
+{{- $ofShards := ternary " of all shards" "" (not (empty (first .).Values.watchLabelSelector)) }}
+{{- printf `{{ with query (printf %q (index $labels "cluster") (index $labels "reason")) }} Resources%s (at most 10): {{ range $index, $one := . }}{{ if $index }}, {{ end }}{{ $one.Labels.namespace }}/{{ $one.Labels.name }}{{ end }}.{{ end }}` (last .) $ofShards }}
 {{- end }}

@@ -179,6 +179,16 @@ async fn not_reconciling_alert_needs_a_history_of_the_interval() {
     tested(&file, &alert_tests("drift-interval")).await.expect("the tests pass");
 }
 
+/// Returns the descriptions that name resources by a query.
+async fn naming_descriptions(values: Value) -> Vec<String> {
+    let file = rule_file(values).await;
+    let rules = file["groups"][0]["rules"].as_array().expect("rules");
+    let all = rules.iter().map(|rule| word(&rule["annotations"]["description"]));
+    let naming: Vec<String> = all.filter(|text| text.contains("{{ with query")).map(str::to_owned).collect();
+    assert_eq!(naming.len(), 6, "{naming:?}");
+    naming
+}
+
 /// The queries in the descriptions use documented metrics, and select the namespaces that the operator watches.
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptions_name_resources_of_watched_namespaces() {
@@ -190,18 +200,26 @@ async fn descriptions_name_resources_of_watched_namespaces() {
             r#"namespace=~\"data|web\""#,
         ),
     ] {
-        let file = rule_file(values).await;
-        let rules = file["groups"][0]["rules"].as_array().expect("rules");
-        let all: Vec<&str> = rules.iter().map(|rule| word(&rule["annotations"]["description"])).collect();
-        let naming: Vec<&str> = all.into_iter().filter(|text| text.contains("{{ with query")).collect();
-        assert_eq!(naming.len(), 6, "{naming:?}");
-        for text in naming {
+        for text in naming_descriptions(values).await {
             assert!(text.contains(scope), "{text}");
-            let names = promql::names(text);
+            let names = promql::names(&text);
             assert!(
                 !names.is_empty() && names.iter().all(|name| promql::find(name, &known).is_some()),
                 "{text}"
             );
+        }
+    }
+}
+
+/// kube-state-metrics exports no labels of a resource, so the queries find those of the other shards, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptions_of_label_shard_say_that_they_name_all_shards() {
+    for (values, before_names) in [
+        (json!({}), "}} Resources (at most 10): {{"),
+        (json!({"watchLabelSelector": "shard=a"}), "}} Resources of all shards (at most 10): {{"),
+    ] {
+        for text in naming_descriptions(values).await {
+            assert!(text.contains(before_names), "{text}");
         }
     }
 }
