@@ -91,6 +91,24 @@ async fn queries_select_chosen_cluster_and_namespace() {
     }
 }
 
+/// Two clusters may have resources with the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_have_a_row_for_each_cluster_and_name_it() {
+    let dashboard = dashboard().await;
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let tables: Vec<&Value> = panels.iter().filter(|panel| panel["type"] == "table").collect();
+    assert_eq!(tables.len(), 2);
+    for table in tables {
+        let (title, query) = (&table["title"], word(&table["targets"][0]["expr"]));
+        let by_cluster = query.matches("by (cluster, ").count();
+        assert!(by_cluster > 0 && by_cluster == query.matches("by (").count(), "{title}: {query}");
+        let [columns, order] = [0_usize, 1].map(|number| &table["transformations"][number]["options"]);
+        let columns = columns["include"]["names"].as_array().expect("columns");
+        assert!(columns.contains(&json!("cluster")), "{title}: {columns:?}");
+        assert_eq!(order["indexByName"]["cluster"], 0, "{title}");
+    }
+}
+
 /// The leader of each shard exports its own counts, so a maximum would hide all but one.
 #[tokio::test(flavor = "multi_thread")]
 async fn panels_add_the_counts_of_all_shards() {
