@@ -75,15 +75,62 @@ pub fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     first.unwrap_or_else(|| panic!("no {kind}"))
 }
 
-/// Returns every object by its name, without the labels and annotations that only state the installer.
+/// The beginnings of the labels and annotations that only state who installed an object, and whether that tool
+/// may delete it. Selectors use only such labels of pods.
+const OF_INSTALLER: [&str; 4] = [
+    "app.kubernetes.io/",
+    "helm.sh/",
+    "argocd.argoproj.io/sync-options",
+    "kustomize.toolkit.fluxcd.io/prune",
+];
+
+/// Returns every object by its kind and name, of which no two may have the same, without the labels and
+/// annotations that only state the installer.
 pub fn by_name(objects: &[Value]) -> BTreeMap<String, Value> {
-    let plain = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.remove("labels");
-            metadata.remove("annotations");
+    let mut found = BTreeMap::new();
+    for object in objects {
+        let other = found.insert(name(object), without_installer(object.clone()));
+        assert!(other.is_none(), "two objects are named {}", name(object));
+    }
+    found
+}
+
+fn without_installer(mut object: Value) -> Value {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for field in ["labels", "annotations"] {
+            let Some(Value::Object(map)) = metadata.get_mut(field) else { continue };
+            map.retain(|key, _| !OF_INSTALLER.iter().any(|beginning| key.starts_with(*beginning)));
+            if map.is_empty() {
+                metadata.remove(field);
+            }
         }
-        object
-    };
-    objects.iter().map(|object| (name(object), plain(object))).collect()
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_labels_and_annotations_of_installer_are_dropped() {
+        let object = |metadata: Value| json!({"kind": "Service", "metadata": metadata});
+        let installed = object(json!({
+            "name": "operator",
+            "labels": {"app.kubernetes.io/name": "operator", "helm.sh/chart": "operator-1", "scrape": "own"},
+            "annotations": {"helm.sh/resource-policy": "keep"},
+        }));
+        let expected = object(json!({"name": "operator", "labels": {"scrape": "own"}}));
+        assert_eq!(by_name(&[installed]), BTreeMap::from([("Service/operator".to_owned(), expected)]));
+    }
+
+    #[test]
+    #[should_panic(expected = "two objects are named Role/resources")]
+    fn second_object_of_same_kind_and_name_is_refused() {
+        let role = |namespace: &str| {
+            let metadata = json!({"name": "resources", "namespace": namespace});
+            json!({"kind": "Role", "metadata": metadata})
+        };
+        by_name(&[role("data"), role("web")]);
+    }
 }

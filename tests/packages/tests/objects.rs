@@ -1,7 +1,7 @@
 //! Tests that the API server accepts the chart's objects, for all values.
 
 use packages::CHART;
-use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, only, parsed, word};
+use packages::objects::{NAMESPACE, RELEASE, name, of_kind, only, parsed, word};
 use packages::programs::{helm_3, run_helm, run_this_helm};
 use serde_json::{Value, json};
 
@@ -117,8 +117,7 @@ async fn helm_3_and_helm_4_render_the_same() {
                 .concat();
         let made = run_this_helm(helm, &template, &values.to_string(), None).await;
         let made = made.unwrap_or_else(|error| panic!("{what}: {error:#}"));
-        let by_name = |objects: Vec<Value>| by_name(&objects);
-        assert_eq!(by_name(parsed(&made).expect("YAML")), by_name(chart(values).await), "{what}");
+        assert_eq!(parsed(&made).expect("YAML"), chart(values).await, "{what}");
     }
 }
 
