@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use packages::objects::{by_name, name, of_kind, parsed, word};
+use packages::objects::{by_name, of_kind, parsed, word};
 use packages::{CHART, kept, path, text};
 use serde_json::{Value, json};
 
-use crate::stage::{chart, kustomized};
+use crate::stage::{chart, kustomized, would_take};
 
 /// Returns the files in `crds/`.
 fn files() -> Vec<String> {
@@ -75,8 +75,8 @@ async fn kustomize_crds_are_excluded_from_pruning() {
     assert_eq!(found, vec![expected; 3]);
 }
 
-#[test]
-fn artifact_hub_annotations_list_crds_examples_and_image() {
+#[tokio::test(flavor = "multi_thread")]
+async fn artifact_hub_annotations_list_crds_examples_and_image() {
     let about: Value = serde_saphyr::from_str(&text(&format!("{CHART}/Chart.yaml"))).expect("YAML");
     let annotation = |key: &str| -> Value {
         let yaml = word(&about["annotations"][format!("artifacthub.io/{key}").as_str()]);
@@ -89,9 +89,11 @@ fn artifact_hub_annotations_list_crds_examples_and_image() {
         .map(|one| format!("CustomResourceDefinition/{}", word(&one["name"])))
         .collect();
     assert_eq!(told, wanted().into_keys().collect::<Vec<_>>());
-    for one in annotation("crdsExamples").as_array().expect("a list") {
-        assert_eq!(one["kind"], "StreamEncryption", "{}", name(one));
-    }
+    let examples = annotation("crdsExamples");
+    let examples = examples.as_array().expect("a list");
+    assert!(examples.iter().all(|one| one["kind"] == "StreamEncryption"), "{examples:?}");
+    let taken = would_take(examples).await.expect("the API server accepts the examples");
+    assert_eq!(taken.lines().count(), examples.len(), "{taken}");
     let image = annotation("images");
     assert!(word(&image[0]["image"]).ends_with(&format!(":{}", word(&about["appVersion"]))));
     assert!(text("Cargo.toml").contains(&format!("\nversion = {}\n", about["appVersion"])));
