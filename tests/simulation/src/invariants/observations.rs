@@ -233,8 +233,9 @@ impl State {
         self.invariants.unreported.entry(self.current_task.task).or_default().push(observation);
     }
 
-    /// Records that the replica describes the stream. Returns whether it may not have known the last call for [`READ_LAG`]: it
-    /// first described the stream after this call less than that ago, and no ledger says that the call took effect.
+    /// Records that the replica describes the stream. Returns whether the last call may be new to it, while no ledger says that the
+    /// call took effect: it first described the stream after this call less than [`READ_LAG`] ago, or its clock, which may be
+    /// behind that of the replica that made the call, does not show yet that this time has passed.
     fn is_call_new_to_replica(
         &mut self,
         replica: usize,
@@ -253,12 +254,13 @@ impl State {
         }
         let known_since = first.at;
         let stream = arn.parse().ok();
-        let is_unconfirmed =
-            stream.and_then(|stream| self.store.ledger(&ledger::name(&stream))).is_some_and(|ledger| {
-                ledger::last_unrefused_call(&ledger.spec).is_some_and(|call| !call.confirmed)
-            });
-        is_unconfirmed
-            && now < known_since + READ_LAG + lag
+        let ledger = stream.and_then(|stream| self.store.ledger(&ledger::name(&stream)));
+        let unconfirmed = ledger
+            .and_then(|ledger| ledger::last_unrefused_call(&ledger.spec))
+            .filter(|call| !call.confirmed);
+        let own_clock = now + self.replicas[replica].clock_error_range.0;
+        unconfirmed
+            .is_some_and(|call| now < known_since + READ_LAG + lag || own_clock < call.at() + READ_LAG + lag)
             && last.is_some_and(|at| now < at + MAX_IN_FLIGHT + self.max_clock_difference())
     }
 
