@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use packages::objects::{NAMESPACE, by_name, only, parsed, word};
@@ -87,10 +88,14 @@ struct Configured {
     paused: bool,
 }
 
-async fn configured(cluster: &TestCluster) -> Configured {
+/// Returns the operator's Deployment.
+async fn deployment(cluster: &TestCluster) -> Value {
     let get = ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", "json"];
-    let deployment: Value =
-        serde_json::from_str(&cluster.kubectl(&get).await.expect("the Deployment")).expect("JSON");
+    serde_json::from_str(&cluster.kubectl(&get).await.expect("the Deployment")).expect("JSON")
+}
+
+async fn configured(cluster: &TestCluster) -> Configured {
+    let deployment = deployment(cluster).await;
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let variables = container["env"].as_array().expect("variables");
     let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name);
@@ -102,9 +107,13 @@ async fn configured(cluster: &TestCluster) -> Configured {
     }
 }
 
-/// Runs commands in the repository, with the cluster's kubectl and our Helm.
+/// Runs commands in the repository, with the cluster's kubectl and our Helm 4.
 pub(crate) async fn run(cluster: &TestCluster, commands: &[&str]) {
-    let helm = programs::helm().await.expect("Helm");
+    run_with(&programs::helm().await.expect("Helm"), cluster, commands).await;
+}
+
+/// Runs commands as [`run`] does, with this Helm.
+async fn run_with(helm: &Path, cluster: &TestCluster, commands: &[&str]) {
     let folders = [cluster.programs().kubectl.parent(), helm.parent()]
         .map(|folder| folder.expect("a folder").display().to_string());
     let path = format!("{}:{}", folders.join(":"), std::env::var("PATH").unwrap_or_default());
@@ -249,28 +258,64 @@ async fn readme_helm_command_installs_the_operator() {
     assert_eq!(there(&cluster).await.len(), 5);
 }
 
+/// Returns the commands of the page that delete what kubectl installed, and the one that installs the release.
+fn from_kubectl_to_helm(page: &str) -> [&str; 2] {
+    let commands = blocks(section(page, "### From kubectl to Helm"), "sh");
+    commands.try_into().expect("two blocks")
+}
+
+/// Also if the reader omits the first step, because the default policy allows so much.
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_that_adopts_can_disable_the_default_policy() {
     let page = text("docs/install.md");
+    let [_, install] = from_kubectl_to_helm(&page);
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By kubectl").await;
     assert!(configured(&cluster).await.has_default_policy);
-    let adopt = blocks(section(&page, "### From kubectl to Helm"), "sh")[0].trim_end();
-    run(&cluster, &[&format!("{adopt} --set defaultPolicy.enabled=false")]).await;
+    run(&cluster, &[&format!("{} --set defaultPolicy.enabled=false", install.trim_end())]).await;
     assert!(!configured(&cluster).await.has_default_policy);
 }
 
+/// Beside the fields that kubectl set, the API server would keep the variable and the label, and refuse two of
+/// the values.
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_adopts_kubectl_installation_as_documented() {
+async fn helm_3_and_4_after_kubectl_install_only_their_values() {
+    let page = text("docs/install.md");
+    let [delete, install] = from_kubectl_to_helm(&page);
+    let values = "--set podDisruptionBudget.minAvailable=1 --set metrics.service.port=80 \
+                  --set rbac.aggregateToEdit=false";
+    let install = format!("{} {values}", install.trim_end());
+    let only_helm_4 = " --force-conflicts";
+    assert!(install.contains(only_helm_4), "{install}");
+    let helm_3 = (programs::helm_3().await.expect("Helm 3"), install.replace(only_helm_4, ""));
+    let helm_4 = (programs::helm().await.expect("Helm 4"), install);
+    for (helm, install) in [helm_3, helm_4] {
+        let cluster = TestCluster::start().await.expect("a cluster");
+        follow(&cluster, "## By kubectl").await;
+        use_it(&cluster).await;
+        let target = "deployment/stream-encryption-operator";
+        let set = ["set", "env", target, "-n", NAMESPACE, "WATCH_NAMESPACE=data"];
+        cluster.kubectl(&set).await.expect("it is set");
+        run_with(&helm, &cluster, &[delete, &install]).await;
+        let variables =
+            deployment(&cluster).await["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+        assert!(variables.contains("eu-west-1") && !variables.contains("WATCH_NAMESPACE"), "{variables}");
+        let edit = ["get", "clusterrole", "stream-encryption-operator-edit", "--show-labels"];
+        let labels = cluster.kubectl(&edit).await.expect("the role");
+        assert!(labels.contains("aggregate-to-admin") && !labels.contains("aggregate-to-edit"), "{labels}");
+        the_resource_is_there(&cluster).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_installation_moves_to_helm_as_documented() {
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By kubectl").await;
     assert_eq!(there(&cluster).await.len(), 5);
     use_it(&cluster).await;
-    let selector =
-        ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"];
-    let before = cluster.kubectl(&selector).await.expect("the Deployment");
     follow(&cluster, "### From kubectl to Helm").await;
-    assert_eq!(cluster.kubectl(&selector).await.expect("the Deployment"), before, "it is the same object");
+    assert_eq!(there(&cluster).await.len(), 5);
+    the_resource_is_there(&cluster).await;
     follow(&cluster, "## Permissions in AWS").await;
     follow(&cluster, "## Upgrade").await;
     the_resource_is_there(&cluster).await;
