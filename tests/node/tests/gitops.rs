@@ -1,5 +1,5 @@
-//! Tests Argo CD with a Git repository: the health that it reports for streams, that it stays in sync, and
-//! that pruning makes no calls.
+//! Tests Argo CD with a Git repository: the health that it reports for streams, that it stays in sync, that
+//! pruning makes no calls, and that a policy outlives the streams whose encryption it allows to be disabled.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,9 +66,33 @@ async fn argo_cd_reports_health_stays_in_sync_prunes_without_calls() {
     let once = |name: &str| (name.to_owned(), vec!["OK".to_owned()]);
     assert_eq!(changes, [once("clicks"), once("telemetry")], "one Start each, and no Stop");
 
-    for application in [STREAMS, OPERATOR] {
-        kubectl(&format!("delete application {application} -n argocd")).await;
-    }
+    delete_streams_with_their_policy(&repository).await;
+    assert_eq!(stage.changes()["clicks"], ["OK", "OK"], "one Stop");
+    assert!(!stage.encrypts("clicks"));
+    kubectl(&format!("delete application {OPERATOR} -n argocd")).await;
+}
+
+/// Adds a stream with `deletionPolicy: Disable` and the policy of `docs/gitops.md` that allows this, and deletes the
+/// Application with all resources, as `argocd app delete --cascade` does.
+async fn delete_streams_with_their_policy(repository: &Repository) {
+    let page = packages::text("docs/gitops.md");
+    let (_, policy) = page.split_once("```yaml policy\n").expect("the policy of the page");
+    let (policy, _) = policy.split_once("```").expect("the end of the policy");
+    let clicks = packages::text("config/samples/01-firehose-aws-owned-key.yaml");
+    repository.write("policy.yaml", policy);
+    repository.write("clicks.yaml", &format!("{clicks}  deletionPolicy: Disable\n"));
+    repository.commit("clicks is ours, and will be plaintext without us");
+    refresh().await;
+    eventually("it is Ready, and has the finalizer", 60, async || {
+        let path = "jsonpath={.metadata.finalizers} {.status.conditions[?(@.type==\"Ready\")].status}";
+        let state = try_kubectl(&["get", "strenc", "clicks", "-n", "data", "-o", path], "").await;
+        state.is_ok_and(|state| state.contains("disable-encryption") && state.ends_with(" True"))
+    })
+    .await;
+    let finalizer = r#"{"metadata":{"finalizers":["resources-finalizer.argocd.argoproj.io"]}}"#;
+    kubectl(&format!("patch application {STREAMS} -n argocd --type=merge --patch={finalizer}")).await;
+    kubectl(&format!("delete application {STREAMS} -n argocd --timeout=90s")).await;
+    assert_eq!(kubectl("get strenc,strencpol -A -o name").await, "");
 }
 
 /// Checks every comparison of the two applications until each has been compared thirty times.
@@ -114,9 +138,12 @@ impl Repository {
 
     fn add(&self, samples: &[&str]) {
         for sample in samples {
-            let from = packages::path("config/samples").join(sample);
-            fs::copy(from, self.0.path().join(STREAMS).join(sample)).expect(sample);
+            self.write(sample, &packages::text(&format!("config/samples/{sample}")));
         }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(STREAMS).join(name), text).expect(name);
     }
 
     fn remove(&self, samples: &[&str]) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stream_encryption_api::crd::definitions;
+use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::commands::definition_yaml;
 use test_cluster::TestCluster;
@@ -181,9 +182,10 @@ struct Kustomization {
 struct KustomizationSpec {
     interval: String,
     retry_interval: String,
-    timeout: String,
+    timeout: Option<String>,
     path: String,
     prune: bool,
+    #[serde(default)]
     wait: bool,
     source_ref: BTreeMap<String, String>,
     depends_on: Vec<BTreeMap<String, String>>,
@@ -196,11 +198,32 @@ fn gitops_page_yaml_parses() {
     let orders: StreamEncryption = serde_saphyr::from_str(yamls[0]).unwrap();
     let wave: i32 = orders.metadata.annotations.unwrap()["argocd.argoproj.io/sync-wave"].parse().unwrap();
     assert!(wave < 0, "before resources without a wave");
-    let flux: Kustomization = serde_saphyr::from_str(yamls[1]).unwrap();
-    assert!(flux.spec.wait, "Flux waits until the streams match Git");
+    let flux: Vec<Kustomization> = serde_saphyr::from_multiple(yamls[1]).unwrap();
+    let [policies, streams] = &flux[..] else { panic!("two Kustomizations") };
+    assert!(streams.spec.wait, "Flux waits until the streams match Git");
+    let depends_on = |name: &String| streams.spec.depends_on.iter().any(|other| other["name"] == *name);
+    assert!(depends_on(&policies.metadata["name"]), "Flux applies the policies first");
     for file in PAGE.split('`').filter(|word| word.starts_with("config/")) {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is not there");
     }
+}
+
+/// Argo CD deletes the waves in reverse order.
+#[test]
+fn documented_policy_has_an_earlier_wave_than_streams() {
+    let object = |yaml: &str| -> Value { serde_saphyr::from_str(yaml).expect("YAML") };
+    let policy = object(documented_policy());
+    let read: StreamEncryptionPolicy = serde_json::from_value(policy.clone()).expect("a policy");
+    assert!(read.spec.allow_disable);
+    assert!(wave(&policy) < wave(&object(blocks(PAGE, "yaml")[0])));
+    let streams = fs::read_to_string(config().join("application-streams.yaml")).expect("the Application");
+    assert!(streams.contains(&format!("`argocd.argoproj.io/sync-wave: \"{}\"`", wave(&policy))), "{streams}");
+}
+
+/// Returns the policy of the page.
+fn documented_policy() -> &'static str {
+    let [policy] = blocks(PAGE, "yaml policy")[..] else { panic!("one policy") };
+    policy
 }
 
 #[test]
@@ -236,11 +259,10 @@ async fn gitops_page_commands_keep_existing_argocd_cm_data() {
     // Existing settings, written by another field manager.
     let before = "--from-literal=url=https://argocd.example.com";
     cluster.kubectl(&["create", "configmap", "argocd-cm", "-n", "argocd", before]).await.expect("argocd-cm");
-    let orders = blocks(PAGE, "yaml")[0];
-    cluster
-        .kubectl_with_input(&["apply", "--validate=strict", "-f", "-"], orders)
-        .await
-        .expect("the resource is accepted");
+    for object in [blocks(PAGE, "yaml")[0], documented_policy()] {
+        let apply = ["apply", "--validate=strict", "-f", "-"];
+        cluster.kubectl_with_input(&apply, object).await.expect("the object is accepted");
+    }
 
     let commands = commands(PAGE);
     assert_eq!(commands.len(), 3, "{commands:?}");
