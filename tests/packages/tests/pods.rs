@@ -6,7 +6,8 @@ use packages::objects::{NAMESPACE, only, rendered, word};
 use packages::text;
 use serde_json::{Value, json};
 
-use crate::stage::{chart, cluster};
+use crate::documents::blocks;
+use crate::stage::{chart, cluster, kustomized_beside_clone};
 
 /// Returns the operator's environment with these values; a variable that comes from a field has the field's
 /// path as its value.
@@ -62,6 +63,26 @@ async fn pods_run_as_non_root_with_read_only_root() {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
         assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1), "{pod}");
         assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true, "{pod}");
+    }
+}
+
+/// OpenShift creates no pod with a user or a group that is not in the range of its namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_openshift_pods_set_no_user_and_group() {
+    let page = text("docs/install.md");
+    let values = blocks(&page, "yaml").into_iter().find(|yaml| yaml.starts_with("podSecurityContext:"));
+    let values = serde_saphyr::from_str(values.expect("the values of the page")).expect("YAML");
+    let [patch] = blocks(&page, "yaml openshift")[..] else { panic!("one patch") };
+    // It ends with its patches.
+    let kustomization = format!("{}{patch}", blocks(&page, "yaml kustomization")[0]);
+    let (charts, ours) = (chart(values).await, kustomized_beside_clone("openshift", &kustomization).await);
+    for pod in [
+        &only(&charts, "Deployment")["spec"]["template"]["spec"],
+        &only(&charts, "Pod")["spec"],
+        &only(&ours, "Deployment")["spec"]["template"]["spec"],
+    ] {
+        let expected = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        assert_eq!(pod["securityContext"], expected, "{pod}");
     }
 }
 
