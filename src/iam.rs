@@ -32,6 +32,10 @@ pub enum Feature {
     Verify,
 }
 
+/// The Sid of the statement about keys of AWS. It distinguishes them from customer managed keys, which a policy may allow
+/// the same actions.
+pub const DESCRIBE_AWS_MANAGED_KEYS: &str = "DescribeAwsManagedKeys";
+
 /// Actions that AWS performs with the operator's permissions: Firehose creates a grant on the key, and the
 /// service that receives a record generates a data key.
 const CREATE_GRANT: Action = Action::ForUs("kms:CreateGrant");
@@ -65,6 +69,8 @@ enum ResourceScope {
     Keys,
     /// The customer managed keys that can encrypt a stream of this service.
     KeysFor(Service),
+    /// `alias/aws/kinesis`, by its ARN; any key of a region in which a stream uses it and the ARN is not known.
+    AwsManagedKeys,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +101,7 @@ const fn call(operation: Operation) -> Action {
 
 /// Every permission that the operator may need, by feature. A policy includes one only if the scope has a
 /// stream or key for it.
-const PERMISSION_RULES: [PermissionRule; 11] = [
+const PERMISSION_RULES: [PermissionRule; 12] = [
     PermissionRule {
         feature: Feature::Encrypt,
         sid: "DescribeAndEncryptFirehoseStreams",
@@ -122,6 +128,15 @@ const PERMISSION_RULES: [PermissionRule; 11] = [
         sid: "DescribeKeys",
         actions: &[call(Operation::DescribeKey)],
         on: ResourceScope::Keys,
+        only_if: StatementCondition::Always,
+    },
+    // Kinesis reports `alias/aws/kinesis` by its ARN or id if another client named it so. Only `DescribeKey` shows
+    // that such a key is not a customer managed one.
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: DESCRIBE_AWS_MANAGED_KEYS,
+        actions: &[call(Operation::DescribeKey)],
+        on: ResourceScope::AwsManagedKeys,
         only_if: StatementCondition::Always,
     },
     PermissionRule {
@@ -218,6 +233,7 @@ impl ResourceScope {
             }
             Self::Keys => scope.keys().collect(),
             Self::KeysFor(service) => scope.keys_for(service).collect(),
+            Self::AwsManagedKeys => scope.aws_managed_keys().into_iter().collect(),
         }
     }
 }

@@ -33,7 +33,8 @@ struct Grant {
     streams: BTreeSet<String>,
     /// The customer managed keys.
     keys: BTreeSet<String>,
-    /// The ARNs of `alias/aws/kinesis`, by which a person has replaced `key/*`: keys of Start that are not described.
+    /// The ARNs of `alias/aws/kinesis`, by which a person has replaced `key/*`: keys of Start that are not described as
+    /// customer managed ones.
     kinesis_keys: BTreeSet<String>,
     /// The regions in which Kinesis streams may use `alias/aws/kinesis`, whose ARN differs in each account and region.
     aws_keys: BTreeSet<Region>,
@@ -154,7 +155,11 @@ impl Grant {
         let mut of_start = BTreeSet::new();
         let statements =
             file.document.as_ref().map(|document| list(&document["Statement"])).unwrap_or_default();
-        for statement in statements.into_iter().filter(|statement| statement["Effect"] == "Allow") {
+        // The keys of AWS are those of Start. To describe them does not allow a stream to use them.
+        let is_read = |statement: &&Value| {
+            statement["Effect"] == "Allow" && statement["Sid"] != iam::DESCRIBE_AWS_MANAGED_KEYS
+        };
+        for statement in statements.into_iter().filter(is_read) {
             let actions = list(&statement["Action"]);
             let is_start =
                 actions.iter().any(|action| *action == Operation::StartStreamEncryption.iam_action());

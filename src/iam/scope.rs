@@ -146,6 +146,17 @@ impl Scope {
             .map(|stream| any_key(&stream.one));
         given().map(ToString::to_string).chain(unknown).collect()
     }
+
+    /// Returns the keys of `alias/aws/kinesis`. Where a stream uses one whose ARN is not known, any key of the region is
+    /// returned.
+    #[must_use]
+    pub fn aws_managed_keys(&self) -> Vec<String> {
+        let unknown = self
+            .streams(Service::Kinesis)
+            .filter(|stream| self.unknown_kinesis_keys.contains(&stream.one.region))
+            .map(|stream| any_key(&stream.one));
+        self.kinesis_keys.iter().map(ToString::to_string).chain(unknown).collect()
+    }
 }
 
 impl GrantedStreams {

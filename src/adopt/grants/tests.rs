@@ -86,6 +86,21 @@ fn aws_key_of_kinesis_is_allowed_beside_a_customer_key() {
     }
 }
 
+/// Kinesis may report the key by its ARN. Without this permission, the operator would take it for another key than that of
+/// the manifest.
+#[test]
+fn aws_key_of_kinesis_may_be_described() {
+    let any_key = "arn:aws:kms:eu-west-1:111122223333:key/*";
+    for (stream, described) in
+        [(kinesis(1, None), &[any_key][..]), (kinesis(1, Some(1)), &[]), (allowed(1, None), &[])]
+    {
+        let streams = [stream];
+        let [file] = made(&[], &streams).try_into().unwrap();
+        assert_eq!(resources(&file, iam::DESCRIBE_AWS_MANAGED_KEYS), described, "{}", file.text);
+        assert_eq!(made(std::slice::from_ref(&file), &streams), [file]);
+    }
+}
+
 /// A person narrows `key/*` to the key of `alias/aws/kinesis`, by hand or with the policy that `iam policy` prints.
 #[test]
 fn narrowed_key_of_kinesis_is_not_widened() {
@@ -105,6 +120,8 @@ fn narrowed_key_of_kinesis_is_not_widened() {
             assert_eq!(files.len(), count);
             let start = resources(&files[count - 1], "EncryptKinesisStreams");
             assert!(start.contains(key) && start.iter().any(|one| one.ends_with("/orders-3")), "{start:?}");
+            let described = resources(&files[count - 1], iam::DESCRIBE_AWS_MANAGED_KEYS);
+            assert_eq!(described, [key.as_str()]);
             assert!(files.iter().all(|file| !file.text.contains("key/*")), "{files:?}");
         }
     }
