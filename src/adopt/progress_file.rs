@@ -4,6 +4,8 @@
 //! that is older than an hour, that is cut off or that another version wrote counts as absent. A stream that was
 //! changing, or about which a permission was missing, is not written, so that it is described again. The file holds
 //! names, keys and tools, no tag and no secret. It is a help only: if it cannot be written, the survey goes on without it.
+//!
+//! A person may name any file. One without a line of a stream is not the survey's to empty and to delete.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -54,21 +56,28 @@ impl ProgressFile {
     }
 
     /// Opens the file, and reads the streams that were described in the hour before `now`. With `restart` it is
-    /// emptied first.
+    /// emptied first. A device or a pipe is only written. A file with other content is an error.
     pub fn open(path: &Path, now: Timestamp, restart: bool) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let known = if restart { HashMap::new() } else { read(path, now)? };
-        let file = if known.is_empty() {
-            File::create(path)?
+        let is_device = path.metadata().is_ok_and(|existing| !existing.is_file());
+        let mut known = if is_device { HashMap::new() } else { read(path, now)? };
+        if restart {
+            known.clear();
+        }
+        // Another survey may write to the same file now, so each line goes to the end.
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        if known.is_empty() {
+            if !is_device {
+                file.set_len(0)?;
+            }
         } else {
-            let mut file = OpenOptions::new().append(true).open(path)?;
             // Ends a line that was cut off.
             file.write_all(b"\n")?;
-            file
-        };
-        Ok(Self { path: Some(path.to_owned()), known, file: Mutex::new(Ok(Some(file))) })
+        }
+        let path = (!is_device).then(|| path.to_owned());
+        Ok(Self { path, known, file: Mutex::new(Ok(Some(file))) })
     }
 
     /// Returns a stream that was described before, by this survey or by an earlier one.
@@ -100,7 +109,7 @@ impl ProgressFile {
         self.file().as_ref().err().cloned()
     }
 
-    /// Deletes the file: the survey is complete.
+    /// Deletes the file: the survey is complete. A device or a pipe stays.
     pub fn delete(&self) -> io::Result<()> {
         *self.file() = Ok(None);
         match &self.path {
@@ -122,6 +131,7 @@ fn is_final(stream: &FoundStream) -> bool {
     is_clear && stream.owners.is_some()
 }
 
+/// Reads the streams that were described in the hour before `now`. Fails if the file has something else than streams.
 fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStream>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -129,14 +139,24 @@ fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStrea
         Err(error) => return Err(error),
     };
     let mut known = HashMap::new();
+    let (mut is_empty, mut has_streams) = (true, false);
     for line in BufReader::new(file).split(b'\n') {
-        let Ok(Line { time, stream }) = serde_json::from_slice(&line?) else { continue };
+        let line = line?;
+        is_empty &= line.is_empty();
+        let Ok(Line { time, stream }) = serde_json::from_slice(&line) else { continue };
+        has_streams = true;
         let age = now.duration_since(time);
         if age < MAX_AGE && age > -MAX_AGE {
             known.insert(stream.arn.clone(), stream);
         }
     }
-    Ok(known)
+    if is_empty || has_streams {
+        return Ok(known);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the file has no progress of this version; delete it, or name another one with --progress-file",
+    ))
 }
 
 #[cfg(test)]
@@ -207,6 +227,41 @@ mod tests {
         assert_eq!(names, ["young"]);
         second.add(&found("after-a-cut", FoundEncryption::Plaintext), now());
         assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 2);
+    }
+
+    #[test]
+    fn file_with_other_content_is_an_error_and_stays() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        for restart in [false, true] {
+            fs::write(&path, "hello\n").unwrap();
+            let error = ProgressFile::open(&path, now(), restart).unwrap_err().to_string();
+            assert!(error.contains("has no progress"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "hello\n");
+        }
+        fs::write(&path, "").unwrap();
+        assert!(ProgressFile::open(&path, now(), false).is_ok(), "a person may create the file");
+    }
+
+    #[test]
+    fn device_is_written_and_not_deleted() {
+        let file = ProgressFile::open(Path::new("/dev/null"), now(), false).unwrap();
+        // Before the call that would delete the machine's device.
+        assert_eq!(file.path, None);
+        file.add(&found("orders", FoundEncryption::Plaintext), now());
+        assert_eq!(file.problem(), None);
+        file.delete().unwrap();
+    }
+
+    #[test]
+    fn surveys_at_the_same_time_keep_each_others_lines() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let open = || ProgressFile::open(&path, now(), false).unwrap();
+        let (first, second) = (open(), open());
+        first.add(&found("orders", FoundEncryption::Plaintext), now());
+        second.add(&found("audit", FoundEncryption::AwsOwned), now());
+        assert_eq!(open().known.len(), 2);
     }
 
     #[test]
