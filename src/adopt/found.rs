@@ -91,6 +91,12 @@ impl FoundEncryption {
         }
     }
 
+    /// Returns whether AWS reports how the records are encrypted. Otherwise a later description may do so.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Unsettled(_))
+    }
+
     /// Returns the active key, as a spec or AWS names it.
     #[must_use]
     pub fn key(&self) -> Option<String> {

@@ -207,7 +207,8 @@ impl<O: Observer> Survey<'_, O> {
         self.observer.listed(place, service, remaining.len());
         let refused = Refused::default();
         let mut skipped = 0;
-        // A failure that may pass is tried once more, after all others.
+        // After all others, once more: a failure that may pass, and a change that may have ended. AWS reports no encryption
+        // of a Kinesis stream while it is resharded.
         for is_last in [false, true] {
             let requests = std::mem::take(&mut remaining).into_iter();
             let mut outcomes = stream::iter(requests.map(|stream| self.stream(place, &refused, stream)))
@@ -218,6 +219,10 @@ impl<O: Observer> Survey<'_, O> {
                     Outcome::Known(stream) => {
                         part.reused += 1;
                         part.streams.push(stream);
+                    }
+                    Outcome::Described(Some(stream)) if !is_last && !stream.encryption.is_settled() => {
+                        remaining.push(stream.arn);
+                        continue;
                     }
                     Outcome::Described(stream) => part.streams.extend(stream),
                     Outcome::Failed(stream, error) if !is_last && error.kind.is_inconclusive() => {

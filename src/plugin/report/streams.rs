@@ -129,7 +129,7 @@ impl ReportedStream {
         if let FoundEncryption::NotEncryptable(source) = &found.encryption {
             self.entry.source = Some(source.clone());
         }
-        let is_settled = !matches!(found.encryption, FoundEncryption::Unsettled(_));
+        let is_settled = found.encryption.is_settled();
         if is_settled {
             if self.entry.active_key != found.encryption.key() {
                 self.entry.active_key_unusable_since_time = None;
@@ -143,7 +143,7 @@ impl ReportedStream {
             self.plaintext_periods.retain(|period| period.to_time.is_some());
         }
         let message = self.entry.message.take().unwrap_or_default();
-        let differs = state != before && self.entry.reason.is_some();
+        let differs = is_settled && state != before && self.entry.reason.is_some();
         let newer = if differs { "AWS reports another state than the status, which is older. " } else { "" };
         self.entry.message =
             Some(format!("{newer}{message}{}", more(found))).filter(|words| !words.is_empty());
@@ -392,6 +392,10 @@ mod tests {
             Some(SINCE.parse().unwrap()),
             "AWS has described no state"
         );
+        // Any state may be the present one, also that of the status.
+        let resharded = observed(&encrypted, changing("the stream is being changed")).entry.message;
+        let expected = "why AWS does not report its encryption now: the stream is being changed.";
+        assert_eq!(resharded.as_deref(), Some(expected));
         let known = status("True", "DISABLING", "encryptedSinceTime");
         assert_eq!(observed(&known, changing("encryption is being disabled")).entry.state, State::Changing);
         assert_eq!(observed(&known, changing("encryption is being enabled")).entry.state, State::Unknown);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{
-    Fault, PlantedStream, Rule, Service as SimulatedService, Snapshot, Source, StreamKey,
+    Fault, PlantedStream, Rule, Service as SimulatedService, Snapshot, Source, StreamKey, StreamStatus,
 };
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_operator::adopt::found::FoundEncryption;
@@ -214,6 +214,29 @@ async fn throttling_and_faults_that_pass_lose_no_stream() {
     let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
     assert_eq!((survey.streams.len(), &survey.problems[..]), (12, &[][..]));
     assert_eq!(survey.undescribed, []);
+}
+
+/// A Kinesis stream is UPDATING while it is resharded, and then AWS does not report its encryption.
+#[tokio::test(start_paused = true)]
+async fn changing_stream_is_described_again_after_all_others() {
+    let aws = VirtualAws::start();
+    // Two streams are described in a second.
+    aws.plant(SimulatedService::Kinesis, REGION, 40);
+    let active = Snapshot::enabled(StreamKey::AwsOwned);
+    let clicks = aws.world().plant_stream(PlantedStream {
+        service: SimulatedService::Kinesis,
+        name: "clicks".to_owned(),
+        state: Snapshot { status: StreamStatus::Updating, ..active.clone() },
+        ..PlantedStream::default()
+    });
+    let end = aws.now() + SignedDuration::from_secs(8);
+    assert!(aws.world().set_stream(end, &clicks, active), "a stream");
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    let found = survey.streams.iter().find(|stream| stream.arn.to_string() == clicks).expect("the stream");
+    assert_eq!(found.encryption, FoundEncryption::AwsOwned);
+    assert_eq!((survey.streams.len(), &survey.problems[..]), (41, &[][..]));
+    let twice = describes(&aws).into_iter().filter(|(_, count)| *count > 1);
+    assert_eq!(twice.map(|((_, _, name), _)| name).collect::<Vec<_>>(), ["clicks"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,7 +95,8 @@ impl VirtualAws {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    /// Returns the time of its clock.
+    pub(super) fn now(&self) -> Timestamp {
         let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
         start + SignedDuration::try_from(self.start.elapsed()).expect("a duration")
     }
