@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::model::arn::{KeyArn, StreamArn};
@@ -18,6 +19,8 @@ pub struct FoundStream {
     /// The ARN.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub arn: StreamArn,
+    /// When AWS described it.
+    pub described_time: Timestamp,
     /// How its records are encrypted.
     pub encryption: FoundEncryption,
     /// The tools that manage it, according to its tags; `None` if the tags could not be read.
@@ -43,12 +46,13 @@ pub enum FoundEncryption {
 }
 
 impl FoundStream {
-    /// Returns the stream that AWS describes so; `None` if it does not exist any more.
+    /// Returns the stream that AWS described so at this time; `None` if it does not exist any more.
     #[must_use]
     pub fn of(
         arn: &StreamArn,
         description: Option<&StreamDescription>,
         owners: Option<Vec<Owner>>,
+        described_time: Timestamp,
     ) -> Option<Self> {
         let unsettled = |why: &str| FoundEncryption::Unsettled(why.to_owned());
         let encryption = match Observation::of(arn, description) {
@@ -75,7 +79,7 @@ impl FoundStream {
             )),
             Observation::Unrecognized(what) => unsettled(&format!("this version does not know {what}")),
         };
-        Some(Self { arn: arn.clone(), encryption, owners })
+        Some(Self { arn: arn.clone(), described_time, encryption, owners })
     }
 }
 
@@ -144,12 +148,12 @@ mod tests {
             encryption,
             retention: SignedDuration::from_hours(24),
         };
-        FoundStream::of(&orders(), Some(&description), None).unwrap().encryption
+        FoundStream::of(&orders(), Some(&description), None, Timestamp::UNIX_EPOCH).unwrap().encryption
     }
 
     #[test]
     fn stream_that_is_gone_is_not_found() {
-        assert_eq!(FoundStream::of(&orders(), None, None), None);
+        assert_eq!(FoundStream::of(&orders(), None, None, Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]
@@ -207,13 +211,16 @@ mod tests {
         let key = FoundEncryption::Customer(KEY.parse().unwrap());
         let unsettled = FoundEncryption::Unsettled("the stream is being created".to_owned());
         for encryption in [FoundEncryption::Plaintext, FoundEncryption::AwsOwned, key, unsettled] {
-            let stream = FoundStream { arn: orders(), encryption, owners: Some(vec![Owner::Cdk]) };
+            let (described_time, owners) = (Timestamp::UNIX_EPOCH, Some(vec![Owner::Cdk]));
+            let stream = FoundStream { arn: orders(), described_time, encryption, owners };
             let text = serde_json::to_string(&stream).unwrap();
             assert_eq!(serde_json::from_str::<FoundStream>(&text).unwrap(), stream, "{text}");
         }
         assert!(
-            serde_json::from_str::<FoundStream>(r#"{"arn":"x","encryption":"Plaintext","owners":null}"#)
-                .is_err()
+            serde_json::from_str::<FoundStream>(
+                r#"{"arn":"x","described_time":"1970-01-01T00:00:00Z","encryption":"Plaintext","owners":null}"#
+            )
+            .is_err()
         );
     }
 }

@@ -88,6 +88,8 @@ pub fn yaml(object: &impl Serialize) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::super::found::FoundEncryption;
     use super::*;
 
@@ -96,7 +98,8 @@ mod tests {
 
     fn made(key: &ManifestKey, mode: Mode) -> String {
         let arn = ORDERS.parse().unwrap();
-        let stream = FoundStream { arn, encryption: FoundEncryption::Plaintext, owners: None };
+        let (described_time, encryption) = (Timestamp::UNIX_EPOCH, FoundEncryption::Plaintext);
+        let stream = FoundStream { arn, described_time, encryption, owners: None };
         let options = Options { namespace: "data".to_owned(), mode };
         stream_encryption("firehose-orders", &stream, key, &options).unwrap()
     }

@@ -54,6 +54,7 @@ fn key(stream: &FoundStream, keys: &PlaintextKeys) -> Result<ManifestKey, String
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
     use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 
@@ -70,6 +71,7 @@ mod tests {
         let place = Place { account, region: "eu-west-1".parse().unwrap(), role: None };
         let found = |(name, encryption): (&str, FoundEncryption)| FoundStream {
             arn: arn(name),
+            described_time: Timestamp::UNIX_EPOCH,
             encryption,
             owners: None,
         };

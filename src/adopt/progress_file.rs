@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use stream_encryption_core::model::arn::StreamArn;
 
@@ -23,7 +22,7 @@ use super::found::{FoundEncryption, FoundStream};
 /// The age from which a description is not used any more.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
 /// The format of a line. Files of another format have other names.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// The file of one survey.
 #[derive(Debug)]
@@ -31,12 +30,6 @@ pub struct ProgressFile {
     path: Option<PathBuf>,
     known: HashMap<StreamArn, FoundStream>,
     file: Mutex<Result<Option<File>, String>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    time: Timestamp,
-    stream: FoundStream,
 }
 
 /// Returns the path of the file for a survey in a folder. `asked` states what the survey covers: surveys that cover the
@@ -86,15 +79,14 @@ impl ProgressFile {
         self.known.get(stream)
     }
 
-    /// Adds a stream that was described at this time.
-    pub fn add(&self, stream: &FoundStream, time: Timestamp) {
+    /// Adds a stream that was described now.
+    pub fn add(&self, stream: &FoundStream) {
         if !is_final(stream) {
             return;
         }
         let mut file = self.file();
         if let Ok(Some(open)) = &mut *file {
-            let line =
-                serde_json::to_string(&Line { time, stream: stream.clone() }).map_err(io::Error::other);
+            let line = serde_json::to_string(stream).map_err(io::Error::other);
             // One write for a whole line, so that two surveys at the same time do not mix theirs.
             let written = line.and_then(|line| open.write_all(format!("{line}\n").as_bytes()));
             if let Err(error) = written {
@@ -143,9 +135,9 @@ fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStrea
     for line in BufReader::new(file).split(b'\n') {
         let line = line?;
         is_empty &= line.is_empty();
-        let Ok(Line { time, stream }) = serde_json::from_slice(&line) else { continue };
+        let Ok(stream) = serde_json::from_slice::<FoundStream>(&line) else { continue };
         has_streams = true;
-        let age = now.duration_since(time);
+        let age = now.duration_since(stream.described_time);
         if age < MAX_AGE && age > -MAX_AGE {
             known.insert(stream.arn.clone(), stream);
         }
@@ -169,7 +161,12 @@ mod tests {
 
     fn found(name: &str, encryption: FoundEncryption) -> FoundStream {
         let arn = format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{name}").parse().unwrap();
-        FoundStream { arn, encryption, owners: Some(Vec::new()) }
+        FoundStream { arn, described_time: now(), encryption, owners: Some(Vec::new()) }
+    }
+
+    /// A stream in plaintext that was described at this time.
+    fn found_at(name: &str, described_time: Timestamp) -> FoundStream {
+        FoundStream { described_time, ..found(name, FoundEncryption::Plaintext) }
     }
 
     fn folder() -> tempfile::TempDir {
@@ -185,13 +182,13 @@ mod tests {
             found("orders", FoundEncryption::Plaintext),
             found("moving", FoundEncryption::Unsettled("changing".to_owned())),
         );
-        first.add(&orders, now());
-        first.add(&moving, now());
+        first.add(&orders);
+        first.add(&moving);
         assert_eq!(first.known(&orders.arn), None, "it is the survey's own");
         let second = ProgressFile::open(&path, now(), false).unwrap();
         assert_eq!(second.known(&orders.arn), Some(&orders));
         assert_eq!(second.known(&moving.arn), None);
-        second.add(&found("audit", FoundEncryption::AwsOwned), now());
+        second.add(&found("audit", FoundEncryption::AwsOwned));
         let third = ProgressFile::open(&path, now(), false).unwrap();
         assert_eq!(third.known.len(), 2);
         assert_eq!(third.problem(), None);
@@ -205,8 +202,8 @@ mod tests {
         let path = folder.path().join("file");
         let first = ProgressFile::open(&path, now(), false).unwrap();
         let without_tags = FoundStream { owners: None, ..found("orders", FoundEncryption::AwsOwned) };
-        first.add(&without_tags, now());
-        first.add(&found("audit", FoundEncryption::UnknownKey("alias/x".to_owned())), now());
+        first.add(&without_tags);
+        first.add(&found("audit", FoundEncryption::UnknownKey("alias/x".to_owned())));
         assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 0);
     }
 
@@ -215,17 +212,16 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("file");
         let first = ProgressFile::open(&path, now(), false).unwrap();
-        first.add(&found("old", FoundEncryption::Plaintext), now() - MAX_AGE);
-        first
-            .add(&found("young", FoundEncryption::Plaintext), now() - MAX_AGE + SignedDuration::from_secs(1));
-        first.add(&found("of-a-wrong-clock", FoundEncryption::Plaintext), now() + MAX_AGE);
+        first.add(&found_at("old", now() - MAX_AGE));
+        first.add(&found_at("young", now() - MAX_AGE + SignedDuration::from_secs(1)));
+        first.add(&found_at("of-a-wrong-clock", now() + MAX_AGE));
         let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("{\"another\":\"version\"}\nno JSON\n\u{fffd}\n{\"time\":\"2026-03-01T12:00");
+        text.push_str("{\"another\":\"version\"}\nno JSON\n\u{fffd}\n{\"arn\":\"arn:aws");
         fs::write(&path, text).unwrap();
         let second = ProgressFile::open(&path, now(), false).unwrap();
         let names: Vec<&str> = second.known.keys().map(StreamArn::name).collect();
         assert_eq!(names, ["young"]);
-        second.add(&found("after-a-cut", FoundEncryption::Plaintext), now());
+        second.add(&found("after-a-cut", FoundEncryption::Plaintext));
         assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 2);
     }
 
@@ -248,7 +244,7 @@ mod tests {
         let file = ProgressFile::open(Path::new("/dev/null"), now(), false).unwrap();
         // Before the call that would delete the machine's device.
         assert_eq!(file.path, None);
-        file.add(&found("orders", FoundEncryption::Plaintext), now());
+        file.add(&found("orders", FoundEncryption::Plaintext));
         assert_eq!(file.problem(), None);
         file.delete().unwrap();
     }
@@ -259,8 +255,8 @@ mod tests {
         let path = folder.path().join("file");
         let open = || ProgressFile::open(&path, now(), false).unwrap();
         let (first, second) = (open(), open());
-        first.add(&found("orders", FoundEncryption::Plaintext), now());
-        second.add(&found("audit", FoundEncryption::AwsOwned), now());
+        first.add(&found("orders", FoundEncryption::Plaintext));
+        second.add(&found("audit", FoundEncryption::AwsOwned));
         assert_eq!(open().known.len(), 2);
     }
 
@@ -268,9 +264,7 @@ mod tests {
     fn restart_forgets_what_was_described() {
         let folder = folder();
         let path = folder.path().join("file");
-        ProgressFile::open(&path, now(), false)
-            .unwrap()
-            .add(&found("orders", FoundEncryption::Plaintext), now());
+        ProgressFile::open(&path, now(), false).unwrap().add(&found("orders", FoundEncryption::Plaintext));
         assert_eq!(ProgressFile::open(&path, now(), true).unwrap().known.len(), 0);
         assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 0);
     }
@@ -289,7 +283,7 @@ mod tests {
     #[test]
     fn survey_without_a_file_stores_nothing() {
         let none = ProgressFile::none();
-        none.add(&found("orders", FoundEncryption::Plaintext), now());
+        none.add(&found("orders", FoundEncryption::Plaintext));
         none.delete().unwrap();
         assert_eq!(none.problem(), None);
     }

@@ -271,7 +271,7 @@ impl<O: Observer> Survey<'_, O> {
                 refused.descriptions.record(&described);
                 let found = |description: Option<(StreamDescription, _)>| {
                     let description = description.map(|(description, _)| description);
-                    FoundStream::of(&stream, description.as_ref(), owners)
+                    FoundStream::of(&stream, description.as_ref(), owners, Timestamp::now())
                 };
                 described.map(found)
             }
@@ -281,7 +281,7 @@ impl<O: Observer> Survey<'_, O> {
             Ok(found) => {
                 refused.credentials.store(0, Ordering::Relaxed);
                 if let Some(found) = &found {
-                    self.progress.add(found, Timestamp::now());
+                    self.progress.add(found);
                 }
                 Outcome::Described(found)
             }

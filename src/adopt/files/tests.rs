@@ -1,5 +1,6 @@
 //! The layout of the files, and what a second run changes.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use stream_encryption_api::stream_encryption::{Mode, StreamEncryption};
 use stream_encryption_core::model::arn::AwsAccount;
@@ -21,7 +22,8 @@ fn planned(arn: &str, key: Result<ManifestKey, String>) -> PlannedStream {
         Ok(ManifestKey::Arn(key)) => FoundEncryption::Customer(key.clone()),
         _ => FoundEncryption::Plaintext,
     };
-    PlannedStream { stream: FoundStream { arn, encryption, owners: None }, place, managed_by: None, key }
+    let stream = FoundStream { arn, described_time: Timestamp::UNIX_EPOCH, encryption, owners: None };
+    PlannedStream { stream, place, managed_by: None, key }
 }
 
 fn orders() -> PlannedStream {

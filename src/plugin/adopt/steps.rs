@@ -263,6 +263,8 @@ fn files(adoption: &Adoption) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use jiff::Timestamp;
+
     use super::super::NotSearched;
     use super::super::tests::{own, parse};
     use super::*;
@@ -275,6 +277,7 @@ mod tests {
         let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
         let stream = FoundStream {
             arn: arn.parse().unwrap(),
+            described_time: Timestamp::UNIX_EPOCH,
             encryption: FoundEncryption::Plaintext,
             owners: Some(vec![Owner::Cdk]),
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use stream_encryption_api::condition::whole_second;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, Service};
 use stream_encryption_core::model::arn::StreamArn;
@@ -108,7 +109,7 @@ impl ReportedStream {
     }
 
     /// Takes what AWS has just described. It is newer than the status, of which only what agrees with it remains.
-    pub(super) fn observe(&mut self, found: &FoundStream, at: Timestamp) {
+    pub(super) fn observe(&mut self, found: &FoundStream) {
         let before = self.entry.state;
         let (state, encryption_status) = match &found.encryption {
             FoundEncryption::Plaintext => (State::Plaintext, Some(EncryptionStatus::Disabled)),
@@ -135,7 +136,8 @@ impl ReportedStream {
                 self.entry.active_key_unusable_since_time = None;
             }
             self.entry.active_key = found.encryption.key();
-            self.entry.last_describe_time = Some(at);
+            // In whole seconds, like that of a status.
+            self.entry.last_describe_time = Some(whole_second(found.described_time).0);
         }
         if state != before {
             self.entry.encrypted_since_time = None;
@@ -332,7 +334,7 @@ mod tests {
             "metadata": {"name": "orders", "namespace": "data"}, "spec": {"stream": {"arn": ORDERS}}, "status": status});
         let resource = Found::of(serde_json::from_value(resource).unwrap());
         let mut stream = ReportedStream::of(&resource, &BTreeMap::new());
-        stream.observe(&found(ORDERS, encryption), "2026-01-02T00:00:00Z".parse().unwrap());
+        stream.observe(&found(ORDERS, encryption));
         stream
     }
 

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+use stream_encryption_api::condition::whole_second;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
@@ -96,7 +98,7 @@ impl Managers {
 }
 
 impl Report {
-    /// Takes what a survey has found.
+    /// Takes what a survey has found. The report is of now: the survey may have taken an hour.
     pub(super) fn take(&mut self, surveys: Vec<PlaceSurvey>, managers: &Managers) {
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
         for (at, stream) in self.streams.iter().enumerate() {
@@ -121,7 +123,7 @@ impl Report {
                     Some(at) => *at,
                     None => self.place_of(&found.arn, managers, &named),
                 };
-                self.streams[at].observe(found, self.generated_time);
+                self.streams[at].observe(found);
             }
             existing.extend(streams.into_iter().map(|found| found.arn).chain(undescribed));
         }
@@ -133,6 +135,7 @@ impl Report {
                 stream.observe_missing(arn.service);
             }
         }
+        self.generated_time = whole_second(Timestamp::now()).0;
         self.aws = true;
     }
 
@@ -196,6 +199,7 @@ pub(super) fn found(
 ) -> crate::adopt::found::FoundStream {
     crate::adopt::found::FoundStream {
         arn: arn.parse().expect("an ARN"),
+        described_time: "2026-01-02T00:00:00Z".parse().expect("a time"),
         encryption,
         owners: Some(Vec::new()),
     }
@@ -203,7 +207,6 @@ pub(super) fn found(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use serde_json::{Value, json};
     use stream_encryption_core::model::ledger;
 
@@ -399,6 +402,18 @@ mod tests {
         two.take(surveyed(&[ORDERS, &elsewhere], &[]), &managers(&by_name));
         assert_eq!(two.streams.len(), 3);
         assert!(two.streams[1..].iter().all(|stream| message(stream).contains("data/orders may manage")));
+    }
+
+    #[test]
+    fn evidence_has_the_time_of_each_description() {
+        let mut surveys = surveyed(&[ORDERS, &ORDERS.replace("orders", "audit")], &[]);
+        let (first, last) = (surveys[0].streams[0].described_time, Timestamp::now());
+        surveys[0].streams[1].described_time = last;
+        let mut report = report(&[]);
+        report.take(surveys, &managers(&[]));
+        let times: Vec<_> = report.streams.iter().map(|stream| stream.entry.last_describe_time).collect();
+        assert_eq!(times, [Some(first), Some(whole_second(last).0)]);
+        assert!(report.generated_time >= whole_second(last).0, "{}", report.generated_time);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The requests to KMS: a failed one is a problem, so that the exit code is 1. A key that cannot be used is only a reason.
 
+use jiff::Timestamp;
 use simulated_aws::world::{Fault, KeyState, PlantedKey, Rule};
 use stream_encryption_api::stream_encryption::{Mode, Service};
 use stream_encryption_core::model::arn::StreamArn;
@@ -32,7 +33,8 @@ fn stream() -> StreamArn {
 
 /// Returns the survey of a place with one stream in plaintext.
 fn survey() -> PlaceSurvey {
-    let found = FoundStream { arn: stream(), encryption: FoundEncryption::Plaintext, owners: None };
+    let (described_time, encryption) = (Timestamp::UNIX_EPOCH, FoundEncryption::Plaintext);
+    let found = FoundStream { arn: stream(), described_time, encryption, owners: None };
     PlaceSurvey { streams: vec![found], listed: vec![Service::Firehose], ..PlaceSurvey::new(place(REGION)) }
 }
 
