@@ -26,7 +26,8 @@ use crate::aws::{Aws, AwsConfig, CredentialsReport, InvalidAwsConfig, QueueState
 const CREDENTIALS_DEADLINE: Duration = Duration::from_mins(5);
 /// Time after which the verbs report that they wait for it.
 const NOTE_AFTER: Duration = Duration::from_secs(5);
-/// The code of a request that is not sent, because the person's own credentials are of another account than the role.
+/// The code of a request that is not sent, because the person's own credentials are of another account than the role or the
+/// stream.
 pub(super) const OTHER_ACCOUNT: &str = "OtherAccount";
 
 /// The flags of every verb that reads from AWS.
@@ -153,15 +154,33 @@ fn without_role(
     if own == account {
         return Ok(Principal { role: None, ..principal.clone() });
     }
-    Err(AwsError {
+    let message = format!(
+        "Your AWS credentials are of account {own}, but the role that the policy names is of account {account}, so nothing was planned. With --own-credentials, use credentials of account {account}"
+    );
+    Err(other_account(operation, message))
+}
+
+/// Checks that a Describe for which no policy names a role is about this stream, for own credentials of the account `own`.
+/// The operator may run in the stream's account, so what AWS answers in another one shows nothing about the operator.
+fn check_account(stream: &StreamArn, own: &Account) -> Result<(), AwsError> {
+    let (profile, account) = (profile(stream.service), &stream.account);
+    if profile.requests_name_account || own == account {
+        return Ok(());
+    }
+    let message = format!(
+        "Your AWS credentials are of account {own}, but the stream is of account {account} and no policy names a role for it, so nothing was planned. If the operator runs in account {account}, use credentials of that account; in any other account, it reports StreamARNMismatch"
+    );
+    Err(other_account(profile.describe, message))
+}
+
+fn other_account(operation: Operation, message: String) -> AwsError {
+    AwsError {
         operation,
         kind: ErrorKind::Denied,
         code: Some(OTHER_ACCOUNT.to_owned()),
-        message: format!(
-            "Your AWS credentials are of account {own}, but the role that the policy names is of account {account}, so nothing was planned. With --own-credentials, use credentials of account {account}"
-        ),
+        message,
         request_id: None,
-    })
+    }
 }
 
 impl AccountNote {
@@ -206,6 +225,9 @@ impl StreamApi for ReadOnly {
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        if principal.role.is_none() {
+            check_account(stream, &self.aws.identity().await?.account)?;
+        }
         let principal = self.principal(principal, profile(stream.service).describe).await?;
         self.aws.describe_stream(stream, &principal, priority).await
     }
@@ -283,5 +305,19 @@ mod tests {
         assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Denied, Some(OTHER_ACCOUNT)));
         let accounts = ["credentials are of account 111122223333", "use credentials of account 444455556666"];
         assert!(accounts.iter().all(|words| error.message.contains(words)), "{}", error.message);
+    }
+
+    /// The operator may run in the stream's account.
+    #[test]
+    fn stream_of_another_account_is_not_described_by_name() {
+        let check = |stream: &str, own: &str| check_account(&stream.parse().unwrap(), &own.parse().unwrap());
+        let firehose = "arn:aws:firehose:eu-west-1:444455556666:deliverystream/orders";
+        let error = check(firehose, "111122223333").unwrap_err();
+        assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Denied, Some(OTHER_ACCOUNT)));
+        let accounts = ["credentials are of account 111122223333", "stream is of account 444455556666"];
+        assert!(accounts.iter().all(|words| error.message.contains(words)), "{}", error.message);
+        assert_eq!(check(firehose, "444455556666"), Ok(()));
+        // Its requests name the account, so AWS itself refuses them.
+        assert_eq!(check("arn:aws:kinesis:eu-west-1:444455556666:stream/orders", "111122223333"), Ok(()));
     }
 }

@@ -95,7 +95,7 @@ async fn plan_is_what_the_apply_would_do() {
     unknown_field(&plans).await;
     policies(&plans, &plain).await;
     namespaces(&plans).await;
-    own_credentials(&plans).await;
+    other_account(&plans).await;
     unread(&plans, &plain).await;
     unwatched(&plans, &plain).await;
     let stored = shell.json("kubectl get strenc,strencpol,ns -A -o json").await;
@@ -152,17 +152,32 @@ async fn namespaces(plans: &Plans<'_>) {
     }
 }
 
-/// Own credentials of another account than the role's would describe the stream of that name in their own account.
-async fn own_credentials(plans: &Plans<'_>) {
+/// Credentials of another account than the stream's or the role's would describe the stream of that name in their own account.
+async fn other_account(plans: &Plans<'_>) {
     let stream = "arn:aws:firehose:eu-west-1:444455556666:deliverystream/clicks";
-    let policy = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
-        "metadata": {"name": "spoke"}, "spec": {"namespaceSelector": {}, "streams": [stream], "keys": ["AWS_OWNED_CMK"],
-            "role": {"arn": "arn:aws:iam::444455556666:role/stream-encryption"}}});
+    let mut policy = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+        "metadata": {"name": "spoke"}, "spec": {"namespaceSelector": {}, "streams": [stream], "keys": ["AWS_OWNED_CMK"]}});
     let object = clicks(&json!({"name": "spoke"}), &json!({"stream": {"arn": stream}}));
-    let (code, rows, errors) = plans.run(&[policy, object], "--own-credentials").await;
-    assert_eq!((code, &rows[0]["unplanned"]), (1, &json!(true)), "{rows}{errors}");
-    let message = rows[0]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("use credentials of account 444455556666"), "{rows}");
+    for (role, flags, words) in [
+        (
+            None,
+            "--fail-on waiting",
+            "the stream is of account 444455556666 and no policy names a role for it",
+        ),
+        (
+            Some("arn:aws:iam::444455556666:role/stream-encryption"),
+            "--own-credentials",
+            "use credentials of account 444455556666",
+        ),
+    ] {
+        if let Some(arn) = role {
+            policy["spec"]["role"] = json!({"arn": arn});
+        }
+        let (code, rows, errors) = plans.run(&[policy.clone(), object.clone()], flags).await;
+        assert_eq!((code, &rows[0]["unplanned"]), (1, &json!(true)), "{rows}{errors}");
+        let message = rows[0]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{rows}");
+    }
 }
 
 /// Without AWS, there is no plan.
