@@ -93,7 +93,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let queue = arguments.events_queue_url.clone().or_else(of_operator);
     // Without an API server, nothing else can be checked.
     if checks[0].result != Health::Failed {
-        checks.extend(kubernetes::definitions(&cluster).await);
+        checks.extend(kubernetes::definitions(&cluster.client).await);
         checks.extend(operator::all(&cluster, &deployments).await);
         let known = deployments.as_ref().map(Vec::as_slice).unwrap_or_default();
         checks.extend(kubernetes::permissions(&cluster, known).await);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt as _};
 use stream_encryption_api::crd;
 
 use super::{Check, Health};
@@ -40,38 +40,35 @@ pub(super) async fn server(cluster: &Cluster) -> Check {
     }
 }
 
-/// Checks that the definitions are installed, established, and those of this version.
-pub(super) async fn definitions(cluster: &Cluster) -> Vec<Check> {
+/// Checks that the definitions are installed, established, and those of this version. Reads each by its name: a cluster may
+/// have hundreds of other definitions, with megabytes of schemas.
+pub(super) async fn definitions(client: &Client) -> Vec<Check> {
     let name = "CRDs";
-    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    let installed = match api.list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(error) => return vec![Check::not_checked(name, readable(error).to_string())],
-    };
-    let installed: BTreeMap<String, CustomResourceDefinition> =
-        installed.into_iter().map(|definition| (definition.name_any(), definition)).collect();
-    let checks = crd::definitions().into_iter().map(|(_, own)| {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut checks = Vec::new();
+    for (_, own) in crd::definitions() {
         let kind = own.name_any();
-        match installed.get(&kind) {
-            None => Check::failed(
+        let check = match api.get_opt(&kind).await {
+            Err(error) => return vec![Check::not_checked(name, readable(error).to_string())],
+            Ok(None) => Check::failed(
                 name,
                 format!("{kind} is not installed"),
                 "Install the operator: docs/install.md.",
             ),
-            Some(found) if !is_established(found) => Check::failed(
+            Ok(Some(found)) if !is_established(&found) => Check::failed(
                 name,
                 format!("{kind} is not established"),
                 "See its conditions: kubectl describe crd",
             ),
-            Some(found) if fields(found) != fields(&own) => Check::warning(
+            Ok(Some(found)) if fields(&found) != fields(&own) => Check::warning(
                 name,
                 format!("{kind} is of another version than this program ({})", env!("CARGO_PKG_VERSION")),
                 "Update the plugin or the CRDs, so that both have the same version.",
             ),
-            Some(_) => Check::good(name, kind),
-        }
-    });
-    let checks: Vec<Check> = checks.collect();
+            Ok(Some(_)) => Check::good(name, kind),
+        };
+        checks.push(check);
+    }
     if checks.iter().all(|check| check.result == Health::Good) {
         return vec![Check::good(name, format!("{} are installed, of this version", checks.len()))];
     }
@@ -242,9 +239,32 @@ async fn permissions_of(cluster: &Cluster, settings: &OperatorSettings) -> Check
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use serde_json::{Value, json};
 
     use super::*;
+
+    /// A cluster may have hundreds of other definitions.
+    #[tokio::test]
+    async fn only_definitions_of_the_operator_are_read() {
+        let paths = Arc::new(Mutex::new(Vec::new()));
+        let log = paths.clone();
+        let server = Router::new().fallback(async move |uri: Uri| {
+            let mut definitions = crd::definitions().into_iter().map(|(_, definition)| definition);
+            let found = definitions.find(|one| uri.path().ends_with(&format!("/{}", one.name_any())));
+            log.lock().unwrap().push(uri.path().to_owned());
+            let Some(found) = found else { return (StatusCode::FORBIDDEN, "no list".to_owned()) };
+            let mut found = serde_json::to_value(found).unwrap();
+            found["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+            (StatusCode::OK, found.to_string())
+        });
+        let checks = definitions(&Client::new(server, "default")).await;
+        assert!(matches!(&checks[..], [check] if check.result == Health::Good), "{checks:?}");
+        assert_eq!(paths.lock().unwrap().len(), crd::definitions().len());
+    }
 
     /// The groups of the keys that `key.objectRef` can name.
     const OPTIONAL: [&str; 2] = ["kms.services.k8s.aws", "kms.aws.m.upbound.io"];
