@@ -101,7 +101,7 @@ pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Out
         Command::Completion(arguments) => {
             let mut script = Vec::new();
             completion::write_script(&arguments, program, &mut script);
-            std::io::stdout().write_all(&script)?;
+            output::stdout().write_all(&script)?;
             Ok(Outcome::Done)
         }
     }

@@ -170,12 +170,7 @@ pub(super) fn write_row(out: &mut impl Write, row: &[Cell], widths: &[usize]) ->
 /// Returns the standard output: with colours on a terminal, without them elsewhere. A reader that leaves early, such as
 /// `head`, is no error, and does not change the exit code of what was found.
 pub(super) fn stdout() -> UntilClosed<AutoStream<io::StdoutLock<'static>>> {
-    UntilClosed::of(watched_stdout())
-}
-
-/// Returns the standard output for a verb that ends when its reader leaves.
-pub(super) fn watched_stdout() -> AutoStream<io::StdoutLock<'static>> {
-    AutoStream::auto(io::stdout().lock())
+    UntilClosed::of(AutoStream::auto(io::stdout().lock()))
 }
 
 /// Prints a sentence to the standard error, on one line. If nobody reads it, it is lost.
@@ -190,8 +185,14 @@ pub(super) struct UntilClosed<W> {
 }
 
 impl<W: Write> UntilClosed<W> {
-    fn of(out: W) -> Self {
+    /// Creates a writer to `out`.
+    pub(super) fn of(out: W) -> Self {
         Self { out, is_closed: false }
+    }
+
+    /// Returns whether the reader is known to have left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     fn unless_closed<T>(

@@ -8,7 +8,7 @@ mod surveyed;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -110,8 +110,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let mut text = Vec::new();
             write(&mut text, arguments.output, &report)?;
             let text = anstream::adapter::strip_bytes(&text).into_vec();
-            atomic_file::write(path, &text).with_context(|| not_written(path))?;
-            notice(format_args!("Wrote {} with {} streams.", path.display(), report.streams.len()));
+            if write_file(path, &text)? {
+                notice(format_args!("Wrote {} with {} streams.", path.display(), report.streams.len()));
+            }
         }
         None => write(&mut stdout(), arguments.output, &report)?,
     }
@@ -128,6 +129,15 @@ fn check_writable(path: &Path) -> anyhow::Result<()> {
     }
     let opened = OpenOptions::new().create(true).write(true).truncate(false).open(path);
     opened.map(drop).with_context(|| not_written(path))
+}
+
+/// Writes a report to a file. Returns `false` if the file is a pipe whose reader has left: as for the standard output, that is
+/// no error, and does not change the exit code of what was found.
+fn write_file(path: &Path, text: &[u8]) -> anyhow::Result<bool> {
+    match atomic_file::write(path, text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).with_context(|| not_written(path)),
+    }
 }
 
 fn not_written(path: &Path) -> String {
@@ -254,6 +264,7 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd as _;
 
     use clap::Parser as _;
 
@@ -297,6 +308,15 @@ mod tests {
         let error = error_with_file(&earlier).await;
         assert!(error.starts_with("failed to list"), "{error}");
         assert_eq!(fs::read_to_string(&earlier).unwrap(), "earlier", "the report of an earlier run stays");
+    }
+
+    #[test]
+    fn pipe_whose_reader_has_left_is_no_error() {
+        let (reader, pipe) = std::io::pipe().unwrap();
+        let path = PathBuf::from(format!("/dev/fd/{}", pipe.as_raw_fd()));
+        assert!(write_file(&path, b"read").unwrap());
+        drop(reader);
+        assert!(!write_file(&path, b"not read").unwrap());
     }
 
     #[test]

@@ -14,10 +14,10 @@ use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::kubernetes::watches::unwrap_trimmed;
 use crate::plugin::cluster::{Cluster, Found, PAGE, Scope};
 use crate::plugin::fleet::{Entry, Finding};
-use crate::plugin::output::{Format, printable, watched_stdout, write_next, write_row};
+use crate::plugin::output::{Format, UntilClosed, printable, stdout, write_next, write_row};
 use crate::telemetry::error_chain;
 
-/// Prints the changes after the rows of `seen`, until interrupted.
+/// Prints the changes after the rows of `seen`, until interrupted or until the reader of the output leaves.
 pub(super) async fn run(
     cluster: &Cluster,
     scope: &Scope,
@@ -27,8 +27,8 @@ pub(super) async fn run(
     let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     config.label_selector.clone_from(&scope.selector);
     let events = watcher(cluster.api(scope), config).default_backoff().map_ok(unwrap_trimmed);
-    let mut errors = std::io::stderr();
-    print_changes(events, scope, seen, arguments, &mut watched_stdout(), &mut errors).await
+    let mut errors = UntilClosed::of(std::io::stderr());
+    print_changes(events, scope, seen, arguments, &mut stdout(), &mut errors).await
 }
 
 /// Prints the row of each stream whose state changes or whose resource is deleted, and of each new one. Reports a failure of
@@ -38,8 +38,8 @@ async fn print_changes(
     scope: &Scope,
     seen: Vec<Entry>,
     arguments: &Arguments,
-    out: &mut impl Write,
-    errors: &mut impl Write,
+    out: &mut UntilClosed<impl Write>,
+    errors: &mut UntilClosed<impl Write>,
 ) -> anyhow::Result<()> {
     let mut events = std::pin::pin!(events);
     let columns = Columns { namespace: scope.namespace.is_none(), wide: arguments.output == Format::Wide };
@@ -47,19 +47,23 @@ async fn print_changes(
     let shown = seen.into_iter().map(|entry| (id(&entry), entry)).collect();
     let mut rows = Rows { only: &arguments.only, shown, listed: BTreeSet::new() };
     while let Some(next) = events.next().await {
-        let event = match next {
-            Ok(event) => event,
+        match next {
+            Ok(event) => {
+                for entry in rows.take(event) {
+                    if !write_next(out, arguments.output, &entry)? {
+                        write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
+                    }
+                    out.flush()?;
+                }
+            }
             Err(error) => {
                 let why = error_chain(&error);
                 writeln!(errors, "The watch failed and is repeated: {}.", printable(&why))?;
-                continue;
             }
-        };
-        for entry in rows.take(event) {
-            if !write_next(out, arguments.output, &entry)? {
-                write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
-            }
-            out.flush()?;
+        }
+        // The reader, such as `head`, has seen enough.
+        if out.is_closed() || errors.is_closed() {
+            break;
         }
     }
     Ok(())
@@ -180,8 +184,10 @@ mod tests {
         let seen: Vec<Entry> = first.iter().map(|object| Entry::of(&Found::of(object.clone()))).collect();
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         print_entries(&seen, &scope, &arguments, Timestamp::UNIX_EPOCH, &mut out).unwrap();
+        let mut to = UntilClosed::of(&mut out);
+        let mut errors_to = UntilClosed::of(&mut errors);
         let events = stream::iter(events);
-        print_changes(events, &scope, seen, &arguments, &mut out, &mut errors).await.unwrap();
+        print_changes(events, &scope, seen, &arguments, &mut to, &mut errors_to).await.unwrap();
         (String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
     }
 
@@ -263,5 +269,21 @@ mod tests {
         let errors: Vec<&str> = errors.lines().collect();
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors[0].starts_with("The watch failed and is repeated: "), "{errors:?}");
+    }
+
+    #[tokio::test]
+    async fn watch_ends_once_its_reader_has_left() {
+        let arguments = Program::parse_from(["status", "--watch"]).arguments;
+        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
+        for first in [changed("Enabling"), failed()] {
+            let (reader, pipe) = std::io::pipe().unwrap();
+            drop(reader);
+            let (mut out, mut errors) = (UntilClosed::of(&pipe), UntilClosed::of(&pipe));
+            let mut events = stream::iter(vec![first, changed("Encrypted")]);
+            let ended =
+                print_changes(&mut events, &scope, Vec::new(), &arguments, &mut out, &mut errors).await;
+            ended.unwrap();
+            assert!(events.next().await.is_some(), "the watch went on");
+        }
     }
 }
