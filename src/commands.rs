@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use stream_encryption_api::crd;
+use tokio::runtime::Runtime;
 
 use crate::settings::{Arguments, Command, LogFormat, PluginArguments, invalid};
 use crate::{operator, plugin, telemetry};
@@ -44,12 +45,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let telemetry = telemetry::start(arguments.log_format, &arguments.log)?;
             drop(entered);
             select_tls()?;
-            let ended = runtime.block_on(operator::run(settings));
-            // The runtime still runs here, because the last traces are sent now.
-            drop(telemetry);
-            // A lookup of a name may hang for longer than the pod has.
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            ended?;
+            run_to_end(runtime, telemetry, operator::run(settings), Duration::from_secs(1))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -77,10 +73,21 @@ fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
     let entered = runtime.enter();
     let filter = std::env::var("LOG").ok().filter(|filter| telemetry::is_filter(filter));
     let filter = filter.unwrap_or_else(|| "off".to_owned());
-    let _telemetry = telemetry::start(LogFormat::Text, &filter)?;
+    let telemetry = telemetry::start(LogFormat::Text, &filter)?;
     drop(entered);
     select_tls()?;
-    Ok(runtime.block_on(plugin::run(command, PluginArguments::command()))?.into())
+    let verb = plugin::run(command, PluginArguments::command());
+    Ok(run_to_end(runtime, telemetry, verb, Duration::from_millis(100))?.into())
+}
+
+/// Runs a command, sends the last traces, and ends the runtime. A lookup of a name may block a thread for longer than the pod
+/// has, or than a person waits for an error. After `grace`, such a thread is left behind.
+fn run_to_end<F: Future>(runtime: Runtime, telemetry: impl Sized, command: F, grace: Duration) -> F::Output {
+    let ended = runtime.block_on(command);
+    // The runtime still runs here, because the last traces are sent now.
+    drop(telemetry);
+    runtime.shutdown_timeout(grace);
+    ended
 }
 
 /// Prints the candidates for the last of the words, for kubectl.
@@ -169,7 +176,28 @@ pub fn definition_yaml(definition: &CustomResourceDefinition) -> anyhow::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    #[test]
+    fn hanging_lookup_does_not_delay_the_exit() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (answer, lookup) = mpsc::channel::<()>();
+        let command = async {
+            let (begin, begun) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                begin.send(()).unwrap();
+                lookup.recv_timeout(Duration::from_secs(10))
+            });
+            begun.await.unwrap();
+            "the verb's error"
+        };
+        assert_eq!(run_to_end(runtime, (), command, Duration::ZERO), "the verb's error");
+        assert!(answer.send(()).is_ok(), "the lookup has ended");
+    }
 
     /// A pipeline must not take a lost connection for success.
     #[test]
