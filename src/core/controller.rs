@@ -81,9 +81,9 @@ pub struct Reconciled {
     pub wake: Timestamp,
     /// Whether the reconcile was given up: what it was based on was no longer current.
     pub is_outdated: bool,
-    /// Whether AWS answered the last Describe of the stream in this reconcile; a refusal is an answer, too. Also
-    /// `Some(false)` if AWS did not respond to a request that must precede the Describe. `None` if the stream was not
-    /// described for any other cause, or if there were no credentials.
+    /// Whether AWS answered the last Describe of the stream in this reconcile; a refusal is an answer, too. Also `Some(false)` if
+    /// AWS did not respond to a request that must precede the Describe. `None` if no Describe was sent, for any other cause; also
+    /// if there were no credentials for it.
     pub answered: Option<bool>,
 }
 
@@ -187,8 +187,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
-    // The time of a reported call is not within the last 24 hours. Either the time of the event is wrong, or the operator's clock,
-    // which a Describe shows.
+    // The time of a reported call is not within the last 24 hours. Either the time of the event is wrong, or the operator's
+    // clock. A Describe shows which: AWS refuses a request whose date is wrong.
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;

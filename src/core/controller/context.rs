@@ -35,7 +35,8 @@ pub struct Context<A, R> {
 
 /// Counts what reconciles do and find. An implementation counts only what it is interested in.
 pub trait ReconcileMetrics: Send + Sync {
-    /// Counts a Describe of a stream, by whether AWS answered it.
+    /// Counts a Describe of a stream, by whether it succeeded. A refusal counts as a failure here, unlike in
+    /// [`Reconciled::answered`](super::Reconciled::answered).
     fn described(&self, _: Service, _answered: bool) {}
 
     /// Counts a Start or Stop that was reserved, by its outcome: accepted, or the kind of the error. The error may be

@@ -273,8 +273,8 @@ impl EventInbox {
             })
     }
 
-    /// Returns how long ago the last event of each account and region arrived in which a resource has its stream or a key;
-    /// `None` once its events count as lost.
+    /// Returns the accounts and regions in which a resource has its stream or a key, with the time since their last event
+    /// arrived; `None` once its events count as lost.
     #[must_use]
     pub fn ages(&self, now: Duration) -> Vec<(EventScope, Option<Duration>)> {
         let state = self.lock();

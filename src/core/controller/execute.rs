@@ -37,9 +37,9 @@ use crate::model::service::Operation;
 /// key may be another one by now. A reconcile that is late is given up, and repeated later, as after a conflict.
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
-/// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server
-/// and AWS were slow, and AWS may have received the call just before the response. AWS may then report the state before the
-/// call for longer than [`READ_LAG`](ledger::READ_LAG), which is counted from the reservation, so the outcome counts as
+/// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or
+/// AWS was slow. AWS may then have received the call long after the reservation. [`READ_LAG`](ledger::READ_LAG) is counted from
+/// the reservation, so AWS may still report the state before the call when it has passed. The outcome therefore counts as
 /// unknown.
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
@@ -126,9 +126,9 @@ fn continue_without_ledger(
     }
 }
 
-/// Sends the planned call. Returns [`Interruption::Outdated`] in two cases: the decision is no longer valid, and no call
-/// was sent; or the call was sent, and another writer has changed the ledger meanwhile. The next reconcile describes the
-/// stream again.
+/// Sends the planned call. Returns [`Interruption::Outdated`] in two cases: the decision is no longer valid, and no call was
+/// sent; or the call was sent, and another writer may have changed the ledger meanwhile. The next reconcile describes the stream
+/// again.
 async fn change_encryption<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

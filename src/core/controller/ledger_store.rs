@@ -36,8 +36,9 @@ pub struct LedgerHandle {
     name: String,
     /// The ledger as it was last read or written; `None` if it is not stored.
     stored: Option<StreamLedger>,
-    /// Whether another writer changed the ledger after this reconcile first read it; the observation may then be older
-    /// than the ledger.
+    /// Whether another writer may have changed the ledger after this reconcile first read it. Also set if a write of this
+    /// reconcile was applied without an acknowledgement: the two cases look the same; the observation may then be older than the
+    /// ledger.
     pub(super) superseded: bool,
 }
 
@@ -309,7 +310,8 @@ impl LedgerHandle {
 
     /// Changes the ledger and writes it. If another writer was first, or the API server does not acknowledge the write, the
     /// change is applied to a fresh read. Only for changes that are right whatever else the ledger holds, and however often they
-    /// are made, such as the outcome of a call that was sent. If that outcome were lost, the stream would wait for 31 minutes.
+    /// are made, such as the outcome of a call that was sent. If that outcome were lost, the stream would wait for
+    /// [`MAX_IN_FLIGHT`](ledger::MAX_IN_FLIGHT), 31 minutes.
     pub async fn update_with_retry<R: KubeApi>(
         &mut self,
         kube: &R,

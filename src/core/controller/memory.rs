@@ -84,14 +84,13 @@ pub struct LastReconcile {
     /// The latest time at which a test record was encrypted: this process has observed it, or has read it from the status.
     /// The stored status may not have this time, because the write of the status may have failed.
     pub verified: Option<Timestamp>,
-    /// When this process requested the last Describe of the stream that AWS answered. The stored status may have an earlier
-    /// time.
+    /// When this process requested the last Describe of the stream that succeeded. The stored status may have an earlier time.
     pub described: Option<Timestamp>,
     /// Number of consecutive reconciles in which a request to Kubernetes failed, or which were given up because of a
     /// conflict.
     pub failures: u32,
-    /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
-    /// request before it.
+    /// Number of consecutive reconciles that could not describe the stream: the Describe failed, or a request to AWS before it. A
+    /// refusal counts, too.
     pub unanswered: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,
@@ -240,7 +239,8 @@ impl Memory {
         self.lock().insert(uid.to_owned(), Box::new(last));
     }
 
-    /// Records the last call of the resource's ledger before the Describe, whatever becomes of the reconcile.
+    /// Records the last call of the resource's ledger. The reconcile does this before it describes the stream, so the record
+    /// remains however the reconcile ends.
     pub fn record_known_call(&self, resource: &StreamEncryption, call: Option<Box<KnownCall>>) {
         let mut entries = self.lock();
         match entries.get_mut(uid(resource)) {

@@ -1,5 +1,5 @@
-//! The parts of a status that depend on what is no longer observed: the whole status of a suspended resource, the
-//! `Encrypted` condition of a stream that AWS does not describe any more, and the time of the last answered Describe.
+//! The parts of a status that depend on what is no longer observed: the whole status of a suspended resource, the `Encrypted`
+//! condition of a stream that AWS does not describe any more, and the time of the last successful Describe.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -112,8 +112,8 @@ pub(super) fn encrypted(
     )
 }
 
-/// Sets the time at which the last answered Describe was requested: together with any other change, otherwise only
-/// when the stored time is old. An otherwise unchanged status therefore costs one write a day.
+/// Sets the time at which the last successful Describe was requested: together with any other change, otherwise only when the
+/// stored time is old. An otherwise unchanged status therefore costs one write a day.
 pub(super) fn set_describe_time(
     status: &mut StreamEncryptionStatus,
     before: &StreamEncryptionStatus,

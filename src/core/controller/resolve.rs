@@ -298,7 +298,8 @@ fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) ->
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
     let reported = status.as_deref().and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
-    // A time that is further in the future than the clocks of two replicas can differ was written by hand, or with a clock
+    // AWS accepts a clock that differs from its own by at most `MAX_CLOCK_SKEW`, so the clocks of two replicas differ by at most
+    // twice that, which is less than `MAX_IN_FLIGHT`. A time that is further in the future was written by hand, or with a clock
     // that was wrong. A test record replaces it.
     let is_possible = |time: &Timestamp| time.duration_since(now) <= MAX_IN_FLIGHT;
     let verified = [reported, last.verified].into_iter().flatten().filter(is_possible).max();

@@ -51,8 +51,9 @@ pub(super) struct ReconcileState {
     pub(super) ledger: LedgerHandle,
     /// The observation of the stream.
     pub(super) observed: Observed,
-    /// The time of the request of the last Describe in this reconcile that AWS answered; `None` if AWS answered none. It
-    /// is kept if a later request to KMS fails and `observed` becomes `Failed`.
+    /// The time of the request of the last Describe in this reconcile that succeeded: AWS returned the description, or that the
+    /// stream does not exist. `None` if none succeeded, for example because AWS refused it. It is kept if a later request to KMS
+    /// fails and `observed` becomes `Failed`.
     pub(super) answered_request: Option<Timestamp>,
     /// Whether AWS answered this reconcile, as [`Reconciled::answered`](super::Reconciled::answered) states.
     pub(super) answered: Option<bool>,

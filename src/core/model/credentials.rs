@@ -165,13 +165,13 @@ impl CredentialsRejection {
                 "AWS does not accept the date of the operator's requests: the clock is wrong. Correct the clock of the operator's node; the operator retries."
             }
             Self::WrongEndpoint => {
-                "The endpoint to which the operator sent the request is of another region or service. Correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service). If the spec names a wrong region, correct the spec."
+                "The endpoint to which the operator sent the request is of another region or service. Correct the operator's endpoint (AWS_ENDPOINT_URL, or the variable of the service). If spec.stream names a wrong region, delete the resource and create another one: stream is immutable."
             }
             Self::SignatureWrong => {
                 "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and check for anything that changes requests on their way, such as a proxy."
             }
             Self::NotEnabled => {
-                "The region is not enabled for the account, or the account has not subscribed to the service. Enable it in the account's settings, or set another region."
+                "The region is not enabled for the account, or the account has not subscribed to the service. Enable the region in the account's settings, or subscribe. If spec.stream names a wrong region, delete the resource and create another one: stream is immutable."
             }
             Self::StsInactive => {
                 "STS in the operator's region is not active in the account of the role. Enable the operator's region there, or run the operator in a region that is enabled by default."

@@ -54,7 +54,8 @@ impl TrailEvent {
         self.arrived.saturating_add(other.age) < other.arrived.saturating_add(self.age)
     }
 
-    /// Returns whether this event can report a call that was sent at this time: it happened at most [`LONGEST_SKEW`] before.
+    /// Returns whether this event can report a call that was sent at this time: it happened after the call, or at most
+    /// [`LONGEST_SKEW`] before it.
     fn can_report(&self, sent: Duration) -> bool {
         self.arrived.saturating_add(LONGEST_SKEW) >= sent.saturating_add(self.age)
     }

@@ -324,7 +324,8 @@ fn extension_keeps_what_the_resource_depended_on() {
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }
 
-/// The status may name the stream of another default region, and the queue still hold an event of that time.
+/// The operator's default region may have changed. The status then names the stream of the earlier region, and the queue may
+/// still hold an event about that stream.
 #[test]
 fn call_on_the_stream_of_an_earlier_spec_is_not_taken() {
     let inbox = inbox(&["orders"]);

@@ -192,7 +192,7 @@ impl World {
         self.before(request, pause(seconds));
     }
 
-    /// Lets time pass after the age was tested that follows the wait for a permit.
+    /// Lets time pass after the check of the description's age that follows the wait for a permit.
     pub fn pause_after_permit(&self, seconds: u64) {
         self.before(Request::Permit, move |state| {
             state.hooks.push((Request::Monotonic, Box::new(|_| Ok(()))));

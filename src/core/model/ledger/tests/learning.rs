@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use stream_encryption_api::ledger::{Action, KnownEncryption, Outcome, StreamLedgerSpec, Target};
+use stream_encryption_api::ledger::{Action, Call, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
 use super::{aws_error, empty, forget_version, plan, seconds, with_call};
@@ -161,6 +161,27 @@ fn encryption_after_a_stop_is_as_old_as_seen() {
 }
 
 /// Somebody changed the encryption, and then changes it again, or fails to. AWS reports only the last call.
+/// Before the failure, somebody may have disabled encryption.
+#[test]
+fn encryption_after_a_failure_is_as_old_as_seen() {
+    let on = seen(&empty(Service::Firehose), &Observation::On(key(2)), 0);
+    let called = with_call(&on, seconds(10), Some(Ok(())));
+    let failed = StreamLedgerSpec {
+        calls: vec![Call { after_failure: true, ..called.calls[0].clone() }],
+        ..called.clone()
+    };
+    let since = |ledger: &StreamLedgerSpec, key| {
+        let known = seen(ledger, &Observation::On(key), 100).known_encryption.unwrap();
+        known.encrypted_since_time.unwrap().0
+    };
+    assert_eq!(since(&called, key(1)), seconds(0), "the key was changed without an interruption");
+    for key in [key(1), key(2)] {
+        assert_eq!(since(&failed, key), seconds(100));
+    }
+    let known = seen(&failed, &Observation::On(key(1)), 100);
+    assert_eq!(seen(&known, &Observation::On(key(1)), 200).known_encryption, known.known_encryption);
+}
+
 #[test]
 fn call_of_another_leaves_the_key_unknown() {
     let empty = empty(Service::Firehose);
