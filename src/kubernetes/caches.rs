@@ -87,8 +87,19 @@ struct WatchCondition {
 /// The last failure of a watch.
 #[derive(Clone, Copy, Default)]
 struct Failure {
-    distrusted_since: Option<Instant>,
+    distrust: Option<Distrust>,
     warnings: Warnings,
+}
+
+/// How long a cache is not read after its watch has failed.
+#[derive(Clone, Copy)]
+enum Distrust {
+    /// For [`DISTRUSTED`] after the failure. A watch without changes returns no events, so the time since its last failure is
+    /// the only sign that it works again.
+    Since(Instant),
+    /// Until the list that has begun after the failure is complete, however long a page of it takes. Until then, most objects in
+    /// the cache are as old as the failure.
+    UntilListed,
 }
 
 impl Caches {
@@ -104,8 +115,8 @@ impl Caches {
         ]
     }
 
-    /// Returns the number of watches of each kind that are not current: their first list is not complete, or they have failed
-    /// in the last `DISTRUSTED`. The kind is its plural, as in the log.
+    /// Returns the number of watches of each kind that are not current: their first list is not complete, they have failed in
+    /// the last `DISTRUSTED`, or their list after a failure is not complete. The kind is its plural, as in the log.
     #[must_use]
     pub fn watches_not_current(&self) -> Vec<(&'static str, usize)> {
         let Self { resources, policies, namespaces, ledgers } = self;
@@ -307,12 +318,9 @@ impl WatchCondition {
     fn record_event(&self, news: WatchNews) {
         match news {
             WatchNews::Listing => {
-                // A list after a failure may take longer than `DISTRUSTED`. Until it is complete, most objects in the cache are
-                // as old as the failure, so the distrust begins anew with each object of the list.
-                if let Some(distrusted_since) = &mut self.failure().distrusted_since
-                    && distrusted_since.elapsed() < DISTRUSTED
-                {
-                    *distrusted_since = Instant::now();
+                let mut failure = self.failure();
+                if failure.is_distrusted() {
+                    failure.distrust = Some(Distrust::UntilListed);
                 }
                 return;
             }
@@ -320,14 +328,14 @@ impl WatchCondition {
             WatchNews::Listed => drop(self.listed.set(())),
             WatchNews::Changed => {}
         }
-        self.failure().distrusted_since = None;
+        self.failure().distrust = None;
     }
 
     /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches
     /// all.
     fn record_failure(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let mut failure = self.failure();
-        failure.distrusted_since = Some(Instant::now());
+        failure.distrust = Some(Distrust::Since(Instant::now()));
         if failure.warnings.take_due() {
             let cause = watches::explain(error, kind);
             warn!(
@@ -337,15 +345,23 @@ impl WatchCondition {
         }
     }
 
-    /// Returns whether the cache holds a complete list, and the watch has not failed recently. A watch without
-    /// changes returns no events, so the time since its last failure is the only sign that it works again.
+    /// Returns whether the cache holds a complete list, and the watch has not failed recently.
     fn is_current(&self) -> bool {
-        let distrusted_since = self.failure().distrusted_since;
-        self.listed.initialized() && distrusted_since.is_none_or(|failed| failed.elapsed() >= DISTRUSTED)
+        self.listed.initialized() && !self.failure().is_distrusted()
     }
 
     fn failure(&self) -> std::sync::MutexGuard<'_, Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    fn is_distrusted(&self) -> bool {
+        match self.distrust {
+            None => false,
+            Some(Distrust::Since(failed)) => failed.elapsed() < DISTRUSTED,
+            Some(Distrust::UntilListed) => true,
+        }
     }
 }
 
@@ -378,7 +394,8 @@ mod tests {
         assert!(!condition.is_current(), "a new list has begun");
         tokio::time::advance(DISTRUSTED / 2).await;
         no_object(&Event::InitApply(()));
-        tokio::time::advance(DISTRUSTED / 2).await;
+        // One page takes longer.
+        tokio::time::advance(DISTRUSTED * 2).await;
         assert!(!condition.is_current(), "most of the list is still missing");
         no_object(&Event::InitDone);
         assert!(condition.is_current(), "the new list is complete");

@@ -18,6 +18,12 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a page is not requested again. Then the list has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// [`RESPONSE_TIMEOUT`] for a page of a list with a label selector. The API server begins its response once enough objects
+/// match. Until then, it may read all objects that do not match: those of other shards. By default, it ends a request after 60 s.
+const SELECTED_RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
+/// [`DEADLINE`] for a page of a list with a label selector.
+const SELECTED_DEADLINE: Duration = Duration::from_mins(3);
+
 /// Returns the same client, which repeats failed pages.
 #[must_use]
 pub fn repeating_pages(client: Client) -> Client {
@@ -27,12 +33,24 @@ pub fn repeating_pages(client: Client) -> Client {
         response_timeout: Some(RESPONSE_TIMEOUT),
         patience: DEADLINE,
     };
-    retry::repeating(client, pages)
+    let selected_pages = Repetition {
+        applies_to: is_selected_page,
+        response_timeout: Some(SELECTED_RESPONSE_TIMEOUT),
+        patience: SELECTED_DEADLINE,
+        ..pages
+    };
+    retry::repeating(retry::repeating(client, pages), selected_pages)
 }
 
-/// Returns whether the request is for a page of a list. Only lists have the parameter `limit`; watches have none.
+/// Returns whether the request is for a page of a list without a label selector. Only lists have the parameter `limit`;
+/// watches have none.
 fn is_page(request: &Request<Body>) -> bool {
-    gets(request, "limit=")
+    gets(request, "limit=") && !gets(request, "labelSelector=")
+}
+
+/// Returns whether the request is for a page of a list with a label selector.
+fn is_selected_page(request: &Request<Body>) -> bool {
+    gets(request, "limit=") && gets(request, "labelSelector=")
 }
 
 /// Returns whether the request is a GET with a parameter that begins so.
@@ -62,6 +80,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::time::Instant;
 
+    use super::super::connection::READ_TIMEOUT;
     use super::*;
 
     /// The queries of the requests, and the time from the start at which each arrived.
@@ -132,6 +151,26 @@ mod tests {
         let begin = Instant::now();
         api.list(&second_page()).await.unwrap();
         assert_eq!((asked.lock().unwrap().len(), begin.elapsed().as_secs()), (3, 21));
+    }
+
+    /// The list of a shard never completed in a cluster with many resources of other shards.
+    #[tokio::test(start_paused = true)]
+    async fn slow_page_of_selected_objects_is_awaited() {
+        for (selector, requests) in [(Some("shard=a"), 1), (None, 3)] {
+            let asked = Asked::default();
+            let log = asked.clone();
+            let handler = async move |uri: Uri| {
+                log.lock().unwrap().push((uri.to_string(), Duration::ZERO));
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                page("two").2.to_string()
+            };
+            let client = Client::new(Router::new().fallback(handler), "default");
+            let api: Api<ConfigMap> = Api::namespaced(repeating_pages(client), "default");
+            let params = ListParams { label_selector: selector.map(str::to_owned), ..second_page() };
+            let is_listed = api.list(&params).await.is_ok();
+            assert_eq!((is_listed, asked.lock().unwrap().len()), (selector.is_some(), requests));
+        }
+        assert!(SELECTED_RESPONSE_TIMEOUT < READ_TIMEOUT, "the connection would fail before");
     }
 
     #[tokio::test(start_paused = true)]
