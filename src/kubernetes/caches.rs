@@ -6,7 +6,6 @@
 //! watch of its namespace works; a read of all objects requires that all of them work. This module only reads; a
 //! namespace that cannot be listed must never delay the others without limit.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -166,11 +165,11 @@ impl Caches {
         let labels = if policies::depend_on_labels(&policies) {
             // A namespace that the cache does not hold may be new.
             let namespace = self.namespaces.get(&Key::new("", namespace))?.ok_or(NotCurrent)?;
-            namespace.metadata.labels.clone().unwrap_or_default()
+            namespace.metadata.labels.clone()
         } else {
-            BTreeMap::new()
+            None
         };
-        Ok(policies::selecting(policies, &labels))
+        Ok(policies::selecting(policies, labels.as_ref()))
     }
 }
 

@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource as _};
 use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
@@ -22,8 +21,9 @@ use tracing::{info, warn};
 use super::generations::Generations;
 use super::presence::Presence;
 use super::request::with_timeout;
-use super::trimmed::{Trimmed, Unmanaged};
+use super::trimmed::{MAX_LABELS, NamespaceMetadata, Trimmed};
 use super::watches;
+use crate::telemetry::Warnings;
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
 #[derive(Clone, Debug, Default)]
@@ -68,11 +68,11 @@ pub(super) async fn live_in_namespace(
 ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
     let policies = candidates(default, listed);
     let labels = match unapplied.namespaces.get(namespace) {
-        Some(labels) => labels.clone(),
+        Some(labels) => (labels.len() <= MAX_LABELS).then(|| labels.clone()),
         None if depend_on_labels(&policies) => labels(client, namespace).await?,
-        None => BTreeMap::new(),
+        None => None,
     };
-    Ok(selecting(policies, &labels))
+    Ok(selecting(policies, labels.as_ref()))
 }
 
 /// Returns the specs of the valid policies, and `default`.
@@ -89,23 +89,28 @@ pub(super) fn depend_on_labels(policies: &[&StreamEncryptionPolicySpec]) -> bool
     policies.iter().any(|policy| !policy.namespace_selector.is_everything())
 }
 
-/// Returns the policies that select a namespace with these labels.
+/// Returns the policies that select a namespace with these labels, as [`is_selected`] does.
 pub(super) fn selecting(
     policies: Vec<&StreamEncryptionPolicySpec>,
-    labels: &BTreeMap<String, String>,
+    labels: Option<&BTreeMap<String, String>>,
 ) -> Vec<StreamEncryptionPolicySpec> {
     let selects = |selector: &NamespaceSelector| is_selected(selector, labels).unwrap_or(false);
     policies.into_iter().filter(|policy| selects(&policy.namespace_selector)).cloned().collect()
 }
 
-async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {
-    // A user may have written managed fields that cannot be parsed.
-    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client.clone());
-    Ok(with_timeout(api.get(namespace)).await?.0.metadata.labels.unwrap_or_default())
+/// Returns the labels of a namespace; `None` if there are too many.
+async fn labels(client: &Client, namespace: &str) -> Result<Option<BTreeMap<String, String>>, KubeError> {
+    let api: Api<TrimmedNamespace> = Api::all(client.clone());
+    Ok(with_timeout(api.get(namespace)).await?.0.metadata.labels)
 }
 
-/// Returns whether a policy's selector selects a namespace with these labels, or the error in the selector.
-pub fn is_selected(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> Result<bool, String> {
+/// Returns whether a policy's selector selects a namespace with these labels, or the error in the selector. `None` stands for
+/// too many labels. Then only a selector of all namespaces selects the namespace: the labels that others need were not kept.
+pub fn is_selected(
+    selector: &NamespaceSelector,
+    labels: Option<&BTreeMap<String, String>>,
+) -> Result<bool, String> {
+    let is_everything = selector.is_everything();
     let expressions = selector.match_expressions.iter().map(|condition| LabelSelectorRequirement {
         key: condition.key.clone(),
         operator: condition.operator.as_str().to_owned(),
@@ -116,12 +121,12 @@ pub fn is_selected(selector: &NamespaceSelector, labels: &BTreeMap<String, Strin
         match_expressions: Some(expressions.collect()),
     };
     let selector = Selector::try_from(selector).map_err(|error| error.to_string())?;
-    Ok(selector.matches(labels))
+    Ok(labels.map_or(is_everything, |labels| selector.matches(labels)))
 }
 
 /// Returns the error in a policy's selector; `None` if the selector is valid.
 pub(super) fn selector_error(policy: &StreamEncryptionPolicySpec) -> Option<String> {
-    let error = is_selected(&policy.namespace_selector, &BTreeMap::new()).err()?;
+    let error = is_selected(&policy.namespace_selector, None).err()?;
     Some(format!("invalid namespaceSelector: {error}"))
 }
 
@@ -161,8 +166,12 @@ fn error_in(policy: &MaybeInvalidPolicy) -> Option<String> {
 /// must not stop the watch of the others.
 pub type MaybeInvalidPolicy = DeserializeGuard<StreamEncryptionPolicy>;
 
-/// A namespace, of which only the name and the labels are kept.
+/// A namespace, of which only the identity and the labels are kept. The labels are `None` if there are too many.
 pub type NamespaceLabels = PartialObjectMeta<Namespace>;
+
+/// A namespace as the operator reads it, without the other metadata. Managed fields of a user may be such that they cannot be
+/// parsed.
+pub(super) type TrimmedNamespace = Trimmed<NamespaceLabels, NamespaceMetadata>;
 
 /// Returns every event of the policies. The stream never ends.
 pub fn events(
@@ -203,13 +212,13 @@ pub fn spec_changes(
 }
 
 /// Returns every event of the namespaces, or of the one that is named, with the labels and identity as the only
-/// metadata. Logs a warning if the named one does not exist. The stream never ends.
+/// metadata. Logs a warning if the named one does not exist, or if one has too many labels. The stream never ends.
 pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
     relist_every: Duration,
 ) -> impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static {
-    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client);
+    let api: Api<TrimmedNamespace> = Api::all(client);
     let config = match namespace {
         Some(name) => watches::config().fields(&format!("metadata.name={name}")),
         None => watches::config(),
@@ -217,8 +226,9 @@ pub fn namespace_events(
     let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
     let events = events.map_ok(watches::unwrap_trimmed);
     let only = namespace.map(str::to_owned);
-    let mut presence = Presence::default();
-    let events = events.inspect_ok(move |event| {
+    let (mut presence, mut warnings) = (Presence::default(), Warnings::default());
+    events.inspect_ok(move |event| {
+        warn_of_too_many_labels(event, &mut warnings);
         let Some(namespace) = &only else { return };
         match presence.observe(event) {
             Some(true) => info!(namespace, "the watched namespace exists"),
@@ -229,24 +239,32 @@ pub fn namespace_events(
             ),
             None => {}
         }
-    });
-    events.modify(|namespace| {
-        let kept = std::mem::take(&mut namespace.metadata);
-        namespace.metadata = ObjectMeta {
-            name: kept.name,
-            uid: kept.uid,
-            resource_version: kept.resource_version,
-            labels: kept.labels,
-            ..ObjectMeta::default()
-        };
     })
+}
+
+/// Logs a warning if the event is about a namespace with too many labels, at most once a minute.
+fn warn_of_too_many_labels(event: &Event<NamespaceLabels>, warnings: &mut Warnings) {
+    if let Event::InitApply(namespace) | Event::Apply(namespace) = event
+        && namespace.metadata.labels.is_none()
+        && warnings.take_due()
+    {
+        warn!(
+            namespace = namespace.metadata.name,
+            "the namespace has more than {MAX_LABELS} labels, so no policy that selects by labels applies to it; remove labels"
+        );
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use axum::Router;
+    use futures_util::stream;
     use serde_json::json;
 
+    use super::super::caches::{Cache, Caches};
+    use super::super::store::Kind;
     use super::*;
 
     #[tokio::test]
@@ -291,7 +309,46 @@ mod tests {
             ),
         ] {
             let read: NamespaceSelector = serde_json::from_value(selector.clone()).unwrap();
-            assert_eq!(is_selected(&read, &labels), Ok(selected), "{selector}");
+            assert_eq!(is_selected(&read, Some(&labels)), Ok(selected), "{selector}");
+            let is_everything = selector == json!({});
+            assert_eq!(is_selected(&read, None), Ok(is_everything), "too many labels: {selector}");
+        }
+    }
+
+    /// Returns a cache that holds these objects.
+    async fn cache_of<K: Kind + Send + Sync + 'static>(objects: Vec<K>) -> Cache<K> {
+        let objects = objects.into_iter().map(Event::InitApply);
+        let list = [Event::Init].into_iter().chain(objects).chain([Event::InitDone]).map(Ok);
+        let (cache, events) = Cache::of(vec![(None, stream::iter(list))], "objects", &Arc::default());
+        events.for_each(|_| std::future::ready(())).await;
+        cache
+    }
+
+    /// The namespace has none of the labels that the policy excludes.
+    #[tokio::test]
+    async fn too_many_labels_match_no_selector_live_or_cached() {
+        let selector = json!({"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]});
+        let policy: MaybeInvalidPolicy = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+            "metadata": {"name": "team"}, "spec": {"namespaceSelector": selector, "streams": [], "keys": []},
+        }))
+        .unwrap();
+        for (count, selected) in [(MAX_LABELS, 1), (MAX_LABELS + 1, 0)] {
+            let labels: BTreeMap<String, String> =
+                (0..count).map(|number| (format!("l{number}"), String::new())).collect();
+            let text = json!({"metadata": {"name": "data", "labels": labels}}).to_string();
+            let namespace: TrimmedNamespace = serde_json::from_str(&text).unwrap();
+            let client = Client::new(Router::new().fallback(async move || text.clone()), "default");
+            let unapplied = UnappliedObjects::default();
+            let live = live_in_namespace(&client, from_ref(&policy), None, &unapplied, "data").await.unwrap();
+            let caches = Caches {
+                resources: cache_of(Vec::new()).await,
+                policies: cache_of(vec![policy.clone()]).await,
+                namespaces: cache_of(vec![namespace.0]).await,
+                ledgers: cache_of(Vec::new()).await,
+            };
+            let cached = caches.policies(None, "data").unwrap();
+            assert_eq!((live.len(), cached.len()), (selected, selected), "{count} labels");
         }
     }
 

@@ -11,9 +11,9 @@ use stream_encryption_api::{FIELD_MANAGER, FINALIZER};
 use stream_encryption_core::controller::kube_api::KubeError;
 use tokio::sync::Semaphore;
 
-use super::policies::NamespaceLabels;
+use super::policies::TrimmedNamespace;
 use super::request::{none_if_missing, send_then_acquire};
-use super::trimmed::{Trimmed, Unmanaged};
+use super::trimmed::Trimmed;
 
 /// Reads a resource, live, without the metadata that the operator does not use. Returns `None` also if its namespace does not
 /// exist.
@@ -33,7 +33,7 @@ pub(super) async fn read(
 
 /// Returns whether the API server reports that a namespace does not exist. An error is no such report.
 async fn is_missing_namespace(client: &Client, namespace: &str) -> bool {
-    let api: Api<Unmanaged<NamespaceLabels>> = Api::all(client.clone());
+    let api: Api<TrimmedNamespace> = Api::all(client.clone());
     matches!(none_if_missing(api.get(namespace)).await, Ok(None))
 }
 

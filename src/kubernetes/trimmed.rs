@@ -96,6 +96,57 @@ pub struct UsedMetadata {
     managed_fields: Option<StatusWriters>,
 }
 
+/// Maximum number of labels of a namespace. Kubernetes limits only the size of the object, into which tens of thousands of short
+/// labels fit. Once they are parsed, they need ten times as much memory.
+pub const MAX_LABELS: usize = 128;
+
+/// The metadata of a namespace that the operator uses: its identity and its labels.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceMetadata {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: FewLabels,
+}
+
+/// The labels; `None` if there are more than [`MAX_LABELS`]. A part of them would be wrong: a selector may require that a label
+/// does not exist.
+#[derive(Clone, Debug, Serialize)]
+struct FewLabels(Option<BTreeMap<String, String>>);
+
+impl Default for FewLabels {
+    fn default() -> Self {
+        Self(Some(BTreeMap::new()))
+    }
+}
+
+impl<'de> Deserialize<'de> for FewLabels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Labels;
+        impl<'de> Visitor<'de> for Labels {
+            type Value = FewLabels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FewLabels, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    labels.insert(key, value);
+                    if labels.len() > MAX_LABELS {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        return Ok(FewLabels(None));
+                    }
+                }
+                Ok(FewLabels(Some(labels)))
+            }
+        }
+        deserializer.deserialize_map(Labels)
+    }
+}
+
 /// Maximum number of other writers of the status that are kept, those that wrote last. The API server limits the writers that
 /// update, but not those that apply.
 const MAX_OTHER_WRITERS: usize = 8;
@@ -268,8 +319,9 @@ impl<K: Resource, M> Resource for Trimmed<K, M> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Namespace;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-    use kube::core::DeserializeGuard;
+    use kube::core::{DeserializeGuard, PartialObjectMeta};
     use serde_json::json;
     use stream_encryption_api::stream_encryption::StreamEncryption;
 
@@ -387,6 +439,38 @@ mod tests {
         assert_eq!(names.len(), MAX_OTHER_WRITERS + 1);
         assert_eq!((names[0], names[8]), ("w999", FIELD_MANAGER));
         assert_eq!(kept[8].time.as_ref().unwrap().0.to_string(), "2026-01-01T00:01:39Z");
+    }
+
+    /// A team that may label its namespaces must not fill the memory of the operator.
+    #[test]
+    fn labels_of_a_namespace_are_kept_up_to_a_limit() {
+        let read = |metadata: &Value| {
+            let text = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string();
+            let Trimmed(read, _): Trimmed<PartialObjectMeta<Namespace>, NamespaceMetadata> =
+                serde_json::from_str(&text).unwrap();
+            read.metadata
+        };
+        let with_labels = |count: usize| {
+            let labels: BTreeMap<String, String> =
+                (0..count).map(|n| (format!("l{n}"), n.to_string())).collect();
+            read(&json!({
+                "name": "data", "uid": "1", "resourceVersion": "7", "labels": labels, "annotations": {"note": "no"},
+            }))
+        };
+        let kept = ObjectMeta {
+            name: Some("data".to_owned()),
+            uid: Some("1".to_owned()),
+            resource_version: Some("7".to_owned()),
+            labels: Some(BTreeMap::from([("l0".to_owned(), "0".to_owned())])),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(with_labels(1), kept);
+        assert_eq!(with_labels(65_000), ObjectMeta { labels: None, ..kept });
+        let number = |count| with_labels(count).labels.map(|labels| labels.len());
+        assert_eq!([MAX_LABELS, MAX_LABELS + 1].map(number), [Some(MAX_LABELS), None]);
+        assert_eq!(read(&json!({"name": "data"})).labels, Some(BTreeMap::new()));
+        let page = include_str!("../../docs/policies.md");
+        assert!(page.contains(&format!("at most {MAX_LABELS} labels of a namespace")));
     }
 
     #[test]

@@ -184,11 +184,9 @@ impl PolicyStatusWriter {
 
     /// Returns the names of the selected namespaces, sorted.
     fn selected(&self, policy: &StreamEncryptionPolicy) -> Result<Vec<String>, String> {
-        let none = std::collections::BTreeMap::new();
         let mut selected = Vec::new();
         for namespace in self.namespaces.select(Some) {
-            let labels = namespace.metadata.labels.as_ref().unwrap_or(&none);
-            if is_selected(&policy.spec.namespace_selector, labels)? {
+            if is_selected(&policy.spec.namespace_selector, namespace.metadata.labels.as_ref())? {
                 selected.extend(namespace.metadata.name.clone());
             }
         }

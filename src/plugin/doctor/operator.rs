@@ -1,6 +1,6 @@
 //! The checks of the operator itself: its Deployment, its leader, and its policies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -239,7 +239,7 @@ fn reported(policy: &StreamEncryptionPolicy) -> Option<&Condition> {
 /// Returns why the operator does not accept the spec of a policy, in the operator's words; `None` if it accepts it.
 fn refusal(policy: &StreamEncryptionPolicy) -> Option<String> {
     // Which namespaces the selector selects does not matter, only whether it is valid.
-    let selected = is_selected(&policy.spec.namespace_selector, &BTreeMap::new()).map(|_| Vec::new());
+    let selected = is_selected(&policy.spec.namespace_selector, None).map(|_| Vec::new());
     let fleet = PolicyStatusInput { operator_account: None, streams: &[], now: Timestamp::UNIX_EPOCH };
     let before = StreamEncryptionPolicyStatus::default();
     let status = policy_status(&policy.spec, policy.metadata.generation, &selected, &before, &fleet);
