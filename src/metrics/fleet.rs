@@ -15,8 +15,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::{
-    Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+    DeletionPolicy, Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::event_inbox::SILENCE;
 use stream_encryption_core::controller::stream_api::Priority;
@@ -120,8 +121,12 @@ impl EventRegions {
 
 impl FleetSnapshot {
     /// Adds a resource with its state at `now`; `None` is an invalid one. A resource without a status, or an invalid
-    /// one, is counted, too. `described` is when this process last described the stream; `None` if it has not yet.
+    /// one, is counted, too. A resource that is being deleted is counted only until its stream needs no more work. `described`
+    /// is when this process last described the stream; `None` if it has not yet.
     pub fn add(&mut self, resource: Option<&StreamEncryption>, described: Option<Timestamp>, now: Timestamp) {
+        if resource.is_some_and(is_released) {
+            return;
+        }
         let status = resource.and_then(|resource| resource.status.as_ref());
         let reason = match resource {
             Some(_) => status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str),
@@ -131,13 +136,13 @@ impl FleetSnapshot {
         let service = resource.and_then(service_of);
         *self.reasons.entry((service, reason)).or_default() += 1;
         if let (Some(resource), Some(status)) = (resource, status) {
-            self.count(&resource.spec, status, described, now);
+            self.count(resource, status, described, now);
         }
     }
 
     fn count(
         &mut self,
-        spec: &StreamEncryptionSpec,
+        resource: &StreamEncryption,
         status: &StreamEncryptionStatus,
         described: Option<Timestamp>,
         now: Timestamp,
@@ -156,9 +161,11 @@ impl FleetSnapshot {
             let age = now.duration_since(described);
             self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
         }
-        // Plaintext is not counted if the spec requests it.
+        // Plaintext is not counted if the spec requests it, or the deletion.
+        let is_wanted = resource.spec.encryption == Encryption::Disabled
+            || resource.metadata.deletion_timestamp.is_some();
         let since = status.plaintext_since_time.as_ref();
-        if let Some(since) = since.filter(|_| spec.encryption == Encryption::Enabled) {
+        if let Some(since) = since.filter(|_| !is_wanted) {
             self.in_plaintext += 1;
             self.longest_plaintext = self.longest_plaintext.max(now.duration_since(since.0));
         }
@@ -253,6 +260,14 @@ impl ScrapeInput {
             );
         }
     }
+}
+
+/// Returns whether the resource is being deleted, and the operator does not disable encryption before. The finalizer of another
+/// client may keep such a resource for a long time, and its status no longer changes.
+fn is_released(resource: &StreamEncryption) -> bool {
+    let disables =
+        resource.spec.deletion_policy == DeletionPolicy::Disable && has_finalizer(&resource.metadata);
+    resource.metadata.deletion_timestamp.is_some() && !disables
 }
 
 /// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.

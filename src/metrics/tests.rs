@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
+use stream_encryption_api::FINALIZER;
 use stream_encryption_api::ledger::Owner;
-use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 use stream_encryption_core::controller::kube_api::ReconcileEvent;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::Priority;
@@ -164,6 +166,33 @@ fn requested_plaintext_is_not_counted() {
         lines(&text, "stream_encryption_longest_plaintext_seconds"),
         ["stream_encryption_longest_plaintext_seconds 0.0"]
     );
+}
+
+#[test]
+fn plaintext_of_deleted_resources_is_not_counted() {
+    let now = at("2026-01-01T01:00:00Z");
+    let resources = "stream_encryption_resources{aws_service=\"Kinesis\",reason=\"KeyDisabled\"} 1";
+    for (deletion_policy, finalizer, is_counted) in [
+        (DeletionPolicy::Disable, FINALIZER, true),
+        // The status no longer changes.
+        (DeletionPolicy::Disable, "example.com/other", false),
+        (DeletionPolicy::Retain, "example.com/other", false),
+        (DeletionPolicy::Retain, FINALIZER, false),
+    ] {
+        let mut deleted = plain("Enabled", "2026-01-01T00:00:00Z");
+        deleted.spec.deletion_policy = deletion_policy;
+        deleted.metadata.finalizers = Some(vec![finalizer.to_owned()]);
+        deleted.metadata.deletion_timestamp = Some(Time(now));
+        let fleet = snapshot([Some(&deleted)], now);
+        let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+        for line in
+            ["stream_encryption_plaintext_streams 0", "stream_encryption_longest_plaintext_seconds 0.0"]
+        {
+            assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+        assert_eq!(text.lines().any(|line| line == resources), is_counted, "{finalizer}\n{text}");
+        assert_eq!(text.contains("oldest_describe_age"), is_counted, "{finalizer}\n{text}");
+    }
 }
 
 #[test]
