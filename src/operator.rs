@@ -53,12 +53,13 @@ struct Shared {
 /// Runs until SIGTERM or SIGINT, and then until the running reconciles have ended. A reconcile that still waits for AWS
 /// ends at once, without a call. A second signal ends the process at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    // Before everything else: the kernel discards a SIGTERM for the first process of a container until the process handles it.
+    let end = shutdown_on_signal()?;
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
     // kube parses only UTF-8, and a user can store other bytes in an object's metadata.
     let client = with_valid_text(client);
     let shared = Arc::new(shared(&settings, &client).await?);
-    let end = shutdown_on_signal()?;
     if let Some(address) = settings.listen {
         let scraped = shared.clone();
         let metrics = MetricsText::new(move || scraped.metrics.encode(&scraped.scrape_input()));

@@ -4,7 +4,9 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use serde_json::{Value, json};
 
 use crate::process::{OperatorProcess, Place, eventually, free_address};
 
@@ -20,6 +22,17 @@ fn run(variables: &[(&str, &str)]) -> (Output, String) {
     let output = program(variables).output().expect("it runs");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     (output, words)
+}
+
+/// Writes a kubeconfig with this server and this user.
+fn write_kubeconfig(path: &Path, server: &str, user: &Value) {
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": server}}],
+        "users": [{"name": "x", "user": user}],
+    });
+    fs::write(path, kubeconfig.to_string()).expect("a file");
 }
 
 /// A log file that can be read while the operator runs.
@@ -105,17 +118,28 @@ fn requested_help_of_the_operator_is_no_error() {
     assert!(output.status.success() && help.contains("--listen <LISTEN>"), "{help}");
 }
 
+/// Runs the operator until it ends, with a kubeconfig in `folder` that calls a program: a shell, which runs `script` and prints
+/// the credential of this status. Returns the exit status and the log.
+async fn run_with_program(folder: &Path, script: &str, status: &Value) -> (ExitStatus, String) {
+    let version = "client.authentication.k8s.io/v1";
+    let credential = json!({"apiVersion": version, "kind": "ExecCredential", "status": status});
+    let script = format!("{script}; printf %s '{credential}'");
+    let program = json!({
+        "apiVersion": version, "command": "/bin/sh", "args": ["-c", script], "interactiveMode": "Never",
+    });
+    let path = folder.join("kubeconfig");
+    write_kubeconfig(&path, "http://127.0.0.1:1", &json!({"exec": program}));
+    let (log, file) = Log::new();
+    let mut operator = OperatorProcess::logging_to(file, &path, "default", &[]);
+    eventually("it ends", async || operator.ended().is_some()).await;
+    (operator.ended().expect("it has ended"), log.text())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreachable_api_server_is_named_with_the_cause() {
     let port = free_address().port();
-    let kubeconfig = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "x",
-        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-        "clusters": [{"name": "x", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
-        "users": [{"name": "x", "user": {}}],
-    });
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unreachable-{port}.kubeconfig"));
-    fs::write(&path, kubeconfig.to_string()).expect("a file");
+    write_kubeconfig(&path, &format!("http://127.0.0.1:{port}"), &json!({}));
     let (log, file) = Log::new();
     let _operator = OperatorProcess::logging_to(file, &path, "default", &[("LOG_FORMAT", "text")]);
     log.until("failed to watch StreamEncryptions").await;
@@ -126,6 +150,18 @@ async fn unreachable_api_server_is_named_with_the_cause() {
     }
     assert!(!text.contains("definitions"), "{text}");
     assert!(!text.contains('\u{1b}'), "colours in a file: {text}");
+}
+
+/// In a pod, the kernel would discard a signal that the operator does not handle yet. Here such a signal would kill the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_during_setup_ends_the_operator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sent = folder.path().join("sent");
+    // The operator calls the program several times. A second signal would end the operator at once.
+    let script = format!("[ -e '{0}' ] || {{ : > '{0}'; kill -TERM $PPID; }}", sent.display());
+    let (ended, log) = run_with_program(folder.path(), &script, &json!({"token": "x"})).await;
+    assert!(sent.exists(), "the program has run: {log}");
+    assert!(ended.success() && log.contains("operator stopped"), "{ended}: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
