@@ -28,6 +28,7 @@ use crate::metrics::{EventRegions, FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
 mod aws_events;
+mod client_certificate;
 pub mod dispatcher;
 #[cfg(test)]
 mod fakes;
@@ -51,12 +52,14 @@ struct Shared {
 }
 
 /// Runs until SIGTERM or SIGINT, and then until the running reconciles have ended. A reconcile that still waits for AWS
-/// ends at once, without a call. A second signal ends the process at once.
+/// ends at once, without a call. A second signal ends the process at once. Returns an error if it has ended for another reason
+/// than a signal.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // Before everything else: the kernel discards a SIGTERM for the first process of a container until the process handles it.
     let end = shutdown_on_signal()?;
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+    let valid_until = *client.valid_until();
     // kube parses only UTF-8, and a user can store other bytes in an object's metadata.
     let client = with_valid_text(client);
     let shared = Arc::new(shared(&settings, &client).await?);
@@ -79,17 +82,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let term = Arc::new(Term { scope, queue, concurrency: settings.concurrency });
     let server = cluster.cluster_url.to_string();
     info!(namespace = settings.namespace, server, version = env!("CARGO_PKG_VERSION"), "operator started");
-    if settings.leader_election {
-        let (namespace, lease) = (&settings.namespace, &settings.lease);
-        let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
-        let on_answer = || shared.readiness.record_answer();
-        let work = |token| term.clone().run(shared.clone(), token);
-        election.run(&end, on_answer, work).await;
-    } else {
-        term.run(shared, end).await;
-    }
+    let work = Box::pin(async {
+        if settings.leader_election {
+            let (namespace, lease) = (&settings.namespace, &settings.lease);
+            let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
+            let on_answer = || shared.readiness.record_answer();
+            let lead = |token| term.clone().run(shared.clone(), token);
+            election.run(&end, on_answer, lead).await;
+        } else {
+            term.run(shared.clone(), end.clone()).await;
+        }
+        anyhow::Ok(())
+    });
+    let ended = client_certificate::run_until_expiry(work, valid_until, &shared.context.clock, &end).await;
     info!("operator stopped");
-    Ok(())
+    ended
 }
 
 async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::process::{OperatorProcess, Place, eventually, free_address};
@@ -162,6 +163,22 @@ async fn sigterm_during_setup_ends_the_operator() {
     let (ended, log) = run_with_program(folder.path(), &script, &json!({"token": "x"})).await;
     assert!(sent.exists(), "the program has run: {log}");
     assert!(ended.success() && log.contains("operator stopped"), "{ended}: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_exits_before_its_certificate_expires() {
+    let made = rcgen::generate_simple_self_signed(["operator".to_owned()]).expect("a certificate");
+    let status = json!({
+        "clientCertificateData": made.cert.pem(), "clientKeyData": made.signing_key.serialize_pem(),
+        "expirationTimestamp": (Timestamp::now() + SignedDuration::from_secs(30)).to_string(),
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ended, log) = run_with_program(folder.path(), ":", &status).await;
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(
+        log.contains("Error: the client certificate from the program in the kubeconfig expires at"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
