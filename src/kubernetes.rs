@@ -142,8 +142,12 @@ impl Cluster {
     /// nothing fills the caches.
     #[must_use]
     pub fn watches_not_current(&self) -> Option<Vec<(&'static str, usize)>> {
-        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Some(caches?.watches_not_current())
+        Some(self.caches()?.watches_not_current())
+    }
+
+    /// Returns the caches that reads may use; `None` while nothing fills them.
+    fn caches(&self) -> Option<Caches> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads from the caches; `None` if the source of the read does not permit them, or if they are not current.
@@ -151,8 +155,7 @@ impl Cluster {
         if from == ReadFrom::ApiServer {
             return None;
         }
-        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        read(&caches?).ok()
+        read(&self.caches()?).ok()
     }
 
     /// Returns a page of the ledgers from the cache; `None` if it is not current. `after` is the last key of the page before.
@@ -185,8 +188,18 @@ impl KubeApi for Cluster {
         if let Some(cached) = self.cached(from, |caches| caches.resource(namespace, name)) {
             return Ok(cached);
         }
+        let caches = self.caches();
+        let unwatched = caches.as_ref().and_then(|caches| caches.unwatched_uid(namespace, name));
         let _permit = self.acquire_large_object_permit().await?;
-        resources::read(&self.client, namespace, name).await
+        let found = resources::read(&self.client, namespace, name).await?;
+        if found.is_none()
+            && let (Some(caches), Some(uid)) = (caches, unwatched)
+        {
+            // The watch may fail for good, for example because the operator's Role was deleted with the namespace. The metrics
+            // would count the resource until the operator is restarted.
+            caches.remove_resource(namespace, name, &uid);
+        }
+        Ok(found)
     }
 
     async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
@@ -277,6 +290,7 @@ impl KubeApi for Cluster {
 mod tests {
     use axum::Router;
     use axum::extract::Request;
+    use axum::http::{StatusCode, Uri};
     use futures_util::{Stream, StreamExt as _, stream};
     use kube::core::{DeserializeGuard, Status};
     use kube::runtime::watcher::{Error, Event, Result};
@@ -284,6 +298,7 @@ mod tests {
 
     use super::caches::Cache;
     use super::store::Kind;
+    use super::watches::MaybeInvalidResource;
     use super::*;
 
     /// Returns a cache without a watch of its own, and the events of `watch`.
@@ -291,6 +306,20 @@ mod tests {
         watch: impl Stream<Item = Result<Event<K>>> + Send + 'static,
     ) -> (Cache<K>, impl Stream<Item = Result<Event<K>>>) {
         Cache::of(vec![(None, watch)], "ledgers", &Arc::default())
+    }
+
+    /// Returns caches that hold nothing, and that nothing fills.
+    fn no_caches() -> Caches {
+        Caches {
+            resources: cache(stream::empty()).0,
+            policies: cache(stream::empty()).0,
+            namespaces: cache(stream::empty()).0,
+            ledgers: cache(stream::empty()).0,
+        }
+    }
+
+    fn forbidden() -> Error {
+        Error::WatchError(Box::new(Status::failure("forbidden", "Forbidden").with_code(403)))
     }
 
     fn ledger(name: &str) -> StreamLedger {
@@ -325,12 +354,7 @@ mod tests {
         let watch = stream::unfold(events, |mut events| async { Some((events.recv().await?, events)) });
         let (ledgers, changes) = cache(watch);
         let mut changes = std::pin::pin!(changes);
-        cluster.use_caches(Some(Caches {
-            resources: cache(stream::empty()).0,
-            policies: cache(stream::empty()).0,
-            namespaces: cache(stream::empty()).0,
-            ledgers,
-        }));
+        cluster.use_caches(Some(Caches { ledgers, ..no_caches() }));
         let cached: Vec<String> = (10..=60).map(|number| format!("ledger-{number}")).collect();
         send.send(Ok(Event::Init)).unwrap();
         for name in &cached {
@@ -346,8 +370,7 @@ mod tests {
         assert_eq!((names(&listed), listed.next.as_deref()), (vec!["last-listed"], None));
         let first = cluster.ledgers(None).await.unwrap();
 
-        let failure = Status::failure("forbidden", "Forbidden").with_code(403);
-        send.send(Err(Error::WatchError(Box::new(failure)))).unwrap();
+        send.send(Err(forbidden())).unwrap();
         while !matches!(changes.next().await, Some(Err(_))) {}
         let second = cluster.ledgers(first.next.as_deref()).await.unwrap();
         assert_eq!([names(&first), names(&second)], [&cached[..50], &cached[50..]]);
@@ -357,5 +380,53 @@ mod tests {
         cluster.use_caches(None);
         let ended = cluster.ledgers(first.next.as_deref()).await;
         assert!(matches!(ended, Err(KubeError::Unavailable(_))), "{ended:?}");
+    }
+
+    fn resource(uid: &str) -> MaybeInvalidResource {
+        let resource = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data", "uid": uid},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+        });
+        serde_json::from_value(resource).unwrap()
+    }
+
+    /// The namespace was deleted, and the operator's Role with it.
+    #[tokio::test]
+    async fn missing_resource_is_removed_from_cache_if_its_watch_fails() {
+        for (watch_fails, is_created_again, from, stays) in [
+            (true, false, ReadFrom::Cache, false),
+            (true, false, ReadFrom::ApiServer, false),
+            (true, true, ReadFrom::Cache, true),
+            (false, false, ReadFrom::ApiServer, true),
+        ] {
+            let list = [Event::Init, Event::InitApply(resource("1")), Event::InitDone].map(Ok);
+            let failure = watch_fails.then(|| Err(forbidden()));
+            let (resources, changes) = cache(stream::iter(list.into_iter().chain(failure)));
+            changes.for_each(|_| std::future::ready(())).await;
+            let (store, listed) = (resources.store(), resources.store());
+            let server = Router::new().fallback(async move |uri: Uri| {
+                if is_created_again {
+                    listed.apply(&Event::InitApply(resource("2")));
+                }
+                let is_namespace = uri.path() == "/api/v1/namespaces/data";
+                let (code, reason) = if is_namespace {
+                    (StatusCode::NOT_FOUND, "NotFound")
+                } else {
+                    (StatusCode::FORBIDDEN, "Forbidden")
+                };
+                let status = json!({
+                    "kind": "Status", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": "no",
+                    "details": {"name": "data"},
+                });
+                (code, status.to_string())
+            });
+            let cluster = Cluster::new(Client::new(server, "operator"), "operator", None);
+            cluster.use_caches(Some(Caches { resources, ..no_caches() }));
+            let found = cluster.resource("data", "orders", from).await;
+            assert!(matches!(found, Ok(None)), "{found:?}");
+            let case = (watch_fails, is_created_again, from);
+            assert_eq!(store.keys().len(), usize::from(stays), "{case:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read before its
 //! first list is complete, nor while its watch fails: nothing would show how old it is. The reader then reads from the
 //! API server. A cache may have several watches, one for each watched namespace. An object is read from it while the
-//! watch of its namespace works; a read of all objects requires that all of them work. This module only reads; a
+//! watch of its namespace works; a read of all objects requires that all of them work. This module sends no request; a
 //! namespace that cannot be listed must never delay the others without limit.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,6 +135,19 @@ impl Caches {
         cached.map(|resource| resource.0.map_err(|_| NotCurrent)).transpose()
     }
 
+    /// Returns the uid of a stored resource whose watch does not work; `None` if the watch works, and will report the deletion.
+    pub(super) fn unwatched_uid(&self, namespace: &str, name: &str) -> Option<String> {
+        let key = Key::new(namespace, name);
+        let stored = if self.resources.is_current(&key) { None } else { self.resources.store.get(&key) };
+        stored?.meta().uid.clone()
+    }
+
+    /// Removes a resource that no longer exists. Another resource of the same name stays: a list has delivered it meanwhile.
+    pub(super) fn remove_resource(&self, namespace: &str, name: &str, uid: &str) {
+        let is_gone = |stored: MaybeInvalidResource| stored.meta().uid.as_deref() == Some(uid);
+        self.resources.store.remove_if(&Key::new(namespace, name), is_gone);
+    }
+
     /// Returns a ledger, as [`Caches::resource`] does.
     pub(super) fn ledger(&self, namespace: &str, name: &str) -> Result<Option<StreamLedger>, NotCurrent> {
         let cached = self.ledgers.get(&Key::new(namespace, name))?;
@@ -233,10 +246,14 @@ impl<K: Kind + Send + 'static> Cache<K> {
 
     /// Returns an object; `None` if it does not exist.
     fn get(&self, key: &Key) -> Result<Option<K::Read>, NotCurrent> {
+        if self.is_current(key) { Ok(self.store.get(key)) } else { Err(NotCurrent) }
+    }
+
+    /// Returns whether the watch that covers an object works.
+    fn is_current(&self, key: &Key) -> bool {
         // An object that no watch covers is not known.
         let watch = self.watches.conditions.iter().find(|(watched, _)| covers(watched, key));
-        let is_current = watch.is_some_and(|(_, condition)| condition.is_current());
-        if is_current { Ok(self.store.get(key)) } else { Err(NotCurrent) }
+        watch.is_some_and(|(_, condition)| condition.is_current())
     }
 
     /// Returns all objects.

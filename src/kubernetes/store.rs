@@ -201,6 +201,14 @@ impl<K: Kind> Store<K> {
         }
     }
 
+    /// Removes an object of which a reader knows that it no longer exists, if `is_gone` returns true for the stored one.
+    pub(super) fn remove_if(&self, key: &Key, is_gone: impl FnOnce(K::Read) -> bool) {
+        let mut objects = self.write();
+        if objects.get(key).is_some_and(|kept| is_gone(K::read(kept))) {
+            objects.remove(key);
+        }
+    }
+
     /// Returns the objects whose keys `select` accepts.
     pub(super) fn with_keys(&self, select: impl Fn(&Key) -> bool) -> Vec<K::Read> {
         let objects = self.read();
