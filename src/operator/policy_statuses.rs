@@ -1,15 +1,16 @@
 //! The status of every policy, kept current while this replica leads: whether the operator accepts the
 //! policy, and how many namespaces and resources the policy applies to now.
 //!
-//! Reads only the caches of the watches; writes only a status that differs. An operator that watches a part of the
-//! resources, by namespaces or by a label selector, writes none: several such operators would overwrite each
-//! other's numbers.
+//! Reads the caches of the watches, and from the API server only the status of an invalid policy, which no cache holds. Writes
+//! only a status that differs. An operator that watches a part of the resources, by namespaces or by a label selector,
+//! writes none: several such operators would overwrite each other's numbers.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
@@ -26,7 +27,7 @@ use tracing::{debug, warn};
 
 use super::sources::Sources;
 use crate::kubernetes::policies::{MaybeInvalidPolicy, NamespaceLabels, is_selected};
-use crate::kubernetes::policy_status::write;
+use crate::kubernetes::policy_status::{read, write};
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::telemetry::Warnings;
@@ -99,10 +100,10 @@ impl PolicyStatusWriter {
         let begin = Instant::now();
         let (policies, resources) = (self.policies.clone(), self.resources.clone());
         // Of many resources, this takes more than a second, in which this thread would run nothing else.
-        let read = tokio::task::spawn_blocking(move || {
+        let copied = tokio::task::spawn_blocking(move || {
             (policies.select(Some), resources.select(|one| stream_of(one.0.as_ref().ok()?)))
         });
-        let (policies, streams) = read.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        let (policies, streams) = copied.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
         let mut took = begin.elapsed();
         let operator_account = operator_account(context, &policies, &streams).await;
         let fleet = PolicyStatusInput {
@@ -119,12 +120,25 @@ impl PolicyStatusWriter {
             }
             // With many policies and resources, this takes seconds, in which the lease must be renewed.
             tokio::task::yield_now().await;
-            let begin = Instant::now();
-            let next = self.next_status(policy, &fleet, reported);
-            took += begin.elapsed();
-            let written = match next {
-                Some(status) => self.write_one(policy, &status, reported).await,
-                None => Ok(()),
+            let written = match &policy.0 {
+                Ok(policy) => {
+                    let begin = Instant::now();
+                    let next = self.next_status(policy, &fleet);
+                    took += begin.elapsed();
+                    match next {
+                        Some(status) => write(&self.client, meta, &status).await,
+                        None => Ok(()),
+                    }
+                }
+                Err(error) => self.report_invalid(meta, &error.error, fleet.now, reported).await,
+            };
+            let written = match written {
+                // The cache is behind: its next event leads to the next write.
+                Err(KubeError::Conflict) => {
+                    debug!(policy = meta.name, "the policy has changed since it was read");
+                    Ok(())
+                }
+                written => written,
             };
             self.failures.record(meta, written.is_err());
             errors.extend(written.err().map(|error| (&meta.name, error)));
@@ -137,49 +151,35 @@ impl PolicyStatusWriter {
         took
     }
 
-    /// Returns the status of a policy; `None` if it is stored already. That of an invalid policy cannot be read, so it counts as
-    /// stored once it was written.
+    /// Returns the status of a policy; `None` if it is stored already.
     fn next_status(
         &self,
-        policy: &MaybeInvalidPolicy,
+        policy: &StreamEncryptionPolicy,
         fleet: &PolicyStatusInput<'_>,
-        reported: &Reported,
     ) -> Option<StreamEncryptionPolicyStatus> {
-        match &policy.0 {
-            Ok(policy) => {
-                let before = policy.status.clone().unwrap_or_default();
-                let (selected, generation) = (self.selected(policy), policy.metadata.generation);
-                let status = policy_status(&policy.spec, generation, &selected, &before, fleet);
-                (status != before).then_some(status)
-            }
-            Err(error) => {
-                let (meta, before) = (metadata_of(policy), StreamEncryptionPolicyStatus::default());
-                let is_reported = reported.holds(meta);
-                (!is_reported).then(|| invalid(&error.error, meta.generation, &before, fleet.now))
-            }
-        }
+        let before = policy.status.clone().unwrap_or_default();
+        let (selected, generation) = (self.selected(policy), policy.metadata.generation);
+        let status = policy_status(&policy.spec, generation, &selected, &before, fleet);
+        (status != before).then_some(status)
     }
 
-    /// Writes the status of a policy.
-    async fn write_one(
+    /// Writes the status of an invalid policy, unless it is stored already. An earlier term may have stored it, with the time
+    /// since which the policy has not been accepted.
+    async fn report_invalid(
         &self,
-        policy: &MaybeInvalidPolicy,
-        status: &StreamEncryptionPolicyStatus,
+        policy: &ObjectMeta,
+        error: &str,
+        now: Timestamp,
         reported: &mut Reported,
     ) -> Result<(), KubeError> {
-        let meta = metadata_of(policy);
-        let written = write(&self.client, meta, status).await;
-        if policy.0.is_err() {
-            reported.record(meta, &written);
+        if reported.holds(policy) {
+            return Ok(());
         }
-        match written {
-            // The cache is behind: its next event leads to the next write.
-            Err(KubeError::Conflict) => {
-                debug!(policy = meta.name, "the policy has changed since it was read");
-                Ok(())
-            }
-            written => written,
-        }
+        let before = read(&self.client, policy.name.as_deref().unwrap_or_default()).await?;
+        let status = invalid(error, policy.generation, &before, now);
+        let stored = if status == before { Ok(()) } else { write(&self.client, policy, &status).await };
+        reported.record(policy, &stored);
+        stored
     }
 
     /// Returns the names of the selected namespaces, sorted.
@@ -278,7 +278,7 @@ impl Failures {
     }
 }
 
-/// The generation of each invalid policy whose status was written, by uid: its own status cannot be parsed.
+/// The generation of each invalid policy whose status is stored, by uid: the watch does not deliver the status.
 #[derive(Default)]
 struct Reported(HashMap<String, Option<i64>>);
 
@@ -288,7 +288,7 @@ impl Reported {
         self.0.retain(|uid, _| policies.iter().any(|policy| uid_of(metadata_of(policy)) == uid));
     }
 
-    /// Returns whether the status of this generation was written.
+    /// Returns whether the status of this generation is stored.
     fn holds(&self, policy: &ObjectMeta) -> bool {
         self.0.get(uid_of(policy)) == Some(&policy.generation)
     }
@@ -334,157 +334,4 @@ fn uid_of(policy: &ObjectMeta) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use axum::Router;
-    use axum::http::{StatusCode, Uri};
-    use kube::runtime::watcher::Event;
-    use serde_json::json;
-
-    use super::super::fakes::{self, Log};
-    use super::*;
-
-    #[test]
-    fn invalid_policy_is_reported_again_after_a_conflict() {
-        let policy = |generation| ObjectMeta {
-            uid: Some("uid-1".to_owned()),
-            generation: Some(generation),
-            ..ObjectMeta::default()
-        };
-        let mut reported = Reported::default();
-        for error in [KubeError::Conflict, KubeError::Unavailable("no answer".to_owned())] {
-            reported.record(&policy(1), &Err(error));
-            assert!(!reported.holds(&policy(1)));
-        }
-        reported.record(&policy(1), &Ok(()));
-        assert!(reported.holds(&policy(1)));
-        assert!(!reported.holds(&policy(2)), "it has changed");
-    }
-
-    /// A policy of this generation.
-    fn policy(name: &str, generation: i64) -> Event<MaybeInvalidPolicy> {
-        let policy = json!({
-            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
-            "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": generation}, "spec": {},
-        });
-        Event::Apply(serde_json::from_value(policy).unwrap())
-    }
-
-    /// A writer of the statuses of 20 policies.
-    fn writer(server: Router, changed: &Arc<Notify>) -> PolicyStatusWriter {
-        let listed = || Arc::new(SetOnce::new_with(Some(())));
-        let policies: Store<MaybeInvalidPolicy> = Store::default();
-        for number in 0..20 {
-            policies.apply(&policy(&format!("policy-{number}"), 1));
-        }
-        PolicyStatusWriter {
-            client: Client::new(server, "default"),
-            policies,
-            namespaces: Store::default(),
-            resources: Store::default(),
-            listed: [listed(), listed(), listed()],
-            changed: changed.clone(),
-            failures: Failures::default(),
-            warnings: Warnings::default(),
-        }
-    }
-
-    /// Reports a change each second, for so many seconds.
-    async fn change_for(seconds: u64, changed: &Notify) {
-        for _ in 0..seconds {
-            changed.notify_one();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failed_write_is_repeated_with_growing_pauses() {
-        let changed = Notify::new();
-        let (mut attempts, mut failures) = (Attempts::new(&changed), Failures::default());
-        let policy = ObjectMeta { uid: Some("uid-1".to_owned()), ..ObjectMeta::default() };
-        for pauses in [&[5, 10, 20, 40, 80, 120, 120][..], &[5]] {
-            let waiting = tokio::time::timeout(Duration::from_hours(1), attempts.wait());
-            waiting.await.expect_err("nothing has changed");
-            for pause in pauses {
-                failures.record(&policy, true);
-                attempts.record(failures.next_attempt(), Duration::ZERO);
-                assert!(failures.postpones(&policy));
-                let start = Instant::now();
-                attempts.wait().await;
-                assert_eq!(start.elapsed().as_secs(), *pause);
-                assert!(!failures.postpones(&policy));
-            }
-            failures.record(&policy, false);
-            attempts.record(failures.next_attempt(), Duration::ZERO);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refused_writes_are_logged_and_repeated_seldom() {
-        let requests = Arc::new(AtomicUsize::new(0));
-        let count = requests.clone();
-        let server = Router::new().fallback(async move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            (StatusCode::FORBIDDEN, "no")
-        });
-        let changed = Arc::new(Notify::new());
-        let writer = writer(server, &changed);
-        let (log, _guard) = Log::capture();
-        let context = fakes::context(None);
-        tokio::select! {
-            () = writer.keep_current(&context) => unreachable!("it never returns"),
-            () = change_for(600, &changed) => {}
-        }
-        let (lines, requests) = (log.lines_with("failed to write").len(), requests.load(Ordering::Relaxed));
-        assert!((1..=10).contains(&lines), "{}", log.text());
-        assert!(log.text().contains("failed=20"), "{}", log.text());
-        assert!((20..=200).contains(&requests), "{requests} requests");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refused_write_delays_no_other_status() {
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let record = written.clone();
-        let server = Router::new().fallback(async move |uri: Uri, body: String| {
-            let path = uri.path().to_owned();
-            let is_refused = path.ends_with("/policy-0/status");
-            record.lock().unwrap().push((path, body));
-            let status = if is_refused { StatusCode::FORBIDDEN } else { StatusCode::OK };
-            (status, r#"{"metadata": {"resourceVersion": "2"}}"#)
-        });
-        let changed = Arc::new(Notify::new());
-        let statuses = writer(server, &changed);
-        let (policies, context) = (statuses.policies.clone(), fakes::context(None));
-        let story = async {
-            change_for(600, &changed).await;
-            policies.apply(&policy("policy-9", 2));
-            written.lock().unwrap().clear();
-            change_for(10, &changed).await;
-        };
-        tokio::select! {
-            () = statuses.keep_current(&context) => unreachable!("it never returns"),
-            () = story => {}
-        }
-        let written = written.lock().unwrap();
-        let is_changed = |(path, body): &(String, String)| {
-            path.ends_with("/policy-9/status") && body.contains("\"observedGeneration\":2")
-        };
-        assert!(written.iter().any(is_changed), "{written:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn long_computation_is_repeated_after_long_pause() {
-        let changed = Notify::new();
-        let mut attempts = Attempts::new(&changed);
-        for (took, idle, pause) in [(100, 0, 5), (1_000, 0, 20), (1_000, 60, 5)] {
-            attempts.record(None, Duration::from_millis(took));
-            tokio::time::sleep(Duration::from_secs(idle)).await;
-            changed.notify_one();
-            let start = Instant::now();
-            attempts.wait().await;
-            assert_eq!(start.elapsed().as_secs(), pause);
-        }
-    }
-}
+mod tests;
