@@ -187,12 +187,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (answer, lookup) = mpsc::channel::<()>();
         let command = async {
-            let (begin, begun) = oneshot::channel();
+            let (begin, running) = oneshot::channel();
             tokio::task::spawn_blocking(move || {
                 begin.send(()).unwrap();
                 lookup.recv_timeout(Duration::from_secs(10))
             });
-            begun.await.unwrap();
+            running.await.unwrap();
             "the verb's error"
         };
         assert_eq!(run_to_end(runtime, (), command, Duration::ZERO), "the verb's error");

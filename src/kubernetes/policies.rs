@@ -347,8 +347,8 @@ mod tests {
                 namespaces: cache_of(vec![namespace.0]).await,
                 ledgers: cache_of(Vec::new()).await,
             };
-            let cached = caches.policies(None, "data").unwrap();
-            assert_eq!((live.len(), cached.len()), (selected, selected), "{count} labels");
+            let from_cache = caches.policies(None, "data").unwrap();
+            assert_eq!((live.len(), from_cache.len()), (selected, selected), "{count} labels");
         }
     }
 

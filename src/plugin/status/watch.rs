@@ -161,16 +161,16 @@ mod tests {
         serde_json::from_value(resource).unwrap()
     }
 
-    fn changed(reason: &str) -> watcher::Result<Event<DynamicObject>> {
-        Ok(Event::Apply(resource(reason)))
+    fn changed(reason: &str) -> Event<DynamicObject> {
+        Event::Apply(resource(reason))
     }
 
-    fn listed(reason: &str) -> watcher::Result<Event<DynamicObject>> {
-        Ok(Event::InitApply(resource(reason)))
+    fn listed(reason: &str) -> Event<DynamicObject> {
+        Event::InitApply(resource(reason))
     }
 
-    fn deleted() -> watcher::Result<Event<DynamicObject>> {
-        Ok(Event::Delete(resource("Encrypted")))
+    fn deleted() -> Event<DynamicObject> {
+        Event::Delete(resource("Encrypted"))
     }
 
     fn failed() -> watcher::Result<Event<DynamicObject>> {
@@ -202,7 +202,7 @@ mod tests {
             (&[][..], &["Enabling", "EnablingFailed"][..]),
             (&[resource("Encrypted")], &["Encrypted", "Enabling", "EnablingFailed"]),
         ] {
-            let changes = || vec![changed("Enabling"), changed("EnablingFailed")];
+            let changes = || vec![Ok(changed("Enabling")), Ok(changed("EnablingFailed"))];
             let (json, _) = watched(&["-o", "json"], first, changes()).await;
             let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let (yaml, _) = watched(&["-o", "yaml"], first, changes()).await;
@@ -218,9 +218,10 @@ mod tests {
 
     #[tokio::test]
     async fn watch_prints_once_that_a_stream_matches_no_longer() {
-        let mut events: Events = ["Enabling", "Encrypted", "KeyDisabled", "Encrypted"].map(changed).into();
+        let mut events: Events =
+            ["Enabling", "Encrypted", "KeyDisabled", "Encrypted"].map(|reason| Ok(changed(reason))).into();
         // Its row already shows that it is gone.
-        events.push(deleted());
+        events.push(Ok(deleted()));
         let (table, _) = watched(&["--only", "attention"], &[resource("KeyDisabled")], events).await;
         assert_eq!(reasons(&table), ["KeyDisabled", "Enabling", "KeyDisabled", "Encrypted"], "{table}");
     }
@@ -228,10 +229,10 @@ mod tests {
     #[tokio::test]
     async fn watch_prints_once_that_a_resource_is_deleted() {
         let first = [resource("Encrypted")];
-        let events = vec![deleted(), deleted(), changed("Encrypted"), deleted()];
+        let events = vec![Ok(deleted()), Ok(deleted()), Ok(changed("Encrypted")), Ok(deleted())];
         let (table, _) = watched(&[], &first, events).await;
         assert_eq!(reasons(&table), ["Encrypted", "Deleted", "Encrypted", "Deleted"], "{table}");
-        let (json, _) = watched(&["-o", "json"], &first, vec![deleted()]).await;
+        let (json, _) = watched(&["-o", "json"], &first, vec![Ok(deleted())]).await;
         let last: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
         let fields = ["namespace", "resource", "service", "name", "state", "ready", "reason"];
         let values = fields.map(|field| last[field].as_str().unwrap_or_default());
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(reasons(&table), ["Encrypted", "Deleted"], "{table}");
         // A list that fails shows no deletion.
         let events =
-            vec![Ok(Event::Init), failed(), Ok(Event::Init), listed("Encrypted"), Ok(Event::InitDone)];
+            vec![Ok(Event::Init), failed(), Ok(Event::Init), Ok(listed("Encrypted")), Ok(Event::InitDone)];
         let (table, _) = watched(&[], &first, events).await;
         assert_eq!(reasons(&table), ["Encrypted"], "{table}");
     }
@@ -255,14 +256,14 @@ mod tests {
     async fn watch_reports_each_failure_and_goes_on() {
         let events = vec![
             failed(),
-            changed("Enabling"),
+            Ok(changed("Enabling")),
             failed(),
             failed(),
             // After a failure, the watch lists all objects again.
             Ok(Event::Init),
-            listed("Enabling"),
+            Ok(listed("Enabling")),
             Ok(Event::InitDone),
-            changed("EnablingFailed"),
+            Ok(changed("EnablingFailed")),
         ];
         let (table, errors) = watched(&[], &[], events).await;
         assert_eq!(reasons(&table), ["Enabling", "EnablingFailed"], "{table}");
@@ -275,11 +276,11 @@ mod tests {
     async fn watch_ends_once_its_reader_has_left() {
         let arguments = Program::parse_from(["status", "--watch"]).arguments;
         let scope = Scope { namespace: Some("data".to_owned()), selector: None };
-        for first in [changed("Enabling"), failed()] {
+        for first in [Ok(changed("Enabling")), failed()] {
             let (reader, pipe) = std::io::pipe().unwrap();
             drop(reader);
             let (mut out, mut errors) = (UntilClosed::of(&pipe), UntilClosed::of(&pipe));
-            let mut events = stream::iter(vec![first, changed("Encrypted")]);
+            let mut events = stream::iter(vec![first, Ok(changed("Encrypted"))]);
             let ended =
                 print_changes(&mut events, &scope, Vec::new(), &arguments, &mut out, &mut errors).await;
             ended.unwrap();

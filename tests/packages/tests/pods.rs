@@ -66,7 +66,7 @@ async fn pods_run_as_non_root_with_read_only_root() {
     }
 }
 
-/// OpenShift creates no pod with a user or a group that is not in the range of its namespace.
+/// `OpenShift` creates no pod with a user or a group that is not in the range of its namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_openshift_pods_set_no_user_and_group() {
     let page = text("docs/install.md");
