@@ -51,7 +51,7 @@ pub struct StreamEncryptionPolicySpec {
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p.matches('^arn:([*]|aws(-[a-z]+)*):(firehose:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):deliverystream|kinesis:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):stream)/[a-zA-Z0-9_.*-]{1,128}$'))").message("must be patterns of stream ARNs: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"))]
     pub streams: Vec<String>,
-    /// The keys: `AWS_OWNED_CMK`, and patterns of the ARNs of keys and of aliases. A key that a resource names by an alias must be allowed by its alias and by its ARN.
+    /// The keys: `AWS_OWNED_CMK`, and ARNs of keys and of aliases, with * for the partition, for the region, or for any characters in the last part, and with "own" in place of the account as in streams. A key that a resource names by an alias must be allowed by its alias and by its ARN.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p == 'AWS_OWNED_CMK' || p.matches('^arn:([*]|aws(-[a-z]+)*):kms:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):(key/[a-zA-Z0-9*-]{1,128}|alias/[a-zA-Z0-9/_*-]{1,250})$'))").message("must be AWS_OWNED_CMK or patterns of ARNs: arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"))]
     pub keys: Vec<String>,

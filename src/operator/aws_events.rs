@@ -5,7 +5,8 @@
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
 //! queue delivers the message again. There are two exceptions. In both, the operator counts a call too few, so the stream's
 //! budget is too large until AWS refuses a call of the operator:
-//! - No resource of this operator may write the ledger of the call's stream. For this rule, three kinds of resources may
+//! - No resource of this operator names the call's stream, or none of those that name it may write its ledger. A resource may not
+//!   write the ledger if it neither owns the ledger nor may claim the stream. For this rule, three more kinds of resources may
 //!   not: one whose spec is invalid or does not match its schema; one that is being deleted without disabling encryption
 //!   first; and one that names its stream without an ARN, until its first reconcile, because its stream is unknown so far.
 //! - More than 64 calls of the stream wait for a reconcile. Those that AWS refused are left out first, then the earliest.

@@ -37,7 +37,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The pause before the next computation, as a multiple of the time that the last one took. With thousands of resources and a
 /// hundred policies, a computation takes seconds.
 const PAUSE_FACTOR: u32 = 20;
-/// The longest pause between two attempts to write the same status. It doubles with each failure.
+/// The longest pause between two attempts to write the same status. The pause begins with [`PAUSE`] and doubles with each failure, up to
+/// this.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// Writes the statuses of the policies, which it computes from caches.
@@ -46,7 +47,8 @@ pub(super) struct PolicyStatusWriter {
     policies: Store<MaybeInvalidPolicy>,
     namespaces: Store<NamespaceLabels>,
     resources: Store<MaybeInvalidResource>,
-    /// Set when each of the caches holds its first list: an incomplete cache would lead to wrong numbers.
+    /// Set when each of the caches holds its first list: an incomplete cache would lead to wrong numbers. Each cache has a single
+    /// watch here, because this writer runs only if the operator watches everything.
     listed: [Arc<SetOnce<()>>; 3],
     /// Notified of every change of these caches.
     changed: Arc<Notify>,

@@ -181,7 +181,7 @@ fn resources_using_key(
 }
 
 /// Returns those of the resources that reference one of these key objects. `get` unpacks a resource. It is called once
-/// for each in the namespaces of the key objects, however many these are.
+/// for each resource in the namespaces of the key objects, however many key objects have changed.
 fn users_of(
     changed: &[KeyObject],
     store: &Store<MaybeInvalidResource>,

@@ -64,7 +64,8 @@ impl Term {
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
         let resources = sources.caches.resources.clone();
-        // Set when no first list is awaited any more. With several watches, one that fails after another was listed is not awaited.
+        // These flags are set when each first list is complete or no longer awaited. A single watch is awaited until its list is
+        // complete. Of several watches, one that fails is no longer awaited once another one is listed.
         let (store, settled) = (resources.store(), resources.first_lists_settled());
         let ledgers_settled = sources.caches.ledgers.first_lists_settled();
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
@@ -205,7 +206,8 @@ async fn sweep_memory<A: StreamApi, R: KubeApi>(
 
 /// Evicts the memory of deleted resources: now, and then every few minutes. The dispatcher evicts a resource as soon as a watch
 /// reports its deletion; the sweep finds one whose deletion no watch has reported. A task of its own, because a cleanup of the
-/// ledgers may take hours. It does not touch the inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
+/// ledgers may take hours. It does not touch the inbox of AWS's events: the dispatcher evicts a deleted resource from
+/// the inbox when the resource is next due (`work_or_evict`).
 async fn repeat_sweep<A: StreamApi, R: KubeApi>(
     context: &Arc<Context<A, R>>,
     store: &Store<MaybeInvalidResource>,

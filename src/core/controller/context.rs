@@ -37,7 +37,7 @@ pub struct Context<A, R> {
 pub trait ReconcileMetrics: Send + Sync {
     /// Counts a Describe of a stream, by whether it succeeded. A refusal counts as a failure here, unlike in
     /// [`Reconciled::answered`](super::Reconciled::answered).
-    fn described(&self, _: Service, _answered: bool) {}
+    fn described(&self, _: Service, _succeeded: bool) {}
 
     /// Counts a Start or Stop that was reserved, by its outcome: accepted, or the kind of the error. The error may be
     /// that the operator could not send the call.

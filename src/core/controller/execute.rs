@@ -255,8 +255,9 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     Ok(write_ledger(context, state).await?)
 }
 
-/// Writes the ledger. If this takes the stream over from another resource, discards what this process remembers of the stream for
-/// that resource: a cache that lags may still show the ledger of that time.
+/// Writes the ledger. If this takes the stream over from another resource, discards the description that this process remembers for
+/// that resource. Otherwise a reconcile of that resource could use it again, if a cache that lags still holds the ledger from before
+/// the takeover.
 async fn write_ledger<A, R: KubeApi>(
     context: &Context<A, R>,
     state: &mut ReconcileState,

@@ -100,8 +100,8 @@ pub(super) async fn open<A, R: KubeApi>(
     };
     let Some(found) = stored else {
         if !claim.allowed {
-            // No resource manages the stream. The policies do not allow this one to, or it is suspended: `decide` ends with that
-            // before it reads the ownership. An empty ledger is not stored.
+            // No resource manages the stream. The policies do not allow this resource to manage it, or the resource is suspended.
+            // `decide` reports that before it reads the ownership, so `Owned` has no effect. An empty ledger is not stored.
             return Ok(LedgerHandle::new(name, empty, Ownership::Owned, None));
         }
         if reported_calls > 0 {
