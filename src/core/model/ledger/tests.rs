@@ -20,6 +20,7 @@ use crate::model::scenario::{ACCEPTED, aws_error, key, midnight, owner, stream};
 mod budget;
 mod corrupt;
 mod learning;
+mod unknown_key;
 mod window;
 
 /// Returns an empty ledger of a stream of this service.
