@@ -155,9 +155,11 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
+    // The clock was set back after the decision: the ledger would show that the encryption became known after the call.
+    let is_set_back = reserved < state.now;
     state.now = reserved;
-    if !decision::budget(&state.input()).has_room() {
-        // The clock was set after the decision.
+    // The clock was set after the decision.
+    if is_set_back || !decision::budget(&state.input()).has_room() {
         return Err(Interruption::Outdated);
     }
     let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);

@@ -30,8 +30,8 @@ mod unsent;
 
 pub use budget::{Budget, budget};
 use effects::{
-    follows_failure, is_call_of_another, is_its_failure, is_lag_over, may_have_been_off,
-    may_hide_earlier_change, may_hide_reversed_change,
+    is_call_of_another, is_its_failure, is_lag_over, may_have_been_off, may_hide_earlier_change,
+    may_hide_reversed_change,
 };
 pub use effects::{matches_target, shows_effect};
 pub use unsent::{corrections, is_correction_unsent, last_sent_call};
@@ -303,7 +303,7 @@ pub fn apply_observation(
     }
     if let Some(key) = observation.stable_encryption() {
         let key = key.map(Key::to_api);
-        let was_off = may_have_been_off(&updated) || follows_failure(&updated);
+        let was_off = may_have_been_off(&updated);
         if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) || was_off {
             // During a change from one key to another, records were encrypted continuously.
             let encrypted_since = updated

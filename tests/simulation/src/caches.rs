@@ -104,11 +104,6 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Returns the number of changes of ledgers that the watch has delivered.
-    pub fn delivered_ledgers(&self) -> usize {
-        self.ledgers
-    }
-
     /// Fills the cache of the ledgers with the state after this many changes. Their watch delivers nothing
     /// until then.
     pub fn list_ledgers(&mut self, changes: usize, until: Timestamp) {
@@ -135,7 +130,10 @@ impl State {
     /// Returns a ledger from the cache of a replica.
     pub fn cached_ledger(&mut self, replica: usize, name: &str) -> Option<StreamLedger> {
         let changes = self.delivered_ledger_changes(replica);
-        changes.iter().rev().find(|(changed, _)| changed == name).and_then(|(_, ledger)| ledger.clone())
+        let (number, newest) = (changes.len(), changes.iter().rev().find(|(changed, _)| changed == name));
+        let ledger = newest.and_then(|(_, ledger)| ledger.clone());
+        self.invariants.ledgers_read.insert(self.current_task.task, number);
+        ledger
     }
 
     /// Returns all ledgers from the cache of a replica.

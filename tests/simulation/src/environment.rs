@@ -111,6 +111,8 @@ pub struct ReplicaState {
     pub running: bool,
     /// The minimum and maximum error that its clock has had.
     pub clock_error_range: (SignedDuration, SignedDuration),
+    /// The present error of its clock.
+    pub clock_error: SignedDuration,
     /// The time until which it is paused.
     pub paused_until: Timestamp,
     /// The failure of the process at a later request, if one is planned.
@@ -251,6 +253,7 @@ impl Environment {
         self.clock_errors[replica].store(i64::try_from(error.as_micros()).unwrap_or(0), Ordering::Relaxed);
         let (lowest, highest) = state.replicas[replica].clock_error_range;
         state.replicas[replica].clock_error_range = (lowest.min(error), highest.max(error));
+        state.replicas[replica].clock_error = error;
     }
 
     /// Returns the time of a replica's clock. No two replicas read it at the same nanosecond.

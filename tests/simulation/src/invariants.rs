@@ -106,6 +106,8 @@ pub struct Invariants {
     status_observed_at: BTreeMap<String, Timestamp>,
     /// The last write of each stream's ledger: the replica, the time, and the number of changes of all ledgers with it.
     pub ledger_writes: BTreeMap<String, (usize, Timestamp, usize)>,
+    /// The number of changes of all ledgers that each reconcile's last read of a ledger included.
+    pub ledgers_read: BTreeMap<usize, usize>,
     /// The requirements of each resource's live spec, with the time since which each holds, by uid.
     requirements: BTreeMap<String, Vec<(Timestamp, Requirement)>>,
     /// The time since which each unusable key is unusable, by ARN.
@@ -166,6 +168,7 @@ impl Invariants {
             observed,
             status_observed_at,
             ledger_writes,
+            ledgers_read,
             requirements,
             unusable_since,
             ..
@@ -192,6 +195,7 @@ impl Invariants {
             observed,
             status_observed_at,
             ledger_writes,
+            ledgers_read,
             requirements,
             unusable_since,
         ));

@@ -333,7 +333,11 @@ impl KubeApi for KubernetesPort {
             return Ok(state.cached_ledger(self.0.process.replica, name));
         }
         self.0
-            .send_to_kubernetes(KubernetesRequest::ReadLedger, |state| Ok(state.store.ledger(name).cloned()))
+            .send_to_kubernetes(KubernetesRequest::ReadLedger, |state| {
+                let number = state.store.ledger_changes().len();
+                state.invariants.ledgers_read.insert(state.current_task.task, number);
+                Ok(state.store.ledger(name).cloned())
+            })
             .await
     }
 

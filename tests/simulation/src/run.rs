@@ -154,6 +154,7 @@ impl<'a, P: Wiring> Run<'a, P> {
             incarnation: 0,
             running: false,
             clock_error_range: (plan.clock_errors[replica], plan.clock_errors[replica]),
+            clock_error: plan.clock_errors[replica],
             paused_until: Timestamp::MIN,
             planned_failure: None,
             foreign_credentials: false,

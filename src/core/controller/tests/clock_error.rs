@@ -1,5 +1,5 @@
-//! Descriptions that are older than the last call, and seem newer: the operator's clock was set ahead after the call, or
-//! another replica, whose clock is ahead, leads now.
+//! Clocks that are set, or differ. Descriptions that are older than the last call seem newer if the operator's clock was set ahead
+//! after the call, or if another replica, whose clock is ahead, leads now.
 
 use std::time::Duration;
 
@@ -84,4 +84,21 @@ fn deleted_resource_keeps_its_finalizer_while_start_may_apply() {
         reconcile_after(&world, &leader, 6).unwrap();
         assert_eq!(world.count(Request::SetFinalizer), 1, "{afterwards:?}");
     }
+}
+
+/// Otherwise the ledger would show that the encryption became known after the call, and its failure would count as that of a call
+/// of somebody else.
+#[test]
+fn clock_set_back_after_describe_delays_the_call() {
+    let world = World::new(resource());
+    let context = world.context();
+    let policies = Request::ReadPolicies(ReadFrom::ApiServer);
+    world.before(policies, |state| {
+        state.clock_error = SignedDuration::from_secs(-5);
+        Ok(())
+    });
+    reconcile_after(&world, &context, 0).unwrap();
+    assert_eq!(world.count(Request::Start), 0);
+    reconcile_after(&world, &context, 2).unwrap();
+    assert_eq!(world.count(Request::Start), 1);
 }

@@ -117,14 +117,6 @@ pub(super) fn may_have_been_off(ledger: &StreamLedgerSpec) -> bool {
     stop.zip(known).is_some_and(|(call, known)| known.since_time.0 < call.at())
 }
 
-/// Returns whether the last call is a Start that followed a failure and that AWS may have applied after the encryption became known.
-/// AWS reports only the last change: before the failed one, somebody may have disabled encryption. So if the stream is encrypted now,
-/// records may have been in plaintext between.
-pub(super) fn follows_failure(ledger: &StreamLedgerSpec) -> bool {
-    let start = last_unrefused_call(ledger).filter(|call| call.after_failure);
-    start.zip(ledger.known_encryption.as_ref()).is_some_and(|(call, known)| known.since_time.0 < call.at())
-}
-
 /// Returns whether AWS reports what was after this call, or later. Two clocks have measured that.
 pub(super) fn is_lag_over(call: &Call, requested: Requested) -> bool {
     let is_later = requested.at >= saturating_add(call.at(), READ_LAG);

@@ -11,7 +11,7 @@ use stream_encryption_core::model::ledger::external::MAX_EXTERNAL_CALLS;
 
 use super::{Invariants, aws_service};
 use crate::aws_events::{is_external, logged_call, logged_request};
-use crate::environment::{ACCOUNT, State};
+use crate::environment::{ACCOUNT, REGION, State};
 
 /// The most by which a time in whole seconds differs from the exact one.
 const ROUNDING: SignedDuration = SignedDuration::from_secs(1);
@@ -36,6 +36,17 @@ impl Invariants {
         {
             let logged = LoggedCall { number: call.id, time: call.time, is_counted: call.counted };
             self.external_calls.entry((call.service, call.target.clone())).or_default().push(logged);
+            // A call may arrive long after it was sent.
+            let resource = if call.service == AwsService::Firehose {
+                format!("firehose:{REGION}:{ACCOUNT}:deliverystream")
+            } else {
+                format!("kinesis:{REGION}:{ACCOUNT}:stream")
+            };
+            let changed = self
+                .external_changes
+                .entry(format!("arn:aws:{resource}/{}", call.target))
+                .or_insert(call.time);
+            *changed = call.time.max(*changed);
         }
     }
 

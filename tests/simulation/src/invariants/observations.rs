@@ -184,6 +184,7 @@ impl Invariants {
         self.reconcile_started.remove(&task);
         self.cached_policies_since.remove(&task);
         self.policies_read_since_permit.remove(&task);
+        self.ledgers_read.remove(&task);
     }
 }
 
@@ -258,7 +259,7 @@ impl State {
         let unconfirmed = ledger
             .and_then(|ledger| ledger::last_unrefused_call(&ledger.spec))
             .filter(|call| !call.confirmed);
-        let own_clock = now + self.replicas[replica].clock_error_range.0;
+        let own_clock = now + self.replicas[replica].clock_error;
         unconfirmed
             .is_some_and(|call| now < known_since + READ_LAG + lag || own_clock < call.at() + READ_LAG + lag)
             && last.is_some_and(|at| now < at + MAX_IN_FLIGHT + self.max_clock_difference())

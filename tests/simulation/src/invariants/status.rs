@@ -169,10 +169,8 @@ impl State {
         // A wait that is reported from an outdated ledger may have ended in the current one.
         let is_ledger_outdated = status.stream.as_ref().is_some_and(|stream| {
             let write = stream.arn.as_deref().and_then(|arn| self.invariants.ledger_writes.get(arn));
-            let delivered = self.replicas[process.replica].caches.delivered_ledgers();
-            write.is_some_and(|(replica, at, changes)| {
-                *replica != process.replica && (*at >= began || *changes > delivered)
-            })
+            let read = self.invariants.ledgers_read.get(&self.current_task.task).copied().unwrap_or_default();
+            write.is_some_and(|(replica, _, changes)| *replica != process.replica && *changes > read)
         });
         let observed_at = if is_ledger_outdated { Timestamp::MAX } else { known_at };
         self.invariants.status_observed_at.insert(owner.uid.clone(), observed_at);

@@ -1,6 +1,6 @@
 //! Observations that leave unknown which key is in force, or since when records have been encrypted.
 
-use stream_encryption_api::ledger::{Action, Call, StreamLedgerSpec, Target};
+use stream_encryption_api::ledger::{Action, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
 use super::learning::{BOTH, known_encryption, seen};
@@ -120,27 +120,6 @@ fn encryption_after_a_stop_is_as_old_as_seen() {
 }
 
 /// Somebody changed the encryption, and then changes it again, or fails to. AWS reports only the last call.
-/// Before the failure, somebody may have disabled encryption.
-#[test]
-fn encryption_after_a_failure_is_as_old_as_seen() {
-    let on = seen(&empty(Service::Firehose), &Observation::On(key(2)), 0);
-    let called = with_call(&on, seconds(10), Some(Ok(())));
-    let failed = StreamLedgerSpec {
-        calls: vec![Call { after_failure: true, ..called.calls[0].clone() }],
-        ..called.clone()
-    };
-    let since = |ledger: &StreamLedgerSpec, key| {
-        let known = seen(ledger, &Observation::On(key), 100).known_encryption.unwrap();
-        known.encrypted_since_time.unwrap().0
-    };
-    assert_eq!(since(&called, key(1)), seconds(0), "the key was changed without an interruption");
-    for key in [key(1), key(2)] {
-        assert_eq!(since(&failed, key), seconds(100));
-    }
-    let known = seen(&failed, &Observation::On(key(1)), 100);
-    assert_eq!(seen(&known, &Observation::On(key(1)), 200).known_encryption, known.known_encryption);
-}
-
 #[test]
 fn call_of_another_leaves_the_key_unknown() {
     let empty = empty(Service::Firehose);
