@@ -2,7 +2,7 @@
 //!
 //! The API server's authorizer receives roles and their bindings through watches, so a permission takes effect some time
 //! after the response to `kubectl apply`, and on a busy machine much later. Whoever grants a permission waits here until it
-//! has taken effect. This module grants nothing by itself.
+//! has taken effect. Of all permissions, this module grants only those of a tenant.
 
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
