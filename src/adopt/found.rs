@@ -40,8 +40,10 @@ pub enum FoundEncryption {
     UnknownKey(String),
     /// The stream cannot be encrypted, because of its source.
     NotEncryptable(String),
-    /// Not known now: the stream or its encryption is changing, has failed, or is in a state that this version does
-    /// not know.
+    /// Not known now: the stream or its encryption is changing.
+    Changing(String),
+    /// Not known: the stream or a change of its encryption has failed, or is in a state that this version does not
+    /// know.
     Unsettled(String),
 }
 
@@ -54,12 +56,13 @@ impl FoundStream {
         owners: Option<Vec<Owner>>,
         described_time: Timestamp,
     ) -> Option<Self> {
+        let changing = |why: &str| FoundEncryption::Changing(why.to_owned());
         let unsettled = |why: &str| FoundEncryption::Unsettled(why.to_owned());
         let encryption = match Observation::of(arn, description) {
             Observation::Missing => return None,
             Observation::OtherStream => unsettled("AWS described a stream of another account"),
-            Observation::Creating => unsettled("the stream is being created"),
-            Observation::Deleting => unsettled("the stream is being deleted"),
+            Observation::Creating => changing("the stream is being created"),
+            Observation::Deleting => changing("the stream is being deleted"),
             Observation::NotOperational(status) => {
                 unsettled(&format!("the stream is not operational ({status})"))
             }
@@ -68,9 +71,9 @@ impl FoundStream {
             Observation::On(Key::AwsOwned) => FoundEncryption::AwsOwned,
             Observation::On(Key::Customer(key)) => FoundEncryption::Customer(key),
             Observation::On(Key::Unresolved(name)) => FoundEncryption::UnknownKey(name),
-            Observation::InProgress(None) => unsettled("the stream is being changed"),
-            Observation::InProgress(Some(Action::Start)) => unsettled("encryption is being enabled"),
-            Observation::InProgress(Some(Action::Stop)) => unsettled("encryption is being disabled"),
+            Observation::InProgress(None) => changing("the stream is being changed"),
+            Observation::InProgress(Some(Action::Start)) => changing("encryption is being enabled"),
+            Observation::InProgress(Some(Action::Stop)) => changing("encryption is being disabled"),
             Observation::Failed { action: Action::Start, reason } => unsettled(&format!(
                 "enabling encryption failed ({reason}), and AWS does not report the active key"
             )),
@@ -91,14 +94,20 @@ impl FoundEncryption {
             Self::Plaintext => "Plaintext",
             Self::AwsOwned | Self::Customer(_) | Self::UnknownKey(_) => "Encrypted",
             Self::NotEncryptable(_) => "NotEncryptable",
-            Self::Unsettled(_) => "Unknown",
+            Self::Changing(_) | Self::Unsettled(_) => "Unknown",
         }
     }
 
-    /// Returns whether AWS reports how the records are encrypted. Otherwise a later description may do so.
+    /// Returns whether AWS reports how the records are encrypted.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        !matches!(self, Self::Unsettled(_))
+        !matches!(self, Self::Changing(_) | Self::Unsettled(_))
+    }
+
+    /// Returns whether a change is in progress, so that a description soon after may report the encryption.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        matches!(self, Self::Changing(_))
     }
 
     /// Returns the active key, as a spec or AWS names it.
@@ -108,7 +117,7 @@ impl FoundEncryption {
             Self::AwsOwned => Some("AWS_OWNED_CMK".to_owned()),
             Self::Customer(key) => Some(key.to_string()),
             Self::UnknownKey(name) => Some(name.clone()),
-            Self::Plaintext | Self::NotEncryptable(_) | Self::Unsettled(_) => None,
+            Self::Plaintext | Self::NotEncryptable(_) | Self::Changing(_) | Self::Unsettled(_) => None,
         }
     }
 }
@@ -151,6 +160,15 @@ mod tests {
         FoundStream::of(&orders(), Some(&description), None, Timestamp::UNIX_EPOCH).unwrap().encryption
     }
 
+    /// Asserts that the encryption is not known, for a reason with these words.
+    fn assert_unknown(encryption: &FoundEncryption, is_changing: bool, words: &str) {
+        let (FoundEncryption::Changing(why) | FoundEncryption::Unsettled(why)) = encryption else {
+            panic!("{words}: it is settled")
+        };
+        assert!(why.contains(words), "{why}");
+        assert_eq!((encryption.is_settled(), encryption.is_changing()), (false, is_changing), "{words}");
+    }
+
     #[test]
     fn stream_that_is_gone_is_not_found() {
         assert_eq!(FoundStream::of(&orders(), None, None, Timestamp::UNIX_EPOCH), None);
@@ -170,32 +188,30 @@ mod tests {
             reason: "KMS_ACCESS_DENIED".to_owned(),
             details: String::new(),
         };
-        for (encryption, words) in [
-            (ReportedEncryption::Enabling, "being enabled"),
-            (ReportedEncryption::Disabling, "being disabled"),
-            (failed(Action::Start), "enabling encryption failed (KMS_ACCESS_DENIED)"),
-            (failed(Action::Stop), "disabling encryption failed (KMS_ACCESS_DENIED)"),
-            (ReportedEncryption::Unknown("ROT13".to_owned()), "does not know the encryption \"ROT13\""),
+        for (encryption, is_changing, words) in [
+            (ReportedEncryption::Enabling, true, "being enabled"),
+            (ReportedEncryption::Disabling, true, "being disabled"),
+            (failed(Action::Start), false, "enabling encryption failed (KMS_ACCESS_DENIED)"),
+            (failed(Action::Stop), false, "disabling encryption failed (KMS_ACCESS_DENIED)"),
+            (
+                ReportedEncryption::Unknown("ROT13".to_owned()),
+                false,
+                "does not know the encryption \"ROT13\"",
+            ),
         ] {
-            let FoundEncryption::Unsettled(why) = active(encryption) else {
-                panic!("{words}: it is settled")
-            };
-            assert!(why.contains(words), "{why}");
+            assert_unknown(&active(encryption), is_changing, words);
         }
     }
 
     #[test]
     fn stream_that_is_not_active_is_unsettled() {
-        for (state, words) in [
-            (StreamState::Creating, "being created"),
-            (StreamState::Deleting, "being deleted"),
-            (StreamState::Updating, "being changed"),
-            (StreamState::NotOperational, "CREATING_FAILED"),
+        for (state, is_changing, words) in [
+            (StreamState::Creating, true, "being created"),
+            (StreamState::Deleting, true, "being deleted"),
+            (StreamState::Updating, true, "being changed"),
+            (StreamState::NotOperational, false, "CREATING_FAILED"),
         ] {
-            let FoundEncryption::Unsettled(why) = found(state, ReportedEncryption::Off, None) else {
-                panic!("{words}: it is settled")
-            };
-            assert!(why.contains(words), "{why}");
+            assert_unknown(&found(state, ReportedEncryption::Off, None), is_changing, words);
         }
     }
 
@@ -209,8 +225,8 @@ mod tests {
     #[test]
     fn every_encryption_survives_json() {
         let key = FoundEncryption::Customer(KEY.parse().unwrap());
-        let unsettled = FoundEncryption::Unsettled("the stream is being created".to_owned());
-        for encryption in [FoundEncryption::Plaintext, FoundEncryption::AwsOwned, key, unsettled] {
+        let changing = FoundEncryption::Changing("the stream is being created".to_owned());
+        for encryption in [FoundEncryption::Plaintext, FoundEncryption::AwsOwned, key, changing] {
             let (described_time, owners) = (Timestamp::UNIX_EPOCH, Some(vec![Owner::Cdk]));
             let stream = FoundStream { arn: orders(), described_time, encryption, owners };
             let text = serde_json::to_string(&stream).unwrap();

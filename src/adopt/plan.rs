@@ -48,7 +48,7 @@ fn key(stream: &FoundStream, keys: &PlaintextKeys) -> Result<ManifestKey, String
         FoundEncryption::NotEncryptable(source) => {
             Err(format!("its source is {source}; only DirectPut streams can be encrypted"))
         }
-        FoundEncryption::Unsettled(why) => Err(why.clone()),
+        FoundEncryption::Changing(why) | FoundEncryption::Unsettled(why) => Err(why.clone()),
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     fn unclear_and_unsuitable_streams_are_left_out() {
         for (encryption, words) in [
             (FoundEncryption::NotEncryptable("MSKAsSource".to_owned()), "only DirectPut"),
-            (FoundEncryption::Unsettled("the stream is being deleted".to_owned()), "being deleted"),
+            (FoundEncryption::Changing("the stream is being deleted".to_owned()), "being deleted"),
             (FoundEncryption::UnknownKey("alias/x".to_owned()), "alias/x cannot be identified"),
         ] {
             let plan =

@@ -119,7 +119,7 @@ impl ProgressFile {
 /// may have granted a permission since.
 fn is_final(stream: &FoundStream) -> bool {
     let is_clear =
-        !matches!(stream.encryption, FoundEncryption::Unsettled(_) | FoundEncryption::UnknownKey(_));
+        stream.encryption.is_settled() && !matches!(stream.encryption, FoundEncryption::UnknownKey(_));
     is_clear && stream.owners.is_some()
 }
 
@@ -180,7 +180,7 @@ mod tests {
         let first = ProgressFile::open(&path, now(), false).unwrap();
         let (orders, moving) = (
             found("orders", FoundEncryption::Plaintext),
-            found("moving", FoundEncryption::Unsettled("changing".to_owned())),
+            found("moving", FoundEncryption::Changing("changing".to_owned())),
         );
         first.add(&orders);
         first.add(&moving);

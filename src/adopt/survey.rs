@@ -4,6 +4,7 @@
 //! request. A place that refuses does not affect the others; its problems are part of the result. Every request only
 //! reads.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::StreamExt as _;
@@ -207,6 +208,7 @@ impl<O: Observer> Survey<'_, O> {
         self.observer.listed(place, service, remaining.len());
         let refused = Refused::default();
         let mut skipped = 0;
+        let mut changing: HashMap<StreamArn, FoundStream> = HashMap::new();
         // After all others, once more: a failure that may pass, and a change that may have ended. AWS reports no encryption
         // of a Kinesis stream while it is resharded.
         for is_last in [false, true] {
@@ -220,11 +222,18 @@ impl<O: Observer> Survey<'_, O> {
                         part.reused += 1;
                         part.streams.push(stream);
                     }
-                    Outcome::Described(Some(stream)) if !is_last && !stream.encryption.is_settled() => {
-                        remaining.push(stream.arn);
+                    Outcome::Described(Some(stream)) if !is_last && stream.encryption.is_changing() => {
+                        remaining.push(stream.arn.clone());
+                        changing.insert(stream.arn.clone(), stream);
                         continue;
                     }
                     Outcome::Described(stream) => part.streams.extend(stream),
+                    // The stream exists, and the first description shows why its encryption is not known.
+                    Outcome::Failed(stream, _) | Outcome::Skipped(stream)
+                        if changing.contains_key(&stream) =>
+                    {
+                        part.streams.extend(changing.remove(&stream));
+                    }
                     Outcome::Failed(stream, error) if !is_last && error.kind.is_inconclusive() => {
                         remaining.push(stream);
                         continue;

@@ -118,10 +118,12 @@ impl ReportedStream {
                 (State::Encrypted, Some(EncryptionStatus::Enabled))
             }
             // The status knows more of a change than AWS reports, if it is about the same change.
-            FoundEncryption::Unsettled(why) if is_reported(self.entry.encryption_status, why) => {
+            FoundEncryption::Changing(why) | FoundEncryption::Unsettled(why)
+                if is_reported(self.entry.encryption_status, why) =>
+            {
                 (before, self.entry.encryption_status)
             }
-            FoundEncryption::Unsettled(_) => (State::Unknown, None),
+            FoundEncryption::Changing(_) | FoundEncryption::Unsettled(_) => (State::Unknown, None),
         };
         self.entry.state = state;
         if self.entry.encryption_status.is_some() {
@@ -254,7 +256,9 @@ fn more(found: &FoundStream) -> String {
         format!(" According to its tags: {}.", owners.join(", "))
     };
     let why = match &found.encryption {
-        FoundEncryption::Unsettled(why) => format!(" AWS does not report its encryption now: {why}."),
+        FoundEncryption::Changing(why) | FoundEncryption::Unsettled(why) => {
+            format!(" AWS does not report its encryption now: {why}.")
+        }
         _ => String::new(),
     };
     format!("{by}{why}")
@@ -385,7 +389,7 @@ mod tests {
 
     #[test]
     fn change_that_the_status_does_not_know_is_unknown() {
-        let changing = |why: &str| FoundEncryption::Unsettled(why.to_owned());
+        let changing = |why: &str| FoundEncryption::Changing(why.to_owned());
         let encrypted = status("True", "ENABLED", "encryptedSinceTime");
         let stream = observed(&encrypted, changing("encryption is being disabled"));
         assert_eq!(stream.entry.state, State::Unknown);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{
-    Fault, PlantedStream, Rule, Service as SimulatedService, Snapshot, Source, StreamKey, StreamStatus,
+    Calls as _, FailureType, Fault, PlantedStream, Rule, Service as SimulatedService, Snapshot, Source,
+    StreamKey, StreamStatus,
 };
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_operator::adopt::found::FoundEncryption;
@@ -237,6 +238,41 @@ async fn changing_stream_is_described_again_after_all_others() {
     assert_eq!((survey.streams.len(), &survey.problems[..]), (41, &[][..]));
     let twice = describes(&aws).into_iter().filter(|(_, count)| *count > 1);
     assert_eq!(twice.map(|((_, _, name), _)| name).collect::<Vec<_>>(), ["clicks"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changing_stream_stays_if_its_second_describe_fails() {
+    for fault in [Fault::Throttle, Fault::AccessDenied] {
+        let aws = VirtualAws::start();
+        aws.plant(SimulatedService::Kinesis, REGION, 3);
+        aws.world().plant_stream(PlantedStream {
+            service: SimulatedService::Kinesis,
+            name: "clicks".to_owned(),
+            state: Snapshot { status: StreamStatus::Updating, ..Snapshot::enabled(StreamKey::AwsOwned) },
+            ..PlantedStream::default()
+        });
+        let second = Rule { skip: 1, ..Rule::always(fault) };
+        aws.world().script(second.on("DescribeStreamSummary").of("clicks"));
+        let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+        assert_eq!((survey.streams.len(), &survey.problems[..]), (4, &[][..]));
+        assert_eq!(survey.undescribed, []);
+        assert!(survey.streams[0].encryption.is_changing(), "{:?}", survey.streams[0]);
+        let requests = aws.world().calls().count("DescribeStreamSummary", "clicks");
+        assert!(requests > 1, "it is described again");
+    }
+}
+
+/// AWS reports the failure until the next change.
+#[tokio::test(start_paused = true)]
+async fn stream_whose_change_has_failed_is_described_once() {
+    let aws = VirtualAws::start();
+    let state = Snapshot::enabling_failed(StreamKey::AwsOwned, None, FailureType::KmsAccessDenied);
+    let name = "orders".to_owned();
+    aws.world().plant_stream(PlantedStream { name, state, ..PlantedStream::default() });
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    let [orders] = &survey.streams[..] else { panic!("{:?}", survey.streams) };
+    assert!(!orders.encryption.is_settled(), "{orders:?}");
+    assert_eq!(aws.world().calls().count("DescribeDeliveryStream", "orders"), 1);
 }
 
 #[tokio::test(start_paused = true)]
