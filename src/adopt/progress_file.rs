@@ -5,7 +5,8 @@
 //! changing, or about which a permission was missing, is not written, so that it is described again. The file holds
 //! names, keys and tools, no tag and no secret. It is a help only: if it cannot be written, the survey goes on without it.
 //!
-//! A person may name any file. One without a line of a stream is not the survey's to empty and to delete.
+//! A person may name any file. One without a line of a stream, or the beginning of one, is not the survey's to empty and
+//! to delete.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +24,8 @@ use super::found::{FoundEncryption, FoundStream};
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
 /// The format of a line. Files of another format have other names.
 const FORMAT: &str = "2";
+/// The beginning of each line.
+const BEGINNING: &[u8] = br#"{"arn":"arn:"#;
 
 /// The file of one survey.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ fn is_final(stream: &FoundStream) -> bool {
     is_clear && stream.owners.is_some()
 }
 
+/// Returns whether a line of which only this part was written may be one of a stream.
+fn is_beginning(line: &[u8]) -> bool {
+    line.starts_with(BEGINNING) || BEGINNING.starts_with(line)
+}
+
 /// Reads the streams that were described in the hour before `now`. Fails if the file has something else than streams.
 fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStream>> {
     let file = match File::open(path) {
@@ -131,18 +139,25 @@ fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStrea
         Err(error) => return Err(error),
     };
     let mut known = HashMap::new();
-    let (mut is_empty, mut has_streams) = (true, false);
-    for line in BufReader::new(file).split(b'\n') {
+    let (mut is_empty, mut has_streams, mut is_cut_off) = (true, false, false);
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
         let line = line?;
         is_empty &= line.is_empty();
-        let Ok(stream) = serde_json::from_slice::<FoundStream>(&line) else { continue };
+        let stream = match serde_json::from_slice::<FoundStream>(&line) {
+            Ok(stream) => stream,
+            Err(error) => {
+                // A full disk may have cut off the first line, and then it is the only one.
+                is_cut_off = number == 0 && error.is_eof() && is_beginning(&line);
+                continue;
+            }
+        };
         has_streams = true;
         let age = now.duration_since(stream.described_time);
         if age < MAX_AGE && age > -MAX_AGE {
             known.insert(stream.arn.clone(), stream);
         }
     }
-    if is_empty || has_streams {
+    if is_empty || has_streams || is_cut_off {
         return Ok(known);
     }
     Err(io::Error::new(
@@ -226,14 +241,38 @@ mod tests {
     }
 
     #[test]
+    fn file_with_only_a_cut_off_line_is_used() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let orders = found("orders", FoundEncryption::Plaintext);
+        let line = serde_json::to_string(&orders).unwrap();
+        for length in 1..line.len() {
+            for restart in [false, true] {
+                fs::write(&path, &line[..length]).unwrap();
+                let file = ProgressFile::open(&path, now(), restart).unwrap();
+                file.add(&orders);
+                assert_eq!(fs::read_to_string(&path).unwrap(), format!("{line}\n"), "{length}");
+            }
+        }
+    }
+
+    #[test]
     fn file_with_other_content_is_an_error_and_stays() {
         let folder = folder();
         let path = folder.path().join("file");
-        for restart in [false, true] {
-            fs::write(&path, "hello\n").unwrap();
+        let of_others = [
+            "hello\n",
+            r#"{"name":"x"#,
+            r#"{"arn":"arn:aws:iam::111122223333:role/x"}"#,
+            "{\"arn\":\"arn:aws\nhello",
+        ];
+        for (content, restart) in
+            of_others.into_iter().flat_map(|content| [(content, false), (content, true)])
+        {
+            fs::write(&path, content).unwrap();
             let error = ProgressFile::open(&path, now(), restart).unwrap_err().to_string();
             assert!(error.contains("has no progress"), "{error}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), "hello\n");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
         fs::write(&path, "").unwrap();
         assert!(ProgressFile::open(&path, now(), false).is_ok(), "a person may create the file");
