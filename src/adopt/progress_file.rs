@@ -30,6 +30,7 @@ const BEGINNING: &[u8] = br#"{"arn":"arn:"#;
 /// The file of one survey.
 #[derive(Debug)]
 pub struct ProgressFile {
+    /// The file to delete at the end.
     path: Option<PathBuf>,
     known: HashMap<StreamArn, FoundStream>,
     file: Mutex<Result<Option<File>, String>>,
@@ -72,7 +73,9 @@ impl ProgressFile {
             // Ends a line that was cut off.
             file.write_all(b"\n")?;
         }
-        let path = (!is_device).then(|| path.to_owned());
+        // Other programs may need a link, such as /dev/stdout.
+        let is_deletable = !is_device && !path.is_symlink();
+        let path = is_deletable.then(|| path.to_owned());
         Ok(Self { path, known, file: Mutex::new(Ok(Some(file))) })
     }
 
@@ -104,7 +107,7 @@ impl ProgressFile {
         self.file().as_ref().err().cloned()
     }
 
-    /// Deletes the file: the survey is complete. A device or a pipe stays.
+    /// Deletes the file: the survey is complete. A device, a pipe, or a link with the file that it names stays.
     pub fn delete(&self) -> io::Result<()> {
         *self.file() = Ok(None);
         match &self.path {
@@ -168,6 +171,8 @@ fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStrea
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn now() -> Timestamp {
@@ -286,6 +291,25 @@ mod tests {
         file.add(&found("orders", FoundEncryption::Plaintext));
         assert_eq!(file.problem(), None);
         file.delete().unwrap();
+    }
+
+    #[test]
+    fn link_is_read_and_not_deleted() {
+        let folder = folder();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        // One without a file, and one to an empty file.
+        for is_dangling in [true, false] {
+            if !is_dangling {
+                fs::write(&path, "").unwrap();
+            }
+            symlink(&path, &link).unwrap();
+            let file = ProgressFile::open(&link, now(), false).unwrap();
+            file.add(&found("orders", FoundEncryption::Plaintext));
+            file.delete().unwrap();
+            assert_eq!(fs::read_link(&link).unwrap(), path);
+            assert_eq!(ProgressFile::open(&link, now(), false).unwrap().known.len(), 1);
+            fs::remove_file(&link).unwrap();
+        }
     }
 
     #[test]
