@@ -226,9 +226,14 @@ pub fn namespace_events(
     let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
     let events = events.map_ok(watches::unwrap_trimmed);
     let only = namespace.map(str::to_owned);
-    let (mut presence, mut warnings) = (Presence::default(), Warnings::default());
+    let (mut presence, mut warnings) = (Presence::default(), LabelWarnings::default());
     events.inspect_ok(move |event| {
-        warn_of_too_many_labels(event, &mut warnings);
+        if let Some(namespace) = warnings.take_due(event) {
+            warn!(
+                namespace,
+                "the namespace has more than {MAX_LABELS} labels, so no policy that selects by labels applies to it; remove labels"
+            );
+        }
         let Some(namespace) = &only else { return };
         match presence.observe(event) {
             Some(true) => info!(namespace, "the watched namespace exists"),
@@ -242,16 +247,25 @@ pub fn namespace_events(
     })
 }
 
-/// Logs a warning if the event is about a namespace with too many labels, at most once a minute.
-fn warn_of_too_many_labels(event: &Event<NamespaceLabels>, warnings: &mut Warnings) {
-    if let Event::InitApply(namespace) | Event::Apply(namespace) = event
-        && namespace.metadata.labels.is_none()
-        && warnings.take_due()
-    {
-        warn!(
-            namespace = namespace.metadata.name,
-            "the namespace has more than {MAX_LABELS} labels, so no policy that selects by labels applies to it; remove labels"
-        );
+/// Limits the warnings about namespaces with too many labels, by the name of the namespace. Whoever may label a namespace must
+/// not fill the log, nor hide the warning about another namespace.
+#[derive(Default)]
+struct LabelWarnings(HashMap<String, Warnings>);
+
+impl LabelWarnings {
+    /// Maximum number of names. A deletion that the watch misses would otherwise leave a name for the lifetime of the process.
+    const MAX_NAMES: usize = 1000;
+
+    /// Processes an event. Returns the name of a namespace with too many labels, at most once a minute. The caller must log
+    /// it.
+    fn take_due(&mut self, event: &Event<NamespaceLabels>) -> Option<String> {
+        let (Event::InitApply(namespace) | Event::Apply(namespace)) = event else { return None };
+        let ObjectMeta { name: Some(name), labels: None, .. } = &namespace.metadata else { return None };
+        if self.0.len() >= Self::MAX_NAMES && !self.0.contains_key(name) {
+            // Some warnings are then repeated within a minute, but none is lost.
+            self.0.clear();
+        }
+        self.0.entry(name.clone()).or_default().take_due().then(|| name.clone())
     }
 }
 
@@ -350,6 +364,29 @@ mod tests {
             let from_cache = caches.policies(None, "data").unwrap();
             assert_eq!((live.len(), from_cache.len()), (selected, selected), "{count} labels");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_namespace_with_too_many_labels_is_logged() {
+        let mut warnings = LabelWarnings::default();
+        let mut take_due = |name: &str, labels: Option<BTreeMap<String, String>>| {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), labels, ..ObjectMeta::default() };
+            let namespace = NamespaceLabels { metadata, ..NamespaceLabels::default() };
+            warnings.take_due(&Event::InitApply(namespace))
+        };
+        assert_eq!(take_due("few", Some(BTreeMap::new())), None);
+        for _ in 0..2 {
+            for name in ["data", "web"] {
+                assert_eq!(take_due(name, None).as_deref(), Some(name));
+                assert_eq!(take_due(name, None), None, "{name} was logged just now");
+            }
+            tokio::time::advance(Duration::from_mins(1)).await;
+        }
+        for number in 0..3 * LabelWarnings::MAX_NAMES {
+            let name = format!("n{number}");
+            assert_eq!(take_due(&name, None), Some(name));
+        }
+        assert!(warnings.0.len() <= LabelWarnings::MAX_NAMES);
     }
 
     #[test]
