@@ -165,6 +165,18 @@ impl Cluster {
         Some(LedgerPage { ledgers, next: last.map(|key| format!("{CACHED}{key}")) })
     }
 
+    /// Removes a resource that a write has not found from the cache, if its watch does not work, as
+    /// [`resource`](KubeApi::resource) does. The operator only writes an invalid resource, and does not read it before.
+    fn remove_missing(&self, missing: &ObjectMeta) {
+        let namespace = missing.namespace.as_deref().unwrap_or_default();
+        let name = missing.name.as_deref().unwrap_or_default();
+        if let (Some(caches), Some(uid)) = (self.caches(), &missing.uid)
+            && caches.unwatched_uid(namespace, name).is_some()
+        {
+            caches.remove_resource(namespace, name, uid);
+        }
+    }
+
     /// Acquires a permit for a read of an object that users write. It is held during the whole request: no webhook can
     /// delay a read, in contrast to a write (`request::send_then_acquire`).
     async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
@@ -249,7 +261,12 @@ impl KubeApi for Cluster {
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
         let permits = &self.large_object_permits;
-        resources::write_status::<StreamEncryption>(&self.client, permits, metadata, status).await
+        let written =
+            resources::write_status::<StreamEncryption>(&self.client, permits, metadata, status).await?;
+        if written.is_none() {
+            self.remove_missing(metadata);
+        }
+        Ok(written)
     }
 
     async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
@@ -257,7 +274,12 @@ impl KubeApi for Cluster {
     }
 
     async fn set_finalizer(&self, metadata: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
-        resources::set_finalizer(&self.client, &self.large_object_permits, metadata, present).await
+        let permits = &self.large_object_permits;
+        let written = resources::set_finalizer(&self.client, permits, metadata, present).await?;
+        if written.is_none() {
+            self.remove_missing(metadata);
+        }
+        Ok(written)
     }
 
     async fn policies(
@@ -382,6 +404,24 @@ mod tests {
         assert!(matches!(ended, Err(KubeError::Unavailable(_))), "{ended:?}");
     }
 
+    /// Returns a cache with this resource. Its watch fails after the list if `watch_fails`.
+    async fn cache_of(resource: MaybeInvalidResource, watch_fails: bool) -> Cache<MaybeInvalidResource> {
+        let list = [Event::Init, Event::InitApply(resource), Event::InitDone].map(Ok);
+        let failure = watch_fails.then(|| Err(forbidden()));
+        let (resources, changes) = cache(stream::iter(list.into_iter().chain(failure)));
+        changes.for_each(|_| std::future::ready(())).await;
+        resources
+    }
+
+    /// Returns a response of the API server that names the object `data`.
+    fn refusal(code: StatusCode, reason: &str) -> (StatusCode, String) {
+        let status = json!({
+            "kind": "Status", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": "no",
+            "details": {"name": "data"},
+        });
+        (code, status.to_string())
+    }
+
     fn resource(uid: &str) -> MaybeInvalidResource {
         let resource = json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
@@ -400,32 +440,59 @@ mod tests {
             (true, true, ReadFrom::Cache, true),
             (false, false, ReadFrom::ApiServer, true),
         ] {
-            let list = [Event::Init, Event::InitApply(resource("1")), Event::InitDone].map(Ok);
-            let failure = watch_fails.then(|| Err(forbidden()));
-            let (resources, changes) = cache(stream::iter(list.into_iter().chain(failure)));
-            changes.for_each(|_| std::future::ready(())).await;
+            let resources = cache_of(resource("1"), watch_fails).await;
             let (store, listed) = (resources.store(), resources.store());
             let server = Router::new().fallback(async move |uri: Uri| {
                 if is_created_again {
                     listed.apply(&Event::InitApply(resource("2")));
                 }
                 let is_namespace = uri.path() == "/api/v1/namespaces/data";
-                let (code, reason) = if is_namespace {
-                    (StatusCode::NOT_FOUND, "NotFound")
+                if is_namespace {
+                    refusal(StatusCode::NOT_FOUND, "NotFound")
                 } else {
-                    (StatusCode::FORBIDDEN, "Forbidden")
-                };
-                let status = json!({
-                    "kind": "Status", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": "no",
-                    "details": {"name": "data"},
-                });
-                (code, status.to_string())
+                    refusal(StatusCode::FORBIDDEN, "Forbidden")
+                }
             });
             let cluster = Cluster::new(Client::new(server, "operator"), "operator", None);
             cluster.use_caches(Some(Caches { resources, ..no_caches() }));
             let found = cluster.resource("data", "orders", from).await;
             assert!(matches!(found, Ok(None)), "{found:?}");
             let case = (watch_fails, is_created_again, from);
+            assert_eq!(store.keys().len(), usize::from(stays), "{case:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn resource_not_found_by_a_write_is_removed_from_cache() {
+        let invalid: MaybeInvalidResource = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "spec": 7,
+            "metadata": {"name": "orders", "namespace": "data", "uid": "1"},
+        }))
+        .unwrap();
+        for (watch_fails, uid, writes_status, stays) in [
+            (true, "1", true, false),
+            (true, "1", false, false),
+            (true, "2", true, true),
+            (false, "1", true, true),
+        ] {
+            let resources = cache_of(invalid.clone(), watch_fails).await;
+            let store = resources.store();
+            let server = Router::new().fallback(async || refusal(StatusCode::NOT_FOUND, "NotFound"));
+            let cluster = Cluster::new(Client::new(server, "operator"), "operator", None);
+            cluster.use_caches(Some(Caches { resources, ..no_caches() }));
+            let metadata = ObjectMeta {
+                name: Some("orders".to_owned()),
+                namespace: Some("data".to_owned()),
+                uid: Some(uid.to_owned()),
+                ..ObjectMeta::default()
+            };
+            let written = if writes_status {
+                cluster.write_status(&metadata, &StreamEncryptionStatus::default()).await
+            } else {
+                cluster.set_finalizer(&metadata, false).await
+            };
+            assert_eq!(written, Ok(None));
+            let case = (watch_fails, uid, writes_status);
             assert_eq!(store.keys().len(), usize::from(stays), "{case:?}");
         }
     }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use stream_encryption_api::condition::Reason;
 use stream_encryption_core::controller::due_work::{AwsLimit, due_work};
-use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
+use stream_encryption_core::controller::kube_api::{KubeApi, KubeError, ReadFrom};
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{
     Context, Reconciled, TermEnd, reconcile_in_term, report_invalid_object,
@@ -350,7 +351,7 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
         Err(invalid) => {
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
-            Box::pin(report_invalid_object(context, read, &invalid.error)).await.map(|()| None)
+            Box::pin(report_or_read(context, read, &invalid.error)).await.map(|()| None)
         }
     };
     match ended {
@@ -367,6 +368,24 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
             Outcome { result, wait: Some(after_error(context, resource, &error)), answered: None }
         }
     }
+}
+
+/// Reports an invalid resource. If the API server refuses the report, reads the resource: if it no longer exists and its watch
+/// has failed, the read removes it from the cache. The report would otherwise be repeated, and the metrics would count the
+/// resource, until the operator is restarted. The reconcile of a valid resource reads it anyway.
+async fn report_or_read<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    read: &ObjectMeta,
+    why: &str,
+) -> Result<(), KubeError> {
+    let reported = report_invalid_object(context, read, why).await;
+    if matches!(reported, Err(KubeError::Rejected(_))) {
+        let namespace = read.namespace.as_deref().unwrap_or_default();
+        let name = read.name.as_deref().unwrap_or_default();
+        // The resource is invalid, so the read of an existing one fails.
+        let _ = context.kube.resource(namespace, name, ReadFrom::ApiServer).await;
+    }
+    reported
 }
 
 /// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A

@@ -140,6 +140,10 @@ pub(super) struct FakeCluster {
     pub(super) silent: AtomicBool,
     /// Whether the metadata of each write is outdated.
     pub(super) conflicts: AtomicBool,
+    /// Whether each write is refused.
+    pub(super) refuses: AtomicBool,
+    /// Number of reads of the resource from the API server, not from the cache.
+    pub(super) live_reads: AtomicU32,
     /// Number of writes of the status or the finalizer.
     pub(super) writes: AtomicU32,
     /// Whether the resource no longer exists.
@@ -151,12 +155,23 @@ pub(super) struct FakeCluster {
 impl FakeCluster {
     fn count_write(&self) -> Result<(), KubeError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(KubeError::Rejected("forbidden".to_owned()));
+        }
         if self.conflicts.load(Ordering::Relaxed) { Err(KubeError::Conflict) } else { Ok(()) }
     }
 }
 
 impl KubeApi for FakeCluster {
-    async fn resource(&self, _: &str, _: &str, _: ReadFrom) -> Result<Option<StreamEncryption>, KubeError> {
+    async fn resource(
+        &self,
+        _: &str,
+        _: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        if from == ReadFrom::ApiServer {
+            self.live_reads.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(self.resource.lock().unwrap().clone())
     }
     async fn ledger(&self, name: &str, _: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {

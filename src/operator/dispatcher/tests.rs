@@ -120,6 +120,19 @@ async fn reconcile_that_ends_early_does_not_repeat_an_answer() {
     assert_eq!(context.kube.writes.load(Ordering::Relaxed), 2, "the status, and the finalizer");
 }
 
+/// The read removes the resource from the cache if it no longer exists and its watch fails.
+#[tokio::test]
+async fn invalid_resource_is_read_if_its_report_is_refused() {
+    for (refused, reads) in [(false, 0), (true, 1)] {
+        let (reconciler, key) = self::reconciler(&json!({"stream": 7}));
+        let kube = &reconciler.context.kube;
+        kube.refuses.store(refused, Ordering::Relaxed);
+        let ended = reconcile_resource(reconciler.clone(), key, CancellationToken::new()).await;
+        assert_eq!(kube.live_reads.load(Ordering::Relaxed), reads, "{refused}");
+        assert_eq!(ended.wait.is_some(), refused, "the report is repeated");
+    }
+}
+
 #[tokio::test]
 async fn resource_deleted_during_its_reconcile_is_forgotten() {
     let (reconciler, key) = self::reconciler(&json!({"stream": 7}));
