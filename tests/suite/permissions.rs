@@ -2,7 +2,9 @@
 //!
 //! The API server's authorizer receives roles and their bindings through watches, so a permission takes effect some time
 //! after the response to `kubectl apply`, and on a busy machine much later. Whoever grants a permission waits here until it
-//! has taken effect. Of all permissions, this module grants only those of a tenant.
+//! has taken effect. Of all permissions, this module grants only those of a tenant and of a reader.
+
+use std::path::PathBuf;
 
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
@@ -41,6 +43,20 @@ pub(crate) async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
     let mut config = config(cluster.kubeconfig()).await;
     config.auth_info.impersonate = Some(tenant_of(namespace));
     Client::try_from(config).expect("a client")
+}
+
+/// Creates a service account that may only read the resources of one namespace, and returns its kubeconfig.
+pub(crate) async fn kubeconfig_of_reader(cluster: &TestCluster, namespace: &str) -> PathBuf {
+    for line in [
+        "create serviceaccount reader",
+        "create role reader --verb=get,list --resource=streamencryptions.streamencryption.dev",
+        &format!("create rolebinding reader --role=reader --serviceaccount={namespace}:reader"),
+    ] {
+        let words: Vec<&str> = line.split(' ').chain(["-n", namespace]).collect();
+        cluster.kubectl(&words).await.expect("created");
+    }
+    until_permitted(cluster, &user_of(namespace, "reader"), "list streamencryptions", namespace).await;
+    cluster.service_account_kubeconfig(namespace, "reader").await.expect("a token")
 }
 
 /// The name of a service account as the API server's authorizer knows it.

@@ -12,7 +12,7 @@ use simulated_aws::world::{
 use simulated_aws::{Clock, SimulatedAws};
 
 use crate::harness::{ACCOUNT, firehose, own_cluster};
-use crate::permissions::{until_permitted, user_of};
+use crate::permissions::kubeconfig_of_reader;
 use crate::process::{OperatorProcess, Place, apply, eventually, field, until_it_says};
 use crate::readme::{commands, kept};
 
@@ -352,16 +352,7 @@ async fn kubeconfig_that_cannot_be_used_ends_the_run() {
 async fn names_of_the_own_namespace_are_known_to_a_tenant() {
     let place = Place { aws: aws_of("333344445555").await, ..Place::new().await };
     let namespace = &place.namespace;
-    for line in [
-        "create serviceaccount member",
-        "create role member --verb=get,list --resource=streamencryptions.streamencryption.dev",
-        &format!("create rolebinding member --role=member --serviceaccount={namespace}:member"),
-    ] {
-        let words: Vec<&str> = line.split(' ').chain(["-n", namespace]).collect();
-        place.cluster.kubectl(&words).await.expect("created");
-    }
-    until_permitted(place.cluster, &user_of(namespace, "member"), "list streamencryptions", namespace).await;
-    let kubeconfig = place.cluster.service_account_kubeconfig(namespace, "member").await.expect("a token");
+    let kubeconfig = kubeconfig_of_reader(place.cluster, namespace).await;
     let clicks = "arn:aws:kinesis:eu-west-1:333344445555:stream/clicks";
     apply(place.cluster, namespace, "kinesis-clicks", &json!({"stream": {"arn": clicks}})).await;
     let machine = Machine { kubeconfig: Some(kubeconfig), ..Machine::new(&place.aws) };
