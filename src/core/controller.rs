@@ -59,6 +59,7 @@ use stream_api::StreamApi;
 
 pub use clock::{Clock, Moment};
 pub use context::{Config, Context, Decide, NoMetrics, ReconcileMetrics};
+pub use finalize::is_deleted_without_disabling;
 pub use publish::report_invalid_object;
 pub use term_end::TermEnd;
 

@@ -15,11 +15,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
-use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::{
-    DeletionPolicy, Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionStatus,
+    Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::event_inbox::SILENCE;
+use stream_encryption_core::controller::is_deleted_without_disabling;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger::QUOTA_WINDOW;
@@ -124,7 +124,7 @@ impl FleetSnapshot {
     /// one, is counted, too. A resource that is being deleted is counted only until its stream needs no more work. `described`
     /// is when this process last described the stream; `None` if it has not yet.
     pub fn add(&mut self, resource: Option<&StreamEncryption>, described: Option<Timestamp>, now: Timestamp) {
-        if resource.is_some_and(is_released) {
+        if resource.is_some_and(is_deleted_without_disabling) {
             return;
         }
         let status = resource.and_then(|resource| resource.status.as_ref());
@@ -260,14 +260,6 @@ impl ScrapeInput {
             );
         }
     }
-}
-
-/// Returns whether the resource is being deleted, and the operator does not disable encryption before. The finalizer of another
-/// client may keep such a resource for a long time, and its status no longer changes.
-fn is_released(resource: &StreamEncryption) -> bool {
-    let disables =
-        resource.spec.deletion_policy == DeletionPolicy::Disable && has_finalizer(&resource.metadata);
-    resource.metadata.deletion_timestamp.is_some() && !disables
 }
 
 /// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.

@@ -44,8 +44,10 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns whether the resource is being deleted and encryption need not be disabled before: the spec does not
-/// require it, or the finalizer has been removed.
-pub(super) fn is_deleted_without_disabling(resource: &StreamEncryption) -> bool {
+/// require it, or the finalizer has been removed. The finalizer of another client may keep such a resource for a long time,
+/// and its status no longer changes.
+#[must_use]
+pub fn is_deleted_without_disabling(resource: &StreamEncryption) -> bool {
     let is_wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
     resource.metadata.deletion_timestamp.is_some() && !(is_wanted && has_finalizer(&resource.metadata))
 }
