@@ -8,9 +8,9 @@
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a wrong
 //! change: immediately before a call or a test record, the resource, the policies and (for a test record) the ledger
-//! are read from the API server again. Before the finalizer is removed because the policies do not allow disabling, the
-//! policies are read again; before it is removed because of a decision, the ledger, too. Every write names the version
-//! that was read.
+//! are read from the API server again. If the finalizer is to be removed because the policies do not allow disabling
+//! encryption, the policies are read again first. If it is to be removed because of a decision, the policies and the
+//! ledger are read again first. Every write names the version that was read.
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -188,8 +188,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
-    // The time of a reported call is not within the last 24 hours. Either the time of the event is wrong, or the operator's
-    // clock. A Describe shows which: AWS refuses a request whose date is wrong.
+    // Whether the time of a reported call is not within the last 24 hours. If so, the time of the event or the operator's clock
+    // is wrong. A Describe shows which of the two: AWS refuses a request whose date is wrong.
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;
@@ -216,7 +216,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     *answered = state.answered;
     let decision = decided?;
     execute::execute(context, resource, &mut state, &decision).await?;
-    // At the end of the term, the outcome of a call is still reported.
+    // If the term ends, this request is given up. The reconcile goes on, because it must report the outcome of a call.
     end.unless_ended(observe::describe_active_key(context, &mut state)).await;
     // The active key according to the ledger, not `state.active_key_report`, which is missing if KMS did not answer.
     let active_key = status_fields::active_customer_key(&state.input());

@@ -68,9 +68,13 @@ struct Registered {
     scope: Option<EventScope>,
     /// The accounts and regions of its keys, except for `scope`.
     key_scopes: Vec<EventScope>,
-    /// The last time, on the monotonic clock, at which an event arrived that requires a Describe, the events of its account and
-    /// region were found missing (`find_silent`), or a reconcile entered a call of somebody else in the ledger. For some time
-    /// after that, AWS may still report the earlier state.
+    /// The last time, on the monotonic clock, at which one of these happened:
+    ///
+    /// - An event arrived that requires a Describe.
+    /// - The events of its account and region were found missing (`find_silent`).
+    /// - A reconcile entered a call of somebody else in the ledger.
+    ///
+    /// For some time after that, AWS may still report the earlier state.
     unsettled_since: Option<Duration>,
     /// The events that concern it, and whether a reconcile has begun to take them into account.
     noticed: Noticed,
@@ -418,7 +422,8 @@ impl State {
         }
     }
 
-    /// Counts one resource less for each of these accounts and regions. Without resources, nobody has to forward their events.
+    /// Counts one resource less for each of these accounts and regions. Removes the arrivals of one that no resource names any
+    /// more: nobody has to forward its events, so it must not be reported as silent.
     fn forget_scopes<'a>(&mut self, scopes: impl IntoIterator<Item = &'a EventScope>) {
         for scope in scopes {
             let Some(resources) = self.scopes.get_mut(scope) else { continue };
@@ -430,7 +435,8 @@ impl State {
         }
     }
 
-    /// Removes a resource from those of these subjects.
+    /// Removes a resource from `by_subject` for these subjects. Also removes the calls of a subject that no resource names any
+    /// more.
     fn forget(&mut self, name: &ResourceName, subjects: &BTreeSet<u64>) {
         for subject in subjects {
             let Some(users) = self.by_subject.get_mut(subject) else { continue };

@@ -39,8 +39,8 @@ const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or
 /// AWS was slow. AWS may then have received the call long after the reservation. [`READ_LAG`](ledger::READ_LAG) is counted from
-/// the reservation, so AWS may still report the state before the call when it has passed. The outcome therefore counts as
-/// unknown.
+/// the reservation, so AWS may still report the state before the call after `READ_LAG` has passed. The outcome therefore counts
+/// as unknown.
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the caller describes the stream first, and decides

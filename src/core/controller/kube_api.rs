@@ -1,8 +1,8 @@
 //! The port to Kubernetes: the reads and writes of reconciles and of the cleanup of ledgers, and no others.
 //!
 //! Objects that a watch caches can be read from two sources, so each of these reads has a `from`, except for the list of
-//! ledgers, which may always come from the cache. A cache suffices for an observation and for a status. Before anything
-//! changes that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
+//! ledgers, which may always come from the cache. A cache suffices for an observation and for a status. A step
+//! that would be wrong after a stale read, such as a change of the encryption, reads from the API server first: decisions
 //! based on stale reads are the most common error in controllers. The deletion of a ledger names the version that was read,
 //! so a stale read leads to no deletion. The operator implements the port on the API server; the simulation implements it in
 //! memory.

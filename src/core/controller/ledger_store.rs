@@ -36,9 +36,9 @@ pub struct LedgerHandle {
     name: String,
     /// The ledger as it was last read or written; `None` if it is not stored.
     stored: Option<StreamLedger>,
-    /// Whether another writer may have changed the ledger after this reconcile first read it. Also set if a write of this
-    /// reconcile was applied without an acknowledgement: the two cases look the same; the observation may then be older than the
-    /// ledger.
+    /// Whether another writer may have changed the ledger after this reconcile first read it, so that the observation may be
+    /// older than the ledger. Also set if a write of this reconcile was applied without an acknowledgement, because the two cases
+    /// look the same.
     pub(super) superseded: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The status from which a reconcile continues: the stored one; only if another client wrote it, and no own write is
-//! unacknowledged, the one in memory. Reads only.
+//! The status from which a reconcile continues. Usually it is the stored one. If another client wrote the stored one, and no
+//! write of this process is unacknowledged, it is the one in memory. Reads only.
 
 use std::borrow::Cow;
 

@@ -221,7 +221,7 @@ impl ReconcileState {
         let call = ledger::last_unrefused_call(&self.ledger.spec);
         let known =
             self.last.known_call.as_ref().filter(|known| call.is_some_and(|call| call.id == known.id));
-        // A call that was not in the ledger at first was sent, or read, after the Describe.
+        // A call that the ledger did not have when this reconcile opened it was sent, or read, after the Describe.
         let call_known_for = known.map_or(Duration::ZERO, |known| at.monotonic.saturating_sub(known.since));
         Requested { at: at.wall, call_known_for }
     }
