@@ -62,7 +62,7 @@ impl CredentialsProblem {
                 "The configuration of the operator's AWS credentials is invalid, so no request was sent. The operator's log names the profile or the setting; correct it (\"Permissions in AWS\" in docs/install.md)."
             }
             Self::SourceFailed => {
-                "The source of the operator's AWS credentials failed, so no request was sent: STS for the service account's role, SSO, or a credential_process. The operator's log has the details; for a service account, check the role's ARN and trust policy (\"Permissions in AWS\" in docs/install.md)."
+                "The source of the operator's AWS credentials failed (STS for the service account's role, SSO, or a credential_process), so no request was sent. The operator's log has the details; for a service account, check the role's ARN and trust policy (\"Permissions in AWS\" in docs/install.md)."
             }
             Self::TimedOut => {
                 "The source of the operator's AWS credentials does not respond, so no request was sent. Check the operator's network, and the Pod Identity agent, STS or metadata service that provides them."

@@ -233,7 +233,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         ),
         Reason::StreamCreating => "The stream is being created.".to_owned(),
         Reason::StreamDeleting => "The stream is being deleted. Delete this resource, too, or create the stream again.".to_owned(),
-        Reason::StreamFailed => format!("The stream is not operational (status {}). Delete the stream and create it again.", not_operational(input)),
+        Reason::StreamFailed => not_operational(input),
         Reason::StreamStateUnrecognized => format!(
             "AWS reports {}, which this operator version does not support, so no encryption call is made. Check the stream in AWS and update the operator.",
             unrecognized(input)
@@ -475,11 +475,17 @@ fn source<'a>(input: &DecisionInput<'a>) -> &'a str {
     }
 }
 
-fn not_operational<'a>(input: &DecisionInput<'a>) -> &'a str {
-    match input.last_observation {
+fn not_operational(input: &DecisionInput<'_>) -> String {
+    let status = match input.last_observation {
         LastObservation::Described(_, Observation::NotOperational(status)) => status,
         _ => "unknown",
-    }
+    };
+    let remedy = "Enable its key, and delete the stream again, if necessary with --allow-force-delete.";
+    let (state, remedy) = match status {
+        "DELETING_FAILED" => ("could not be deleted", remedy),
+        _ => ("is not operational", "Delete the stream and create it again."),
+    };
+    format!("The stream {state} (status {status}). {remedy}")
 }
 
 fn unrecognized<'a>(input: &DecisionInput<'a>) -> &'a str {

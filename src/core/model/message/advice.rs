@@ -20,7 +20,7 @@ pub fn advice(failure: &str) -> &'static str {
             "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role, or renew its session, which may be older than 6 hours."
         }
         "RETIRE_KMS_GRANT_FAILED" => {
-            "Firehose could not retire its grant on the old key. Revoke the grant in KMS if it is no longer needed."
+            "Firehose could not retire its grant on a key. Check that the key is enabled and that its policy allows Firehose; the operator retries. Do not revoke a grant on the key in status.activeKey: Firehose would lose records."
         }
         "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => {
             "The account is not subscribed to KMS. Subscribe it first."
@@ -38,7 +38,7 @@ pub fn advice(failure: &str) -> &'static str {
             "The API server did not acknowledge the entry of the call in the ledger, so the operator did not send the call. It retries."
         }
         OPERATOR_PAUSED => {
-            "The operator's process did not run for some seconds, so it did not send the call. It retries."
+            "The operator's process did not run for some seconds, or the API server responded slowly, so the operator did not send the call. It retries."
         }
         SIGNER_CHANGED => {
             "The operator's AWS credentials changed just before the call, so it did not send the call. It retries."

@@ -117,6 +117,11 @@ fn message_names_subject_and_action() {
             Reason::StreamFailed,
             &["CREATING_FAILED"],
         ),
+        (
+            seen(Observation::NotOperational("DELETING_FAILED".into())),
+            Reason::StreamFailed,
+            &["DELETING_FAILED", "Enable its key", "--allow-force-delete"],
+        ),
         (firehose(), Reason::StreamFailed, &["status unknown"]),
         (
             seen(Observation::Unrecognized("the stream status \"SUSPENDED\"".into())),

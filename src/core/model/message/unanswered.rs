@@ -114,7 +114,7 @@ pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
             "The Kubernetes API server did not acknowledge the entry of the encryption call in the ledger, so the operator did not send the call. The operator retries.".to_owned()
         }
         Some(OPERATOR_PAUSED) => {
-            "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()
+            "Too much time passed before the encryption call, so the operator did not send it. Either the operator's process did not run for some seconds, for example because its node was overloaded, or the Kubernetes API server responded slowly, for example because an admission webhook does not respond. The operator retries.".to_owned()
         }
         Some(SIGNER_CHANGED) => {
             "The operator's AWS credentials changed just before the encryption call, which was not sent. The operator retries.".to_owned()

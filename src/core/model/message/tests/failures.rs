@@ -180,7 +180,7 @@ fn documented_failure_has_specific_advice() {
         (&["KMS_KEY_NOT_FOUND", "KMSNotFoundException"], "does not exist"),
         (&["INVALID_KMS_KEY", "KMSInvalidStateException"], "current state"),
         (&["CREATE_KMS_GRANT_FAILED"], "Allow kms:CreateGrant"),
-        (&["RETIRE_KMS_GRANT_FAILED"], "old key"),
+        (&["RETIRE_KMS_GRANT_FAILED"], "Do not revoke a grant on the key in status.activeKey"),
         (&["KMS_OPT_IN_REQUIRED", "KMSOptInRequired"], "subscribe"),
         (&["InvalidKMSResourceException"], "KMS rejects the key"),
         (&["AccessDeniedException"], "lacks a permission"),
