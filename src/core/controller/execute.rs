@@ -37,6 +37,10 @@ use crate::model::service::Operation;
 /// key may be another one by now. A reconcile that is late is given up, and repeated later, as after a conflict.
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
+/// Number of consecutive reconciles that failed because of Kubernetes after which one reports that the ledger cannot be written.
+/// While an admission webhook fails the writes of ledgers only, nothing else reports what AWS returns.
+const FAILURES_BEFORE_REPORT: u32 = 2;
+
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or
 /// AWS was slow. AWS may then have received the call long after the reservation. [`READ_LAG`](ledger::READ_LAG) is counted from
 /// the reservation, so AWS may still report the state before the call after `READ_LAG` has passed. The outcome therefore counts
@@ -99,7 +103,7 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
         Step::Verify if state.may_write_record() => verify(context, resource, state).await,
         Step::RemoveFinalizer => {
             // The ledger in memory may differ from the stored one: by AWS's events, by the description, or because it was
-            // rebuilt or taken over. The finalizer is removed even if the API server rejects the write of the ledger.
+            // rebuilt or taken over. The finalizer is removed even if the ledger cannot be written.
             let saved = save_ledger(context, resource, state).await;
             continue_without_ledger(state, saved)?;
             return finalize::remove_decided_finalizer(context, resource, state, decision).await;
@@ -109,21 +113,29 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     continue_without_ledger(state, executed)
 }
 
-/// Logs that the API server rejected the write of the ledger, and returns no error: the reconcile goes on, and its report has
-/// the reason `LedgerInvalid`. Returns every other result unchanged.
+/// Logs that the ledger cannot be written, and returns no error: the reconcile goes on, and its report has the reason
+/// `LedgerInvalid`. The API server has rejected the write, or has failed to execute it in several reconciles in succession.
+/// Returns every other result unchanged.
 fn continue_without_ledger(
-    state: &ReconcileState,
+    state: &mut ReconcileState,
     executed: Result<(), Interruption>,
 ) -> Result<(), Interruption> {
-    match executed {
+    let why = match executed {
         Err(Interruption::Kubernetes(KubeError::Rejected(why)))
             if state.ledger.ownership == Ownership::LedgerInvalid =>
         {
-            warn!(stream = %state.spec.stream, why, "failed to write the ledger");
-            Ok(())
+            why
         }
-        executed => executed,
-    }
+        Err(Interruption::Kubernetes(KubeError::Unavailable(why)))
+            if state.ledger.is_unacknowledged && state.last.failures >= FAILURES_BEFORE_REPORT =>
+        {
+            state.ledger.ownership = Ownership::LedgerInvalid;
+            why
+        }
+        executed => return executed,
+    };
+    warn!(stream = %state.spec.stream, why, "failed to write the ledger");
+    Ok(())
 }
 
 /// Sends the planned call. Returns [`Interruption::Outdated`] in two cases: the decision is no longer valid, and no call was

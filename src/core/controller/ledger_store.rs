@@ -40,6 +40,8 @@ pub struct LedgerHandle {
     /// older than the ledger. Also set if a write of this reconcile was applied without an acknowledgement, because the two cases
     /// look the same.
     pub(super) superseded: bool,
+    /// Whether the API server did not acknowledge the last write of this reconcile. It may have executed the write.
+    pub(super) is_unacknowledged: bool,
 }
 
 /// Returns the identity of a resource, as ledgers store it.
@@ -175,7 +177,7 @@ pub(super) fn is_owner(resource: &StreamEncryption, owner: &Owner) -> bool {
 
 impl LedgerHandle {
     fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
-        Self { spec, ownership, name, stored, superseded: false }
+        Self { spec, ownership, name, stored, superseded: false, is_unacknowledged: false }
     }
 
     /// Applies events that report calls. Returns whether a call of somebody else was added. The ledger of
@@ -239,6 +241,7 @@ impl LedgerHandle {
         if matches!(saved, Err(KubeError::Rejected(_))) {
             self.ownership = Ownership::LedgerInvalid;
         }
+        self.is_unacknowledged = matches!(saved, Err(KubeError::Unavailable(_)));
         saved
     }
 

@@ -213,10 +213,14 @@ impl Memory {
         (validity.is_some_and(|validity| validity != Validity::Expired), LastOutcome::from(&**last))
     }
 
-    /// Stores the result of a reconcile. A removal that was reported meanwhile stays reported.
+    /// Stores the result of a reconcile. What the reconcile itself has recorded stays: that a removal is reported, and calls that
+    /// were not sent.
     pub fn keep(&self, resource: &StreamEncryption, mut last: LastReconcile) {
         let mut entries = self.lock();
-        last.is_removal_reported |= entries.get(uid(resource)).is_some_and(|kept| kept.is_removal_reported);
+        if let Some(kept) = entries.get_mut(uid(resource)) {
+            last.is_removal_reported |= kept.is_removal_reported;
+            last.unsent_calls = std::mem::take(&mut kept.unsent_calls);
+        }
         entries.insert(uid(resource).to_owned(), Box::new(last));
     }
 

@@ -58,6 +58,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     learn_change_time(context, &state, &decision);
     let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
     let described = state.described_at().or(state.answered_request).or(state.last.described);
+    let has_failed = state.finalizer_failure.is_some() || state.ledger.is_unacknowledged;
     let changing_at = changing_at(&state, &decision);
     let last = LastReconcile {
         remembered: remembered.filter(|_| is_recorded),
@@ -77,7 +78,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         changing_at,
         verified: state.spec.desired.verified,
         described,
-        failures: if state.finalizer_failure.is_some() { state.last.failures } else { written.failures },
+        failures: if has_failed { state.last.failures } else { written.failures },
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,

@@ -69,8 +69,10 @@ async fn dead_ledger_webhook_blocks_calls() {
     until_changes_are(&harness, false, &format!("streamledger/{ledger}")).await;
 
     harness.turned_off_by_another(&firehose("orders"));
+    harness.until_it_says("orders", "LedgerInvalid").await;
     harness.let_pass("orders", SignedDuration::from_mins(11)).await;
     assert!(harness.failed() > 0);
+    assert_eq!(reason(&harness.status("orders").await), "LedgerInvalid", "nothing says Encrypted");
     assert_eq!(changes(&harness, "orders"), 1, "nothing can be reserved");
     harness.kubectl(&["delete", "validatingwebhookconfiguration", &harness.namespace]).await;
     until_changes_are(&harness, true, &format!("streamledger/{ledger}")).await;

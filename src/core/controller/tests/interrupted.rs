@@ -226,6 +226,36 @@ fn denied_resource_does_not_prolong_its_description() {
     let context = world.context();
     reconcile_stored(&world, &context);
     let policies = std::mem::take(&mut world.state().policies);
+#[test]
+fn ledger_whose_writes_keep_failing_is_reported() {
+    let world = World::new(resource());
+    let context = world.context();
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    reconcile_stored(&world, &context);
+    assert!(status_after_a_minute(&world, &context).active_key.is_some());
+    world.state().encryption = ReportedEncryption::Off;
+    world.state().elapsed += Duration::from_mins(20);
+    for _ in 0..4 {
+        world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("webhook failed".to_owned())));
+    }
+    for _ in 0..2 {
+        let cached = world.state().resource.clone().unwrap();
+        assert!(matches!(run(reconcile(&context, &cached)), Err(KubeError::Unavailable(_))));
+        context.memory.count_failure("uid-1");
+        world.state().elapsed += Duration::from_mins(1);
+    }
+    // It stays reported until a write succeeds.
+    for _ in 0..2 {
+        let status = status_after_a_minute(&world, &context);
+        let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+        assert_eq!((ready.reason.as_str(), status.active_key), ("LedgerInvalid", None));
+        assert_eq!(find(&status.conditions, ConditionType::Encrypted), None);
+    }
+    let status = status_after_a_minute(&world, &context);
+    assert_eq!(find(&status.conditions, ConditionType::Ready).unwrap().reason, "Enabling");
+    assert_eq!(world.count(Request::Start), 1);
+}
+
     world.state().elapsed += Duration::from_secs(1);
     reconcile_stored(&world, &context);
     assert_eq!(world.count(Request::Describe), 1);
