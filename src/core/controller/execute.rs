@@ -153,11 +153,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     ensure_spec_unchanged(context, resource).await?;
     ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
     ensure_owner_lost_stream(context, state).await?;
-    let is_late = |state: &ReconcileState| {
-        let now = context.clock.monotonic();
-        now.saturating_sub(start) > MAX_CHECK_DURATION || state.age(now) > MAX_AGE_AT_CALL
-    };
-    if is_late(state) {
+    if is_late(context, state, start) {
         return Err(Interruption::Outdated);
     }
 
@@ -187,13 +183,14 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         return Err(error.into());
     }
 
+    let is_current = is_current_after_reservation(context, resource, state, start).await;
     let sent = context.clock.monotonic();
-    let outcome = if is_late(state) {
-        let why = "too much time has passed since the Describe";
-        Err(AwsError::not_sent(Operation::change(stream.service, target.action), OPERATOR_PAUSED, why))
-    } else {
+    let outcome = if is_current {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
         send(context, state, target, &signer, reserved).await
+    } else {
+        let why = "too much time has passed since the Describe, or since the checks";
+        Err(AwsError::not_sent(Operation::change(stream.service, target.action), OPERATOR_PAUSED, why))
     };
     let kind = outcome.as_ref().map(|_| ()).map_err(|error| error.kind);
     context.metrics.called(stream.service, target.action, kind);
@@ -228,10 +225,13 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         .update_with_retry(&context.kube, |ledger| ledger::record_outcome(ledger, &id, outcome.as_ref(), now))
         .await;
     if let Err(error) = recorded {
-        // The reservation stays pending, in the ledger and in the status. The next reconcile finds it pending, and learns
-        // from a Describe whether AWS applied the call.
+        // The reservation stays pending, in the ledger and in the status. The next reconcile finds it pending. It records that
+        // the call was not sent, or learns from a Describe whether AWS applied the call.
         warn!(%stream, call = id, %error, "failed to record the outcome");
         state.ledger.discard_changes();
+        if is_unsent {
+            context.memory.record_unsent_call(resource, &id);
+        }
     }
     if call.correction && !is_unsent {
         let was = message::active_key(&state.input(), known_encryption_before.as_ref());
@@ -242,6 +242,31 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     }
     state.now = context.clock.now();
     if state.ledger.superseded { Err(Interruption::Outdated) } else { Ok(()) }
+}
+
+/// Returns whether too much time has passed for a call whose checks began at `start`: since then, or since the Describe.
+fn is_late<A, R>(context: &Context<A, R>, state: &ReconcileState, start: Duration) -> bool {
+    let now = context.clock.monotonic();
+    now.saturating_sub(start) > MAX_CHECK_DURATION || state.age(now) > MAX_AGE_AT_CALL
+}
+
+/// Returns whether the call may be sent, now that it is in the ledger. The checks, which began at `start`, are repeated if they
+/// are too old by now: an admission webhook that does not respond delays each write by its timeout, which is 10 seconds by
+/// default, and without a second check no call would ever be sent. An error counts as a change, because the call can be made
+/// later.
+async fn is_current_after_reservation<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    resource: &StreamEncryption,
+    state: &ReconcileState,
+    start: Duration,
+) -> bool {
+    let now = context.clock.monotonic();
+    if now.saturating_sub(start) <= MAX_CHECK_DURATION {
+        return !is_late(context, state, start);
+    }
+    let is_unchanged = ensure_spec_unchanged(context, resource).await.is_ok()
+        && ensure_policies_unchanged(context, resource, &state.spec.permission).await.is_ok();
+    is_unchanged && !is_late(context, state, now)
 }
 
 /// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.

@@ -330,8 +330,15 @@ impl LedgerHandle {
                 Err(error @ KubeError::Unavailable(_)) => last_error = error,
                 done => return done,
             }
-            let Some(fresh) = kube.ledger(&self.name, ReadFrom::ApiServer).await? else {
-                return Err(KubeError::Conflict);
+            let fresh = match kube.ledger(&self.name, ReadFrom::ApiServer).await {
+                Ok(Some(fresh)) => fresh,
+                Ok(None) => return Err(KubeError::Conflict),
+                // The API server is still unavailable. If the write was applied after all, the next one conflicts.
+                Err(error @ KubeError::Unavailable(_)) => {
+                    last_error = error;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             // The write may have been applied, or another writer may have been first.
             self.superseded |= fresh.metadata.resource_version != version;

@@ -27,7 +27,8 @@ use crate::model::status_fields;
 
 /// Maximum age of the description and of the resolved spec after the wait for the rate limiter.
 pub(super) const MAX_AGE_AFTER_PERMIT: Duration = Duration::from_secs(10);
-/// Maximum duration of the last checks and the reservation, up to the call.
+/// Maximum duration of the last checks and the reservation, up to the call. If the reservation takes longer, the checks are
+/// repeated.
 pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
 /// was paused for longer does not send the call. Three pauses are not detected:

@@ -152,7 +152,7 @@ fn outcome_of_call_accepted_late_is_unknown() {
 
 #[test]
 fn event_drift_corrected_is_published_if_call_was_sent() {
-    for (pause, events) in [(0, vec!["DriftCorrected"]), (11, vec![])] {
+    for (pause, events) in [(0, vec!["DriftCorrected"]), (21, vec![])] {
         let world = World::new(resource());
         let context = world.context();
         let reconcile_after = |seconds| {

@@ -36,8 +36,8 @@ async fn process_paused_after_reservation_does_not_send_call() {
     // A second replica sees the reservation, and that its call may still arrive.
     let second = site.start();
     site.until_it_says("OutcomeUnknown").await;
-    // A reservation is valid for 10 s.
-    time_passes(Duration::from_secs(10)).await;
+    // The Describe before the reservation is valid for 20 s.
+    time_passes(Duration::from_secs(20)).await;
     assert_eq!(site.outcomes().await, ["Pending"]);
     second.kill();
     let looks = site.calls(DESCRIBE);

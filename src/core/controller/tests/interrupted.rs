@@ -89,16 +89,22 @@ fn takeover_discards_what_is_remembered_for_earlier_owner() {
 
 #[test]
 fn outcome_is_written_again_if_the_write_has_no_response() {
-    let world = World::new(resource());
-    world.state().refuses_calls = true;
-    // The reservation, then the outcome.
-    world.before(Request::WriteLedger, |_| Ok(()));
-    world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("no answer".to_owned())));
-    reconcile_stored(&world, &world.context());
-    let calls = world.state().ledger.clone().unwrap().spec.calls;
-    assert_eq!(calls.iter().map(|call| call.outcome).collect::<Vec<_>>(), [Outcome::Refused]);
-    let reads = world.count(Request::ReadLedger(ReadFrom::ApiServer));
-    assert_eq!(reads, 1, "the change is applied to a fresh read");
+    for is_read_answered in [true, false] {
+        let world = World::new(resource());
+        world.state().refuses_calls = true;
+        // The reservation, then the outcome.
+        world.before(Request::WriteLedger, |_| Ok(()));
+        world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("no answer".to_owned())));
+        if !is_read_answered {
+            let read = Request::ReadLedger(ReadFrom::ApiServer);
+            world.before(read, |_| Err(KubeError::Unavailable("no answer".to_owned())));
+        }
+        reconcile_stored(&world, &world.context());
+        let calls = world.state().ledger.clone().unwrap().spec.calls;
+        assert_eq!(calls.iter().map(|call| call.outcome).collect::<Vec<_>>(), [Outcome::Refused]);
+        let reads = world.count(Request::ReadLedger(ReadFrom::ApiServer));
+        assert_eq!(reads, 1, "the change is applied to a fresh read, if there is one");
+    }
 }
 
 #[test]
@@ -221,12 +227,6 @@ fn ledger_that_lacks_an_observation_is_not_reported() {
 }
 
 #[test]
-fn denied_resource_does_not_prolong_its_description() {
-    let world = World::new(resource());
-    let context = world.context();
-    reconcile_stored(&world, &context);
-    let policies = std::mem::take(&mut world.state().policies);
-#[test]
 fn ledger_whose_writes_keep_failing_is_reported() {
     let world = World::new(resource());
     let context = world.context();
@@ -256,6 +256,12 @@ fn ledger_whose_writes_keep_failing_is_reported() {
     assert_eq!(world.count(Request::Start), 1);
 }
 
+#[test]
+fn denied_resource_does_not_prolong_its_description() {
+    let world = World::new(resource());
+    let context = world.context();
+    reconcile_stored(&world, &context);
+    let policies = std::mem::take(&mut world.state().policies);
     world.state().elapsed += Duration::from_secs(1);
     reconcile_stored(&world, &context);
     assert_eq!(world.count(Request::Describe), 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stream_encryption_api::ledger::Outcome;
 
-use super::fakes::{Request, World, run};
+use super::fakes::{Request, State, World, run};
 use super::resource;
 use crate::controller::kube_api::KubeError;
 use crate::controller::{Context, reconcile};
@@ -78,4 +78,39 @@ fn unacknowledged_reservation_of_other_process_is_believed() {
         reconcile_after(&world, &context, 60).unwrap();
     }
     assert_eq!((recorded(&world).0, world.count(Request::Start)), (Outcome::Pending, 0));
+}
+
+#[test]
+fn call_follows_slow_reservation_if_nothing_has_changed() {
+    let changes: [(fn(&mut State), _); 3] = [
+        (|_| {}, (1, Outcome::Accepted)),
+        (|state| state.resource.as_mut().unwrap().metadata.generation = Some(2), (0, Outcome::Refused)),
+        (|state| state.policies.clear(), (0, Outcome::Refused)),
+    ];
+    for (change, expected) in changes {
+        let world = World::new(resource());
+        // An admission webhook does not respond, and the API server ignores it after ten seconds.
+        world.before(Request::WriteLedger, move |state| {
+            state.elapsed += Duration::from_secs(11);
+            change(state);
+            Ok(())
+        });
+        reconcile_after(&world, &world.context(), 0).unwrap();
+        assert_eq!((world.count(Request::Start), recorded(&world).0), expected);
+    }
+}
+
+#[test]
+fn unsent_call_without_a_written_outcome_is_recorded_next() {
+    let world = World::new(resource());
+    let context = world.context();
+    // The description is too old after the reservation, and then the API server is unavailable.
+    world.pause_before(Request::WriteLedger, 21);
+    for _ in 0..3 {
+        world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("no answer".to_owned())));
+    }
+    reconcile_after(&world, &context, 0).unwrap();
+    assert_eq!((recorded(&world), world.count(Request::Start)), ((Outcome::Pending, None), 0));
+    reconcile_after(&world, &context, 1).unwrap();
+    assert_eq!(recorded(&world), (Outcome::Refused, Some(NOT_RESERVED.to_owned())));
 }
