@@ -235,11 +235,13 @@ impl Manager {
     }
 }
 
-/// Returns whether the status of a resource is about the change that AWS has just reported.
+/// Returns whether the status of a resource is about the change that AWS has just reported. Kinesis reports every change in the
+/// same way.
 fn is_reported(status: Option<EncryptionStatus>, why: &str) -> bool {
+    let is_change = |change: &str| why == change || why == "the stream is being changed";
     match status {
-        Some(EncryptionStatus::Enabling) => why == "encryption is being enabled",
-        Some(EncryptionStatus::Disabling) => why == "encryption is being disabled",
+        Some(EncryptionStatus::Enabling) => is_change("encryption is being enabled"),
+        Some(EncryptionStatus::Disabling) => is_change("encryption is being disabled"),
         Some(EncryptionStatus::EnablingFailed) => why.starts_with("enabling encryption failed"),
         Some(EncryptionStatus::DisablingFailed) => why.starts_with("disabling encryption failed"),
         _ => false,
@@ -405,6 +407,16 @@ mod tests {
         let known = status("True", "DISABLING", "encryptedSinceTime");
         assert_eq!(observed(&known, changing("encryption is being disabled")).entry.state, State::Changing);
         assert_eq!(observed(&known, changing("encryption is being enabled")).entry.state, State::Unknown);
+    }
+
+    #[test]
+    fn kinesis_change_that_the_status_knows_keeps_its_times() {
+        let updating = FoundEncryption::Changing("the stream is being changed".to_owned());
+        let enabling = observed(&status("False", "ENABLING", "plaintextSinceTime"), updating.clone());
+        assert_eq!((enabling.entry.state, enabling.plaintext_periods.len()), (State::Changing, 1));
+        assert!(enabling.entry.plaintext_since_time.is_some() && enabling.fails_a_control());
+        let disabling = observed(&status("True", "DISABLING", "encryptedSinceTime"), updating);
+        assert_eq!(disabling.entry.state, State::Changing);
     }
 
     /// Returns the start of the period in plaintext that these own calls ended: action, time, outcome and whether it is
