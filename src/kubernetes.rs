@@ -331,7 +331,7 @@ mod tests {
     }
 
     /// Returns caches that hold nothing, and that nothing fills.
-    fn no_caches() -> Caches {
+    pub(super) fn no_caches() -> Caches {
         Caches {
             resources: cache(stream::empty()).0,
             policies: cache(stream::empty()).0,

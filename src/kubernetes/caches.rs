@@ -51,11 +51,13 @@ pub struct Caches {
 pub struct Cache<K: Kind> {
     store: Store<K>,
     watches: Arc<Watches>,
+    /// The objects that a reader has removed since the last event.
+    removed: Arc<Mutex<Vec<K>>>,
 }
 
 impl<K: Kind> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), watches: self.watches.clone() }
+        Self { store: self.store.clone(), watches: self.watches.clone(), removed: self.removed.clone() }
     }
 }
 
@@ -143,9 +145,11 @@ impl Caches {
     }
 
     /// Removes a resource that no longer exists. Another resource of the same name stays: a list has delivered it meanwhile.
+    /// The events of the cache return the deletion before the next event of a watch.
     pub(super) fn remove_resource(&self, namespace: &str, name: &str, uid: &str) {
-        let is_gone = |stored: MaybeInvalidResource| stored.meta().uid.as_deref() == Some(uid);
-        self.resources.store.remove_if(&Key::new(namespace, name), is_gone);
+        let is_gone = |stored: &MaybeInvalidResource| stored.meta().uid.as_deref() == Some(uid);
+        let removed = self.resources.store.remove_if(&Key::new(namespace, name), is_gone);
+        self.resources.removed.lock().unwrap_or_else(PoisonError::into_inner).extend(removed);
     }
 
     /// Returns a ledger, as [`Caches::resource`] does.
@@ -188,8 +192,9 @@ impl Caches {
 
 impl<K: Kind + Send + 'static> Cache<K> {
     /// Creates the cache that `watches` fill, each with the namespace that it covers, and returns the events
-    /// after their effect on the cache, with the deletions that follow from a list. A single watch without a namespace
-    /// covers everything. `changed` is notified of every change. `kind` is the plural of the kind, for messages and metrics.
+    /// after their effect on the cache, with the deletions that follow from a list or that a reader has found. A single watch
+    /// without a namespace covers everything. `changed` is notified of every change. `kind` is the plural of the kind, for
+    /// messages and metrics.
     pub fn of<S>(
         watches: Vec<(Option<String>, S)>,
         kind: &'static str,
@@ -202,7 +207,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
         let (covered, events): (Vec<WatchedNamespace>, Vec<S>) = watches.into_iter().unzip();
         let mut merged = MergedWatches::new(covered.clone());
         let watches = Arc::new(Watches::new(kind, covered));
-        let cache = Self { store: store.clone(), watches: watches.clone() };
+        let removed = Arc::new(Mutex::new(Vec::new()));
+        let cache = Self { store: store.clone(), watches: watches.clone(), removed: removed.clone() };
         let changed = changed.clone();
         let numbered = |(watch, events): (usize, S)| events.map(move |event| (watch, event)).boxed();
         let all = stream::select_all(events.into_iter().enumerate().map(numbered));
@@ -210,10 +216,14 @@ impl<K: Kind + Send + 'static> Cache<K> {
             let effects = match event {
                 Ok(event) => {
                     let news = WatchNews::of(&event);
+                    // Without an effect on the store, which may hold the object again.
+                    let removed =
+                        std::mem::take(&mut *removed.lock().unwrap_or_else(PoisonError::into_inner));
+                    let removed = removed.into_iter().map(watcher::Event::Delete);
                     let events = merged.apply(&store, watch, event);
                     watches.record_event(watch, news);
                     changed.notify_one();
-                    events.into_iter().map(Ok).collect()
+                    removed.chain(events).map(Ok).collect()
                 }
                 Err(error) => {
                     watches.record_failure(watch, &error);

@@ -123,8 +123,14 @@ fn hash(value: &impl Hash) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::{StreamExt as _, stream};
+    use kube::runtime::watcher;
     use serde_json::json;
 
+    use super::super::caches::{Cache, Caches};
+    use super::super::tests::no_caches;
     use super::*;
 
     fn resource(name: &str, uid: &str) -> MaybeInvalidResource {
@@ -156,6 +162,27 @@ mod tests {
             Event::Apply(moved),
         ];
         assert_eq!(names(&mut ChangeDetector::of_resources(), &events), ["moved", "other", "moved", "moved"]);
+    }
+
+    /// A reader finds no resource while the watch fails. Then etcd is restored from a backup, which has the resource.
+    #[tokio::test]
+    async fn removed_resource_that_returns_unchanged_has_changed() {
+        let list = || [Event::Init, Event::InitApply(resource("orders", "1")), Event::InitDone].map(Ok);
+        let failure = Err(watcher::Error::NoResourceVersion);
+        let watch = stream::iter(list().into_iter().chain([failure]).chain(list()));
+        let (resources, events) = Cache::of(vec![(None, watch)], "StreamEncryptions", &Arc::default());
+        let caches = Caches { resources, ..no_caches() };
+        let mut events = std::pin::pin!(events);
+        let (mut detector, mut changed) = (ChangeDetector::of_resources(), Vec::new());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => changed.push(names(&mut detector, &[event])),
+                Err(_) => caches.remove_resource("data", "orders", "1"),
+            }
+        }
+        let orders = || vec!["orders".to_owned()];
+        let expected = [vec![], vec![], orders(), orders(), vec![], vec![], orders()];
+        assert_eq!(changed, expected, "the first list, the deletion, and the second list");
     }
 
     #[test]

@@ -201,12 +201,13 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    /// Removes an object of which a reader knows that it no longer exists, if `is_gone` returns true for the stored one.
-    pub(super) fn remove_if(&self, key: &Key, is_gone: impl FnOnce(K::Read) -> bool) {
+    /// Removes an object of which a reader knows that it no longer exists, if `is_gone` returns true for the stored one. Returns
+    /// the removed object.
+    pub(super) fn remove_if(&self, key: &Key, is_gone: impl FnOnce(&K) -> bool) -> Option<K::Read> {
         let mut objects = self.write();
-        if objects.get(key).is_some_and(|kept| is_gone(K::read(kept))) {
-            objects.remove(key);
-        }
+        let removed = objects.get(key).map(K::read).filter(|stored| is_gone(stored.borrow()))?;
+        objects.remove(key);
+        Some(removed)
     }
 
     /// Returns the objects whose keys `select` accepts.
