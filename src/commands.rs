@@ -80,8 +80,8 @@ fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
     Ok(run_to_end(runtime, telemetry, verb, Duration::from_millis(100))?.into())
 }
 
-/// Runs a command, sends the last traces, and ends the runtime. A lookup of a name may block a thread for longer than the pod
-/// has, or than a person waits for an error. After `grace`, such a thread is left behind.
+/// Runs a command, sends the last traces, and ends the runtime. A lookup of a name, or the program of a kubeconfig, may block a
+/// thread for longer than the pod has, or than a person waits for an error. After `grace`, such a thread is left behind.
 fn run_to_end<F: Future>(runtime: Runtime, telemetry: impl Sized, command: F, grace: Duration) -> F::Output {
     let ended = runtime.block_on(command);
     // The runtime still runs here, because the last traces are sent now.

@@ -1,6 +1,7 @@
 //! The runtime: sets everything up, runs one term of the controller each time this replica leads, and stops
 //! on SIGTERM or SIGINT.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -57,8 +58,11 @@ struct Shared {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // Before everything else: the kernel discards a SIGTERM for the first process of a container until the process handles it.
     let end = shutdown_on_signal()?;
-    let cluster = connection::config().await?;
-    let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+    let Some(connection) = end.run_until_cancelled(connect(&settings)).await else {
+        info!("operator stopped");
+        return Ok(());
+    };
+    let Connection { server, client, election } = connection?;
     let valid_until = *client.valid_until();
     // kube parses only UTF-8, and a user can store other bytes in an object's metadata.
     let client = with_valid_text(client);
@@ -80,12 +84,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let queue = settings.events_queue.as_ref().map(|queue| shared.context.aws.event_queue(queue));
     let term = Arc::new(Term { scope, queue, concurrency: settings.concurrency });
-    let server = cluster.cluster_url.to_string();
     info!(namespace = settings.namespace, server, version = env!("CARGO_PKG_VERSION"), "operator started");
     let work = Box::pin(async {
-        if settings.leader_election {
-            let (namespace, lease) = (&settings.namespace, &settings.lease);
-            let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
+        if let Some(election) = election {
             let on_answer = || shared.readiness.record_answer();
             let lead = |token| term.clone().run(shared.clone(), token);
             election.run(&end, on_answer, lead).await;
@@ -97,6 +98,34 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let ended = client_certificate::run_until_expiry(work, valid_until, &shared.context.clock, &end).await;
     info!("operator stopped");
     ended
+}
+
+/// The connection to the API server.
+struct Connection {
+    /// The URL of the API server.
+    server: String,
+    client: Client,
+    /// `None` without leader election.
+    election: Option<LeaderElection>,
+}
+
+/// Creates the clients of the API server. kube runs the program of the kubeconfig meanwhile, and blocks the thread until the
+/// program ends. The program may wait for a person, and a signal must end the operator then, too. So the blocked thread is
+/// another one, which the end of the operator leaves behind.
+async fn connect(settings: &Settings) -> anyhow::Result<Connection> {
+    let (cluster, settings) = (connection::config().await?, settings.clone());
+    let connecting = tokio::task::spawn_blocking(move || {
+        let client =
+            Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+        let election = if settings.leader_election {
+            let (namespace, lease) = (&settings.namespace, &settings.lease);
+            Some(LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?)
+        } else {
+            None
+        };
+        anyhow::Ok(Connection { server: cluster.cluster_url.to_string(), client, election })
+    });
+    connecting.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> {

@@ -165,6 +165,16 @@ async fn sigterm_during_setup_ends_the_operator() {
     assert!(ended.success() && log.contains("operator stopped"), "{ended}: {log}");
 }
 
+/// The program may wait for a person. Here it ends with the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_while_a_program_hangs_ends_the_operator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "kill -TERM $PPID; while kill -0 $PPID; do sleep 1; done";
+    let (ended, log) = run_with_program(folder.path(), script, &json!({"token": "x"})).await;
+    assert!(ended.success() && log.contains("operator stopped"), "{ended}: {log}");
+    assert!(!log.contains("operator started"), "the program has ended before: {log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_exits_before_its_certificate_expires() {
     let made = rcgen::generate_simple_self_signed(["operator".to_owned()]).expect("a certificate");
