@@ -201,10 +201,9 @@ impl Shared {
         let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let fleet = store.map(|store| {
             let (mut fleet, now) = (FleetSnapshot::default(), Timestamp::now());
-            store.for_each(|resource| {
-                let resource = resource.0.as_ref().ok();
-                let described = resource.and_then(|resource| self.context.memory.described_at(resource));
-                fleet.add(resource, described, now);
+            store.for_each(|resource| match &resource.0 {
+                Ok(resource) => fleet.add(resource, self.context.memory.described_at(resource), now),
+                Err(invalid) => fleet.add_invalid(&invalid.metadata),
             });
             fleet
         });

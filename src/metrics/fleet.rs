@@ -10,11 +10,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::has_finalizer;
 use stream_encryption_api::stream_encryption::{
     Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionStatus,
 };
@@ -120,23 +122,27 @@ impl EventRegions {
 }
 
 impl FleetSnapshot {
-    /// Adds a resource with its state at `now`; `None` is an invalid one. A resource without a status, or an invalid
-    /// one, is counted, too. A resource that is being deleted is counted only until its stream needs no more work. `described`
-    /// is when this process last described the stream; `None` if it has not yet.
-    pub fn add(&mut self, resource: Option<&StreamEncryption>, described: Option<Timestamp>, now: Timestamp) {
-        if resource.is_some_and(is_deleted_without_disabling) {
+    /// Adds a resource with its state at `now`. A resource without a status is counted, too. A resource that is being deleted is
+    /// counted only until its stream needs no more work. `described` is when this process last described the stream; `None` if
+    /// it has not yet.
+    pub fn add(&mut self, resource: &StreamEncryption, described: Option<Timestamp>, now: Timestamp) {
+        if is_deleted_without_disabling(resource) {
             return;
         }
-        let status = resource.and_then(|resource| resource.status.as_ref());
-        let reason = match resource {
-            Some(_) => status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str),
-            // Its status says so, and cannot be parsed either.
-            None => Reason::SpecInvalid.as_str(),
-        };
-        let service = resource.and_then(service_of);
-        *self.reasons.entry((service, reason)).or_default() += 1;
-        if let (Some(resource), Some(status)) = (resource, status) {
+        let status = resource.status.as_ref();
+        let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
+        *self.reasons.entry((service_of(resource), reason)).or_default() += 1;
+        if let Some(status) = status {
             self.count(resource, status, described, now);
+        }
+    }
+
+    /// Adds an invalid resource with this metadata. If it is being deleted, it is counted only until the operator has removed its
+    /// finalizer: another one may keep the resource for a long time.
+    pub fn add_invalid(&mut self, metadata: &ObjectMeta) {
+        if metadata.deletion_timestamp.is_none() || has_finalizer(metadata) {
+            // The status that the operator writes has this reason. It cannot be parsed here, either.
+            *self.reasons.entry((None, Reason::SpecInvalid.as_str())).or_default() += 1;
         }
     }
 

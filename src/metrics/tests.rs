@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
 use stream_encryption_api::ledger::Owner;
@@ -37,13 +37,19 @@ fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     text.lines().filter(|line| line.starts_with(name)).collect()
 }
 
-/// Returns the state of these resources at `now`, in a process that has not described their streams.
+/// Returns the state of these resources at `now`, in a process that has not described their streams; `None` is an invalid one.
 fn snapshot<'a>(
     resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>,
     now: Timestamp,
 ) -> FleetSnapshot {
     let mut fleet = FleetSnapshot::default();
-    resources.into_iter().for_each(|resource| fleet.add(resource, None, now));
+    for resource in resources {
+        if let Some(resource) = resource {
+            fleet.add(resource, None, now);
+        } else {
+            fleet.add_invalid(&ObjectMeta::default());
+        }
+    }
     fleet
 }
 
@@ -196,6 +202,23 @@ fn plaintext_of_deleted_resources_is_not_counted() {
 }
 
 #[test]
+fn deleted_invalid_resource_counts_only_with_the_finalizer() {
+    let line = "stream_encryption_resources{aws_service=\"UNKNOWN\",reason=\"SpecInvalid\"} 1";
+    for (is_deleted, finalizer, is_counted) in
+        [(true, FINALIZER, true), (true, "example.com/other", false), (false, "example.com/other", true)]
+    {
+        let mut fleet = FleetSnapshot::default();
+        fleet.add_invalid(&ObjectMeta {
+            finalizers: Some(vec![finalizer.to_owned()]),
+            deletion_timestamp: is_deleted.then(|| Time(at("2026-01-01T00:00:00Z"))),
+            ..ObjectMeta::default()
+        });
+        let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+        assert_eq!(text.lines().any(|other| other == line), is_counted, "{is_deleted} {finalizer}\n{text}");
+    }
+}
+
+#[test]
 fn oldest_describe_ignores_streams_not_described() {
     let resource_with = |reason: &str, described: &str| {
         let conditions = [condition("Ready", "True", reason)];
@@ -212,7 +235,7 @@ fn oldest_describe_ignores_streams_not_described() {
     assert!(text.contains("stream_encryption_resources{aws_service=\"Kinesis\",reason=\"Suspended\"} 1"));
 
     let mut fleet = FleetSnapshot::default();
-    fleet.add(Some(&described), Some(at("2026-01-01T00:59:00Z")), now);
+    fleet.add(&described, Some(at("2026-01-01T00:59:00Z")), now);
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert_eq!(lines(&text, name), [format!("{name} 60.0")], "the status lags");
 }
