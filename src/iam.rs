@@ -101,11 +101,22 @@ const fn call(operation: Operation) -> Action {
 
 /// Every permission that the operator may need, by feature. A policy includes one only if the scope has a
 /// stream or key for it.
-const PERMISSION_RULES: [PermissionRule; 12] = [
+///
+/// The statements that describe streams allow nothing else. An administrator may restrict the others to streams with a
+/// tag. A stream that does not exist has no tags, so a Describe with such a condition would be denied for ever after the
+/// stream was deleted.
+const PERMISSION_RULES: [PermissionRule; 13] = [
     PermissionRule {
         feature: Feature::Encrypt,
-        sid: "DescribeAndEncryptFirehoseStreams",
-        actions: &[call(Operation::DescribeDeliveryStream), call(Operation::StartDeliveryStreamEncryption)],
+        sid: "DescribeFirehoseStreams",
+        actions: &[call(Operation::DescribeDeliveryStream)],
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "EncryptFirehoseStreams",
+        actions: &[call(Operation::StartDeliveryStreamEncryption)],
         on: ResourceScope::Streams(Firehose),
         only_if: StatementCondition::Always,
     },

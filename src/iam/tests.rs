@@ -164,6 +164,16 @@ fn policy_of_all_features_is_sum_of_each() {
     }
 }
 
+/// With a condition on tags, AWS denies the Describe of a deleted stream, because that stream has no tags.
+#[test]
+fn statement_that_describes_allows_no_other_action() {
+    let describes = |action: &str| action.contains(":Describe");
+    for statement in policy(&scope(&[ORDERS, CLICKS], &[KEY], &[]), &[Encrypt, Disable, Verify]).statement {
+        let is_about_describe = statement.action.iter().any(describes);
+        assert!(!is_about_describe || statement.action.iter().all(describes), "{statement:?}");
+    }
+}
+
 #[test]
 fn every_stream_and_key_operation_is_in_table_once() {
     let calls: Vec<Operation> = PERMISSION_RULES
