@@ -111,8 +111,8 @@ pub struct RunArguments {
     /// The share of AWS's request rate limits to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
     pub aws_rate_percent: u8,
-    /// The request rate limits that AWS has raised, as a JSON list such as
-    /// `[{"operation":"firehose:DescribeDeliveryStream","account":"111122223333","region":"eu-west-1","requestsPerSecond":50}]`.
+    /// The request rate limits that replace the defaults, as a JSON list such as
+    /// `[{"operation":"kms:DescribeKey","account":"111122223333","region":"eu-west-1","requestsPerSecond":4000}]`.
     /// Default: AWS's default limits.
     #[arg(long, env = "AWS_REQUEST_LIMITS")]
     pub aws_request_limits: Option<String>,

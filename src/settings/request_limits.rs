@@ -1,7 +1,7 @@
-//! The limits of `--aws-request-limits`, as JSON: those that AWS has raised for an account.
+//! The limits of `--aws-request-limits`, as JSON: those that replace the defaults.
 //!
 //! This module only parses. It rejects at startup what would otherwise be ignored, such as an operation that the
-//! operator does not use, so that a typo does not leave a raised limit unused.
+//! operator does not use, so that a typo does not leave a limit unused.
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
