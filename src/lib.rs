@@ -34,3 +34,5 @@ pub mod operator;
 pub mod plugin;
 pub mod settings;
 pub mod telemetry;
+#[cfg(test)]
+mod test_log;

@@ -30,6 +30,7 @@ use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescr
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
+use tracing::warn;
 
 use super::bounded_cache;
 use super::cached_credentials::Session;
@@ -211,17 +212,32 @@ fn encryption_input(key: &Key) -> Option<DeliveryStreamEncryptionConfigurationIn
 fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDescription, AwsError> {
     let invalid_response = |what| invalid_response(Operation::DescribeDeliveryStream, what);
     let raw_status = description.delivery_stream_status().as_str();
+    let arn: StreamArn =
+        description.delivery_stream_arn().parse().map_err(|_| invalid_response("DeliveryStreamARN"))?;
+    let state = match raw_status {
+        "CREATING" => StreamState::Creating,
+        "ACTIVE" => StreamState::Active,
+        "DELETING" => StreamState::Deleting,
+        "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
+        _ => StreamState::Unrecognized,
+    };
+    // The status of the resource shows only the stream's state. If the encryption is ENABLED, it has no failure.
+    if let Some(failure) = description.failure_description()
+        && state == StreamState::NotOperational
+    {
+        warn!(
+            stream = %arn,
+            status = raw_status,
+            code = shorten(failure.r#type().as_str()),
+            aws_message = truncate(failure.details(), MAX_MESSAGE_BYTES),
+            "AWS failed to create or delete the stream"
+        );
+    }
     Ok(StreamDescription {
-        arn: description.delivery_stream_arn().parse().map_err(|_| invalid_response("DeliveryStreamARN"))?,
+        arn,
         created: description.create_timestamp().and_then(timestamp),
         source: present_value(description.delivery_stream_type().as_str()).map(shorten),
-        state: match raw_status {
-            "CREATING" => StreamState::Creating,
-            "ACTIVE" => StreamState::Active,
-            "DELETING" => StreamState::Deleting,
-            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
-            _ => StreamState::Unrecognized,
-        },
+        state,
         raw_status: shorten(present_value(raw_status).unwrap_or_default()),
         encryption: parse_encryption(description),
         retention: profile(Service::Firehose).longest_retention,

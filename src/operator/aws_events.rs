@@ -314,9 +314,10 @@ fn count(metrics: &Metrics, event: &AwsEvent, now: jiff::Timestamp) {
 mod tests {
     use serde_json::json;
 
-    use super::super::fakes::{self, Log};
+    use super::super::fakes;
     use super::*;
     use crate::metrics::ScrapeInput;
+    use crate::test_log::Log;
 
     const STREAM: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
 

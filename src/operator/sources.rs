@@ -223,8 +223,8 @@ mod tests {
     use axum::http::StatusCode;
     use serde_json::{Value, json};
 
-    use super::super::fakes::Log;
     use super::*;
+    use crate::test_log::Log;
 
     fn resource(namespace: &str, name: &str, object_ref: &Value) -> MaybeInvalidResource {
         let resource = json!({

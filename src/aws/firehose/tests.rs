@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::replay::{ReplayClient, sender, signer, somebody};
 use super::*;
+use crate::test_log::Log;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -138,6 +139,22 @@ async fn stream_state_source_and_creation_time_are_parsed() {
         assert_eq!(description.arn, orders());
         assert_eq!(description.source.as_deref(), Some("MSKAsSource"));
         assert_eq!(description.created, Some("2025-11-21T00:00:00.5Z".parse().unwrap()));
+    }
+}
+
+/// The encryption is still ENABLED, so only the stream itself has the failure.
+#[tokio::test(start_paused = true)]
+async fn cause_of_a_failed_deletion_is_logged() {
+    let encryption = json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY});
+    for (status, is_logged) in [("DELETING_FAILED", true), ("ACTIVE", false)] {
+        let mut body: Value = serde_json::from_str(&described(status, "DirectPut", &encryption)).unwrap();
+        body["DeliveryStreamDescription"]["FailureDescription"] =
+            json!({"Type": "RETIRE_KMS_GRANT_FAILED", "Details": "the key is disabled"});
+        let (log, _guard) = Log::capture();
+        parsed(body.to_string()).await;
+        for words in ["RETIRE_KMS_GRANT_FAILED", "the key is disabled"] {
+            assert_eq!(log.text().contains(words), is_logged, "{status}: {}", log.text());
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use stream_encryption_core::controller::Clock;
 
-use super::super::fakes::{self, Log};
+use super::super::fakes;
 use super::*;
+use crate::test_log::Log;
 
 #[test]
 fn invalid_policy_is_reported_again_after_a_conflict() {
