@@ -15,7 +15,7 @@ pub mod role;
 pub mod scope;
 
 use stream_encryption_api::stream_encryption::Service::{self, Firehose, Kinesis};
-use stream_encryption_core::model::arn::RoleArn;
+use stream_encryption_core::model::arn::{Region, RoleArn};
 use stream_encryption_core::model::service::Operation;
 
 use document::{DocumentPrincipal, PolicyDocument, Statement, StringOrList};
@@ -36,8 +36,8 @@ pub enum Feature {
 /// the same actions.
 pub const DESCRIBE_AWS_MANAGED_KEYS: &str = "DescribeAwsManagedKeys";
 
-/// Actions that AWS performs with the operator's permissions: Firehose creates a grant on the key, and the
-/// service that receives a record generates a data key.
+/// Actions that AWS performs with the operator's permissions: Firehose creates a grant on the key, the service that
+/// receives a record generates a data key, and SQS decrypts messages.
 const CREATE_GRANT: Action = Action::ForUs("kms:CreateGrant");
 const GENERATE_DATA_KEY: Action = Action::ForUs("kms:GenerateDataKey");
 const DECRYPT: Action = Action::ForUs("kms:Decrypt");
@@ -255,12 +255,8 @@ impl StatementCondition {
             Self::Always => statement,
             Self::ForAwsResource => statement.only_if("Bool", "kms:GrantIsForAWSResource", ["true"]),
             Self::ThroughFirehose => {
-                let services = scope.streams_with_keys(Firehose).flat_map(|stream| {
-                    let service = format!("firehose.{}.amazonaws.com", stream.region());
-                    // In China services have both forms, and no page states which one KMS uses.
-                    let chinese = (stream.partition().as_str() == "aws-cn").then(|| format!("{service}.cn"));
-                    std::iter::once(service).chain(chinese)
-                });
+                let streams = scope.streams_with_keys(Firehose);
+                let services = streams.flat_map(|stream| via_service("firehose", stream.region()));
                 statement.only_if("StringEquals", "kms:ViaService", services)
             }
             Self::ForKinesisStreams => {
@@ -269,6 +265,14 @@ impl StatementCondition {
             }
         }
     }
+}
+
+/// Returns the values of `kms:ViaService` for requests to KMS that come through this service in a region.
+fn via_service(service: &str, region: &Region) -> Vec<String> {
+    let name = format!("{service}.{region}.amazonaws.com");
+    // In China services have both forms, and no page states which one KMS uses.
+    let chinese = (region.partition().as_str() == "aws-cn").then(|| format!("{name}.cn"));
+    std::iter::once(name).chain(chinese).collect()
 }
 
 #[cfg(test)]

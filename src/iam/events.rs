@@ -1,5 +1,5 @@
-//! The policies of the queue of AWS's events: the permissions of the operator's role on the queue, and the policy of the
-//! queue itself.
+//! The policies of the queue of AWS's events: the permissions of the operator's role on the queue and on the key that
+//! encrypts it, and the policy of the queue itself.
 //!
 //! The policy of the queue decides whose messages the operator may take for events of AWS. It allows only EventBridge to
 //! send, only for the given rules, and denies every sender that is not an AWS service, whatever that sender's own
@@ -7,10 +7,11 @@
 
 use std::str::FromStr;
 
-use stream_encryption_core::model::arn::{Account, Arn, Partition, Region, is_name};
+use stream_encryption_core::model::arn::{Account, Arn, KeyArn, Partition, Region, is_name};
 use stream_encryption_core::model::service::Operation;
 
 use super::document::{DocumentPrincipal, PolicyDocument, Statement};
+use super::{DECRYPT, via_service};
 
 /// The action of every request that sends messages, alone or in batches.
 const SEND_MESSAGE: &str = "sqs:SendMessage";
@@ -40,7 +41,7 @@ struct Located {
     region: Region,
 }
 
-/// The error of a text, or of a rule that does not fit to the queue. Its message states what to write.
+/// The error of a text, or of a rule or key that does not fit to the queue. Its message states what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventsError {
     /// Not a queue.
@@ -58,13 +59,29 @@ pub enum EventsError {
         "rule {0} is in another account or region than the queue: let it forward to an event bus beside the queue, and give the rule of that bus"
     )]
     Elsewhere(String),
+    /// A key of another region.
+    #[error("key {0} is in another region than the queue; SQS uses only keys of its own region")]
+    KeyElsewhere(String),
 }
 
-/// Returns what the operator's role is allowed on the queue.
-#[must_use]
-pub fn policy(queue: &QueueArn) -> PolicyDocument {
-    let statement = Statement::allow("ReceiveEvents", OF_OPERATOR.into_iter().map(Operation::iam_action));
-    PolicyDocument::of(vec![statement.on([&queue.0.text].into_iter().collect())])
+/// Returns what the operator's role is allowed on the queue, and on the customer managed key that encrypts the queue, if
+/// there is one.
+pub fn policy(queue: &QueueArn, key: Option<&KeyArn>) -> Result<PolicyDocument, EventsError> {
+    let Located { text, region, .. } = &queue.0;
+    if let Some(other) = key.filter(|key| key.region != *region) {
+        return Err(EventsError::KeyElsewhere(other.to_string()));
+    }
+    let receive =
+        Statement::allow("ReceiveEvents", OF_OPERATOR.into_iter().map(Operation::iam_action))
+            .on([text].into_iter().collect());
+    let decrypt = key.map(|key| {
+        Statement::allow("DecryptEvents", [DECRYPT.name()]).on([key].into_iter().collect()).only_if(
+            "StringEquals",
+            "kms:ViaService",
+            via_service("sqs", region),
+        )
+    });
+    Ok(PolicyDocument::of(std::iter::once(receive).chain(decrypt).collect()))
 }
 
 /// Returns the policy of the queue: these rules may send to it, and nothing else may.
@@ -124,6 +141,7 @@ mod tests {
 
     const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:stream-encryption-events";
     const RULE: &str = "arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events";
+    const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
     fn queue_policy_of(rules: &[&str]) -> Value {
         let rules: Vec<RuleArn> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
@@ -132,11 +150,37 @@ mod tests {
 
     #[test]
     fn role_may_receive_and_delete_but_never_send() {
-        let policy = serde_json::to_value(policy(&QUEUE.parse().unwrap())).unwrap();
+        let policy = serde_json::to_value(policy(&QUEUE.parse().unwrap(), None).unwrap()).unwrap();
         let allowed = &policy["Statement"][0];
         assert_eq!(allowed["Action"], json!(["sqs:ReceiveMessage", "sqs:DeleteMessage"]));
         assert_eq!((&allowed["Effect"], &allowed["Resource"]), (&json!("Allow"), &json!(QUEUE)));
         assert_eq!(policy["Statement"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn role_may_decrypt_with_the_key_only_through_sqs() {
+        let chinese = |arn: &str| arn.replace("arn:aws:", "arn:aws-cn:").replace("eu-west-1", "cn-north-1");
+        for (queue, key, names) in [
+            (QUEUE.to_owned(), KEY.to_owned(), json!("sqs.eu-west-1.amazonaws.com")),
+            (
+                chinese(QUEUE),
+                chinese(KEY),
+                json!(["sqs.cn-north-1.amazonaws.com", "sqs.cn-north-1.amazonaws.com.cn"]),
+            ),
+        ] {
+            let policy = policy(&queue.parse().unwrap(), Some(&key.parse().unwrap())).unwrap();
+            let policy = serde_json::to_value(policy).unwrap();
+            let allowed = &policy["Statement"][1];
+            assert_eq!((&allowed["Action"], &allowed["Resource"]), (&json!("kms:Decrypt"), &json!(key)));
+            assert_eq!(allowed["Condition"], json!({"StringEquals": {"kms:ViaService": names}}));
+        }
+    }
+
+    #[test]
+    fn key_of_another_region_than_the_queue_is_rejected() {
+        let key: KeyArn = KEY.replace("eu-west-1", "us-east-1").parse().unwrap();
+        let error = policy(&QUEUE.parse().unwrap(), Some(&key)).unwrap_err();
+        assert_eq!(error, EventsError::KeyElsewhere(key.to_string()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use stream_encryption_api::stream_encryption::Service;
-use stream_encryption_core::model::arn::{AwsAccount, KeyArn, ParseError, Partition, Region, StreamArn};
+use stream_encryption_core::model::arn::{AwsAccount, KeyArn, ParseError, Region, StreamArn};
 
 /// A stream, or all streams whose name matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,12 +164,6 @@ impl GrantedStreams {
     #[must_use]
     pub fn region(&self) -> &Region {
         &self.one.region
-    }
-
-    /// Returns the partition.
-    #[must_use]
-    pub fn partition(&self) -> &Partition {
-        &self.one.partition
     }
 }
 

@@ -4,7 +4,7 @@
 //! documents.
 
 use clap::{Args, Subcommand, ValueEnum};
-use stream_encryption_core::model::arn::RoleArn;
+use stream_encryption_core::model::arn::{KeyArn, RoleArn};
 use stream_encryption_core::model::principal::ExternalId;
 
 use crate::iam::document::{LONGEST_MANAGED_POLICY, PolicyDocument, characters};
@@ -68,6 +68,9 @@ pub enum EventsDocument {
         /// The queue.
         #[arg(long, value_name = "ARN")]
         queue: QueueArn,
+        /// The customer managed key that encrypts the queue. Default: none.
+        #[arg(long, value_name = "ARN")]
+        key: Option<KeyArn>,
     },
     /// The policy of the queue itself: only the given rules may send to it.
     QueuePolicy {
@@ -146,7 +149,9 @@ impl Document {
             }
             Self::Hub { spoke_roles } => role::hub(spoke_roles),
             Self::SpokeTrust { hub_role, external_id } => role::spoke_trust(hub_role, external_id),
-            Self::Events { document: EventsDocument::Policy { queue } } => events::policy(queue),
+            Self::Events { document: EventsDocument::Policy { queue, key } } => {
+                events::policy(queue, key.as_ref())?
+            }
             Self::Events { document: EventsDocument::QueuePolicy { queue, rules } } => {
                 events::queue_policy(queue, rules)?
             }
@@ -255,6 +260,10 @@ mod tests {
             (
                 &["events", "policy", "--queue", "https://sqs.eu-west-1.amazonaws.com/111122223333/x"],
                 "expected arn:aws:sqs:REGION:ACCOUNT:NAME",
+            ),
+            (
+                &["events", "policy", "--queue", QUEUE, "--key", &key_elsewhere],
+                "another region than the queue",
             ),
             (&["events", "queue-policy", "--queue", QUEUE], "--rule <ARN>"),
             (&["events", "queue-policy", "--queue", QUEUE, "--rule", "x"], "aws events describe-rule"),
