@@ -119,11 +119,12 @@ async fn helm_release_installs_chart_of_this_version() {
     let source = json!({"kind": "GitRepository", "name": RELEASE});
     let template =
         json!({"chart": format!("./{CHART}"), "reconcileStrategy": "Revision", "sourceRef": source});
-    // By default, Flux gives up after one failure. Without `upgrade.remediation`, it rolls no upgrade back.
+    // By default, Flux gives up after one failure, and restores no object that somebody deleted or changed.
+    // Without `upgrade.remediation`, it rolls no upgrade back.
     let strategy = json!({"name": "RetryOnFailure"});
     let expected = json!({"interval": "10m", "releaseName": RELEASE, "targetNamespace": NAMESPACE,
         "install": {"createNamespace": true, "strategy": strategy}, "upgrade": {"strategy": strategy},
-        "chart": {"spec": template}});
+        "driftDetection": {"mode": "enabled"}, "chart": {"spec": template}});
     assert_eq!(release, expected);
 
     let expected = json!({"aws": {"region": "eu-west-1"},
