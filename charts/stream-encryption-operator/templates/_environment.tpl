@@ -52,8 +52,11 @@
 {{- if not (and .Values.defaultPolicy.streams .Values.defaultPolicy.keys) }}
 {{- fail "defaultPolicy.streams and defaultPolicy.keys must not be empty with defaultPolicy.enabled: the operator would not start" }}
 {{- end }}
+{{- /* A selector that is left empty is absent from the values, and the operator requires it. `omit` returns a copy. */}}
+{{- $policy := omit .Values.defaultPolicy "enabled" }}
+{{- $_ := set $policy "namespaceSelector" ($policy.namespaceSelector | default dict) }}
 - name: DEFAULT_POLICY
-  value: {{ omit .Values.defaultPolicy "enabled" | toJson | squote }}
+  value: {{ $policy | toJson | squote }}
 {{- else }}
 {{- /* Empty instead of absent, so that a release that adopts an installation by kubectl replaces the value. */}}
 - name: DEFAULT_POLICY

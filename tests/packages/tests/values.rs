@@ -1,11 +1,12 @@
 //! Tests the chart's values: mistakes are rejected, and every accepted value is documented.
 
-use packages::objects::{of_kind, render, rendered, word};
+use packages::objects::{of_kind, only, parsed, render, rendered, word};
 use packages::{CHART, kept, text, values};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use crate::conventions::everything;
+use crate::stage::would_take;
 
 /// A value that a parent chart passes down; this chart neither uses nor documents it.
 const OF_A_PARENT: &str = "enabled";
@@ -84,6 +85,10 @@ async fn invalid_values_are_rejected() {
         (
             "defaultPolicy.namespaceSelector.matchExpressions",
             json!([{"key": "a", "operator": "NotIn", "values": []}]),
+        ),
+        (
+            "defaultPolicy.namespaceSelector.matchExpressions",
+            json!([{"key": "a", "operator": "Exists", "vlaues": []}]),
         ),
         ("admissionPolicy.accounts", json!(["1111-2222-3333"])),
         ("admissionPolicy.accounts", json!([111_122_223_333_u64])),
@@ -294,6 +299,27 @@ async fn values_left_empty_render_or_are_refused_by_the_chart() {
         }
         runs.join_all().await;
     }
+}
+
+/// The operator does not start with a default policy that lacks a required field.
+#[tokio::test(flavor = "multi_thread")]
+async fn default_policy_is_complete_if_a_value_is_left_empty() {
+    let mut all = Vec::new();
+    places(&["defaultPolicy".to_owned()], &defaults()["defaultPolicy"], &mut all);
+    let mut valid = 0;
+    for (path, _) in all {
+        let Ok(printed) = render_with(&path, Value::Null).await else { continue };
+        let objects = parsed(&printed).expect("YAML");
+        let container = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let mut variables = container["env"].as_array().expect("variables").iter();
+        let policy = variables.find(|variable| variable["name"] == "DEFAULT_POLICY").expect("the policy");
+        let spec: Value = serde_json::from_str(word(&policy["value"])).expect("JSON");
+        let object = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+                            "metadata": {"name": "default"}, "spec": spec});
+        would_take(&[object]).await.unwrap_or_else(|error| panic!("{}: {error:#}", path.join(".")));
+        valid += 1;
+    }
+    assert!(valid > 0, "a selector may be left empty");
 }
 
 /// A rule without ports allows every port, and a CEL expression cannot count the elements of null.
