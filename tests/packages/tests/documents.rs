@@ -20,7 +20,7 @@ async fn documented_values_and_objects_are_accepted() {
     for (page, count) in [
         ("events", 2),
         ("iam", 1),
-        ("install", 3),
+        ("install", 4),
         ("kubectl-plugin", 1),
         ("metrics", 2),
         ("performance", 1),

@@ -228,6 +228,24 @@ async fn network_policy_allows_ipv4_and_ipv6_credential_sources() {
     }
 }
 
+/// The API server of the tests does not have this kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_cilium_policy_opens_node_to_operator() {
+    let page = text("docs/install.md");
+    let values = blocks(&page, "yaml").into_iter().find(|yaml| yaml.contains("kind: CiliumNetworkPolicy"));
+    let values = serde_saphyr::from_str(values.expect("the values of the page")).expect("YAML");
+    let objects = chart(values).await;
+    only(&objects, "NetworkPolicy");
+    let (policy, deployment) = (only(&objects, "CiliumNetworkPolicy"), only(&objects, "Deployment"));
+    assert_eq!(policy["metadata"]["namespace"], deployment["metadata"]["namespace"]);
+    let selector = policy["spec"]["endpointSelector"]["matchLabels"].as_object().expect("labels");
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert!(!selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value), "{policy}");
+    let port = json!({"port": "80", "protocol": "TCP"});
+    let node = json!([{"toEntities": ["host"], "toPorts": [{"ports": [port]}]}]);
+    assert_eq!(policy["spec"]["egress"], node);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_service_and_test_use_listen_port() {
     let objects = chart(json!({"metrics": {"listen": {"port": 9090}, "service": {"port": 80}}})).await;
