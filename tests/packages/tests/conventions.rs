@@ -365,6 +365,17 @@ async fn notes(values: Value) -> String {
     printed.split_once("\nNOTES:\n").expect("notes").1.to_owned()
 }
 
+/// A user of the operator's namespace can run a pod with the operator's service account.
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_warn_if_operator_watches_its_own_namespace() {
+    let advice = "set watchNamespaces to other namespaces";
+    let watched = |namespaces: &[&str]| json!({"installScope": "namespace", "watchNamespaces": namespaces});
+    assert!(notes(watched(&[])).await.contains(advice));
+    assert!(notes(watched(&["data", NAMESPACE])).await.contains(advice));
+    assert!(!notes(watched(&["data"])).await.contains(advice));
+    assert!(!notes(json!({})).await.contains(advice));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn notes_ask_for_repository_if_image_is_unpublished() {
     let advice = "--set image.repository=";
