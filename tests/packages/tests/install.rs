@@ -258,6 +258,26 @@ async fn readme_helm_command_installs_the_operator() {
     assert_eq!(there(&cluster).await.len(), 5);
 }
 
+/// Most fields of a pod are immutable, so the pod of `helm test` would make a later apply fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_helm_template_applies_no_test_pod() {
+    let page = text("docs/install.md");
+    let commands = blocks(section(&page, "### By helm template"), "sh helm-template");
+    assert_eq!(commands.len(), 1);
+    let cluster = TestCluster::start().await.expect("a cluster");
+    run(&cluster, &commands).await;
+    assert_eq!(there(&cluster).await.len(), 5);
+    let pods = cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).await.expect("a list");
+    assert_eq!(pods, "");
+
+    let page = text("docs/gitops.md");
+    let [kustomization] = blocks(&page, "yaml helm-charts")[..] else { panic!("one kustomization") };
+    let kustomization: Value = serde_saphyr::from_str(kustomization).expect("YAML");
+    let helm = &kustomization["helmCharts"][0];
+    assert_eq!(helm["skipTests"], true);
+    chart(helm["valuesInline"].clone()).await;
+}
+
 /// Returns the commands of the page that delete what kubectl installed, and the one that installs the release.
 fn from_kubectl_to_helm(page: &str) -> [&str; 2] {
     let commands = blocks(section(page, "### From kubectl to Helm"), "sh");
