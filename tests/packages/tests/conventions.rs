@@ -36,7 +36,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "metrics": {"service": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]}},
                 "serviceMonitor": {"enabled": true, "namespace": "monitoring", "annotations": {"a": "b"}, "honorLabels": true, "sampleLimit": 5000},
                 "grafanaDashboard": {"enabled": true, "namespace": "monitoring", "extraLabels": {"folder": "aws"}},
-                "prometheusRule": {"enabled": true}, "podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"},
+                "prometheusRule": {"enabled": true, "namespace": "monitoring"}, "podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"},
             }),
         ),
         ("the network of the nodes", json!({"hostNetwork": true, "strategy": {"type": "Recreate"}})),
@@ -313,6 +313,20 @@ async fn service_monitor_follows_values() {
     assert_eq!(limits(monitor), (json!(true), json!(5000)));
     assert_eq!(limits(before), (Value::Null, Value::Null));
     assert_eq!(before["metadata"]["namespace"], NAMESPACE);
+}
+
+/// The rules select the metrics of the operator's namespace, wherever the `PrometheusRule` is.
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_rule_has_given_namespace() {
+    let rule =
+        async |values: Value| only(&chart(json!({"prometheusRule": values})).await, "PrometheusRule").clone();
+    let plain = rule(json!({"enabled": true})).await;
+    let moved = rule(json!({"enabled": true, "namespace": "monitoring"})).await;
+    assert_eq!(
+        (&plain["metadata"]["namespace"], &moved["metadata"]["namespace"]),
+        (&json!(NAMESPACE), &json!("monitoring"))
+    );
+    assert_eq!(plain["spec"], moved["spec"]);
 }
 
 /// The Prometheus Operator ignores a `ServiceMonitor` whose timeout is longer than its interval.

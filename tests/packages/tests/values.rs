@@ -139,6 +139,7 @@ async fn invalid_values_are_rejected() {
         ("podDisruptionBudget.minAvailable", json!("half")),
         ("serviceMonitor.interval", json!("half a minute")),
         ("serviceMonitor.scrapeTimeout", json!("10")),
+        ("prometheusRule.namespace", json!("Monitoring")),
         ("prometheusRule.callsLeft", json!(26)),
         ("prometheusRule.runbookBaseUrl", json!("runbooks/")),
         ("grafanaDashboard.docsBaseUrl", json!("docs/")),
