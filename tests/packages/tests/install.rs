@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use packages::objects::{NAMESPACE, by_name, only, parsed, word};
-use packages::{kept, programs, text};
+use packages::objects::{NAMESPACE, RELEASE, by_name, only, parsed, word};
+use packages::{CHART, kept, programs, text};
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
 
@@ -276,6 +276,35 @@ async fn documented_helm_template_applies_no_test_pod() {
     let helm = &kustomization["helmCharts"][0];
     assert_eq!(helm["skipTests"], true);
     chart(helm["valuesInline"].clone()).await;
+}
+
+/// The definitions are templates of the same release, and Helm looks up all kinds before it creates the first object.
+#[tokio::test(flavor = "multi_thread")]
+async fn extra_policy_is_accepted_only_in_an_upgrade() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    let arguments = [
+        "upgrade",
+        "--install",
+        RELEASE,
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+        "--values",
+        "-",
+    ];
+    let release = async |values: Value| {
+        programs::run_helm(&arguments, &values.to_string(), Some(cluster.kubeconfig())).await
+    };
+    let policy: Value = serde_saphyr::from_str(&text("config/policies/own-account.yaml")).expect("YAML");
+    let values = json!({"extraObjects": [policy]});
+    let error = release(values.clone()).await.expect_err("Helm does not know the kind");
+    assert!(format!("{error:#}").contains("StreamEncryptionPolicy"), "{error:#}");
+    release(json!({})).await.expect("it is installed");
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("established");
+    release(values).await.expect("it is upgraded");
+    cluster.kubectl(&["get", "strencpol", "own-account"]).await.expect("the policy");
 }
 
 /// Returns the commands of the page that delete what kubectl installed, and the one that installs the release.
