@@ -1,6 +1,5 @@
-//! Tests the workflows, which have not run yet: GitHub would accept them, their dependencies change only by a
-//! commit here, and the artifacts of a release are signed. Their effects outside the repository cannot be
-//! tested here.
+//! Tests the workflows, which have not run yet: GitHub would accept them, their actions change only by a commit
+//! here, and the artifacts of a release are signed. Their effects outside the repository cannot be tested here.
 
 use std::collections::BTreeSet;
 
@@ -70,6 +69,27 @@ fn actions_are_pinned_by_commit() {
         let is_commit =
             commit.len() == 40 && commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         assert!(is_commit && tag.split('.').count() == 3, "{action}");
+    }
+}
+
+#[test]
+fn releases_page_lists_every_image_named_by_a_tag() {
+    let (file, page) = (text("config/image/Containerfile"), text("docs/releases.md"));
+    let in_file = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("ARG BASE=").or_else(|| line.strip_prefix("FROM ")))
+        .filter_map(|rest| rest.split(' ').next());
+    let workflows = WORKFLOWS.map(workflow);
+    let in_jobs = workflows
+        .iter()
+        .flat_map(jobs)
+        .flat_map(|(_, job)| job["strategy"]["matrix"]["include"].as_array().into_iter().flatten())
+        .map(|one| word(&one["container"]));
+    // A name without a slash is a stage of the same file.
+    let images: BTreeSet<&str> = in_file.chain(in_jobs).filter(|image| image.contains('/')).collect();
+    assert!(images.len() >= 3, "{images:?}");
+    for image in images.iter().filter(|image| !image.contains("@sha256:")) {
+        assert!(page.contains(&format!("| `{image}` | ")), "docs/releases.md does not list {image}");
     }
 }
 
