@@ -179,6 +179,23 @@ fn image_and_chart_are_signed_by_digest_with_attestations() {
 }
 
 #[test]
+fn published_version_is_not_replaced_and_is_tagged_last() {
+    let workflow = workflow(RELEASE);
+    let tag = "\"$IMAGE:${GITHUB_REF_NAME#v}\"";
+    let checks = runs(&workflow["jobs"]["checks"]);
+    for guard in ["$(gh release list ", &format!("docker buildx imagetools inspect {tag}")] {
+        assert!(checks.contains(guard), "{guard}: {checks}");
+    }
+    let script = runs(&workflow["jobs"]["publish"]);
+    let at = |words: &str| script.find(words).unwrap_or_else(|| panic!("no {words}: {script}"));
+    let tagged = at(&format!("--tag {tag} \"$IMAGE@$DIGEST\""));
+    for earlier in ["cosign sign --yes --recursive \"$IMAGE@$digest\"", "helm push ", "cosign sign-blob "] {
+        assert!(at(earlier) < tagged, "{earlier}: {script}");
+    }
+    assert!(tagged < at("gh release create "), "{script}");
+}
+
+#[test]
 fn plugin_matches_krew_template_and_has_signed_checksums() {
     let release = workflow(RELEASE);
     let plugin = &release["jobs"]["plugin"];
