@@ -2,10 +2,10 @@
 //!
 //! `resources` writes the status and the finalizer of resources. `policy_status` writes the status of policies, with
 //! the function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline,
-//! except for watches and the lists with which they begin: their connections may be silent for at most 79 s, and
-//! `page_retry` limits each page. Of a reconcile, this module repeats only the write of a ledger (`ledgers`): the next
-//! reconcile sends any other request, with the state at that time. Otherwise only the pages of the lists of watches are
-//! requested again (`page_retry`), and the requests of a person's command (`refusal_retry`).
+//! except for watches and the lists with which they begin: their connections may be silent for at most 79 s, `early_end`
+//! limits the response to a watch, and `page_retry` each page. Of a reconcile, this module repeats only the write of a
+//! ledger (`ledgers`): the next reconcile sends any other request, with the state at that time. Otherwise only the pages
+//! of the lists of watches are requested again (`page_retry`), and the requests of a person's command (`refusal_retry`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

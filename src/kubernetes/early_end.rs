@@ -2,18 +2,22 @@
 //! end, and begins such a watch anew immediately and without an error: the requests would never pause, the log would say
 //! nothing, and the cache would stay in use although no change arrives. A watch that fails is begun anew after a pause, and
 //! its cache is not read meanwhile.
+//!
+//! Also reports a watch that gets no response. After the regular end of a watch, kube begins the next one without an event,
+//! and the cache would stay in use as well.
 
 use std::io;
 use std::time::Duration;
 
 use axum::BoxError;
+use axum::http::Response;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::{Bytes, Frame};
 use kube::Client;
 use kube::client::Body;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::page_retry::gets;
 use super::wrapped::wrapped;
@@ -25,14 +29,28 @@ type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 const EARLY: Duration = Duration::from_secs(5);
 const ENDED: &str = "the API server ended the watch at once";
 
-/// Returns the same client, whose watches fail if they end at once.
+/// How long the API server may take to begin its response to a watch. The timeouts of the connection end earlier (30 s and
+/// 79 s), and their errors name the cause. They do not apply while kube renews the token: a program of the kubeconfig may
+/// never end, for example because it waits for a login in a browser.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(110);
+
+/// Returns the same client, whose watches fail if they end at once, or get no response.
 #[must_use]
 pub fn failing_early_ends(client: Client) -> Client {
     wrapped(client, |client, request| async move {
         let is_watch = gets(&request, "watch=true");
-        let response = client.send(request).await?;
+        let sent = client.send(request);
+        let response = if is_watch { limited(sent).await? } else { sent.await? };
         let is_watch = is_watch && response.status().is_success();
         Ok(response.map(|body| if is_watch { checked(body) } else { unchecked(body) }))
+    })
+}
+
+/// Returns the response to a watch, or an error if there is none in time.
+async fn limited(sent: impl Future<Output = kube::Result<Response<Body>>>) -> kube::Result<Response<Body>> {
+    timeout(RESPONSE_TIMEOUT, sent).await.unwrap_or_else(|_| {
+        let error = format!("no response to the watch within {} s", RESPONSE_TIMEOUT.as_secs());
+        Err(kube::Error::Service(error.into()))
     })
 }
 
@@ -65,10 +83,14 @@ fn checked(body: Body) -> ResponseBody {
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use axum::http::Uri;
     use futures_util::TryStreamExt as _;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, WatchParams};
+    use kube::runtime::watcher;
 
+    use super::super::connection::READ_TIMEOUT;
+    use super::super::watches;
     use super::*;
 
     /// Returns what a watch yields that ends after these seconds, with this content.
@@ -96,5 +118,36 @@ mod tests {
         }
         let event = r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"2"}}}"#;
         assert_eq!(watched(1, Ok(event)).await.unwrap(), 1);
+    }
+
+    /// No change was seen while a program of the kubeconfig that renews the token did not end.
+    #[tokio::test(start_paused = true)]
+    async fn watch_without_a_response_fails() {
+        let handler = async |uri: Uri| {
+            if uri.query().is_some_and(|query| query.contains("watch=true")) {
+                std::future::pending::<()>().await;
+            }
+            r#"{"apiVersion":"v1","kind":"ConfigMapList","metadata":{"resourceVersion":"1"},"items":[]}"#
+        };
+        let client = failing_early_ends(Client::new(Router::new().fallback(handler), "default"));
+        let begin = Instant::now();
+        let mut events = std::pin::pin!(watcher(Api::<ConfigMap>::all(client), watches::config()));
+        let failure = async {
+            loop {
+                if let Some(Err(failure)) = events.next().await {
+                    break failure;
+                }
+            }
+        };
+        let failure = timeout(Duration::from_hours(1), failure).await.expect("the watch fails");
+        assert!(matches!(failure, watcher::Error::WatchStartFailed(_)), "{failure}");
+        assert_eq!(begin.elapsed(), RESPONSE_TIMEOUT);
+    }
+
+    /// The errors of the connection name the cause.
+    #[test]
+    fn timeouts_of_the_connection_end_before_that_of_a_watch() {
+        let config = kube::Config::new("https://kubernetes.invalid".parse().unwrap());
+        assert!(RESPONSE_TIMEOUT > config.connect_timeout.unwrap() + READ_TIMEOUT);
     }
 }
