@@ -37,6 +37,7 @@ mod policy_statuses;
 mod sources;
 mod term;
 
+use client_certificate::CertificateFile;
 use dispatcher::Waiting;
 use sources::WatchScope;
 use term::Term;
@@ -62,7 +63,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         info!("operator stopped");
         return Ok(());
     };
-    let Connection { server, client, election } = connection?;
+    let Connection { server, client, certificate, election } = connection?;
     let valid_until = *client.valid_until();
     // kube parses only UTF-8, and a user can store other bytes in an object's metadata.
     let client = with_valid_text(client);
@@ -95,7 +96,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     });
-    let ended = client_certificate::run_until_expiry(work, valid_until, &shared.context.clock, &end).await;
+    let (certificate, clock) = (certificate.as_ref(), &shared.context.clock);
+    let ended =
+        client_certificate::run_until_certificate_ends(work, valid_until, certificate, clock, &end).await;
     info!("operator stopped");
     ended
 }
@@ -105,6 +108,8 @@ struct Connection {
     /// The URL of the API server.
     server: String,
     client: Client,
+    /// `None` if the client certificate comes from no file.
+    certificate: Option<CertificateFile>,
     /// `None` without leader election.
     election: Option<LeaderElection>,
 }
@@ -115,6 +120,7 @@ struct Connection {
 async fn connect(settings: &Settings) -> anyhow::Result<Connection> {
     let (cluster, settings) = (connection::config().await?, settings.clone());
     let connecting = tokio::task::spawn_blocking(move || {
+        let certificate = CertificateFile::read(&cluster.auth_info);
         let client =
             Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
         let election = if settings.leader_election {
@@ -123,7 +129,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Connection> {
         } else {
             None
         };
-        anyhow::Ok(Connection { server: cluster.cluster_url.to_string(), client, election })
+        anyhow::Ok(Connection { server: cluster.cluster_url.to_string(), client, certificate, election })
     });
     connecting.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }

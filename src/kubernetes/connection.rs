@@ -15,7 +15,9 @@ use anyhow::{Context as _, ensure};
 use axum::http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+mod kubeconfig_files;
 
 /// How long a connection may stay silent while the operator waits for a response or for the next event of a watch. A
 /// longer silence is a failure, and the cache of the watch is not read for some time.
@@ -155,7 +157,9 @@ fn is_missing(error: &KubeconfigError) -> bool {
 }
 
 async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<Config> {
-    let proxy = proxy_of_context(&kubeconfig, options.context.as_ref());
+    let cluster = cluster_of_context(&kubeconfig, options.context.as_ref());
+    let proxy = cluster.and_then(|cluster| cluster.proxy_url.clone()).filter(|url| !url.is_empty());
+    let authority = cluster.and_then(kubeconfig_files::authority);
     let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
     let mut config = config.map_err(|error| {
         // kube parses NO_PROXY even if it has no effect.
@@ -164,6 +168,9 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> a
             "NO_PROXY must be a comma-separated list of names, addresses and CIDRs, without empty entries";
         anyhow::Error::new(error).context(if no_proxy { wanted } else { "the kubeconfig cannot be used" })
     })?;
+    // As in a pod, kube reads this file again for a new connection, at most once a minute. Without this, kube reads it once.
+    config.root_cert_file = authority;
+    // As in kubectl, `NO_PROXY` does not override `proxy-url`.
     config.proxy_url = match proxy {
         Some(url) => Some(parse(&url).context("invalid proxy-url in the kubeconfig: expected a URL")?),
         None => proxy_of_environment(&config.cluster_url, |name| env::var(name).ok())?,
@@ -171,13 +178,11 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> a
     Ok(config)
 }
 
-/// Returns `proxy-url` of the context's cluster, by default of the current context. As in kubectl, `NO_PROXY` does not
-/// override it.
-fn proxy_of_context(kubeconfig: &Kubeconfig, context: Option<&String>) -> Option<String> {
+/// Returns the cluster of the context, by default of the current context.
+fn cluster_of_context<'a>(kubeconfig: &'a Kubeconfig, context: Option<&String>) -> Option<&'a Cluster> {
     let current = context.or(kubeconfig.current_context.as_ref())?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
-    cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())
+    kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()
 }
 
 /// Returns the proxy that the environment specifies for `server`. Variables in lower case are read, too.
