@@ -39,13 +39,20 @@ const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// account.
 pub async fn config() -> anyhow::Result<Config> {
     let mut config = match kubeconfig()? {
-        Some(kubeconfig) => of_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
+        Some(kubeconfig) => of_operator(kubeconfig).await?,
         None => Config::incluster().context(
             "no cluster is configured: KUBECONFIG is not set, ~/.kube/config does not exist, and the process does not run in a pod with a service account",
         )?,
     };
     config.apply_debug_overrides();
     Ok(with_timeouts(config))
+}
+
+/// Returns the connection of the operator that a kubeconfig describes.
+async fn of_operator(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
+    let config = of_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    kubeconfig_files::ensure_trimmed_token(&config.auth_info)?;
+    Ok(config)
 }
 
 /// No kubeconfig says which cluster to use.
@@ -91,7 +98,9 @@ async fn of_person(
     let current = context.or(kubeconfig.current_context.as_deref()).unwrap_or_default();
     ensure!(!current.is_empty(), NoCluster::NoCurrentContext);
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    of_kubeconfig(kubeconfig, &options).await
+    let mut config = of_kubeconfig(kubeconfig, &options).await?;
+    kubeconfig_files::trim_token(&mut config.auth_info);
+    Ok(config)
 }
 
 /// Returns the connection of the pod's service account, in its namespace. `None` if the process does not run in a pod with a
@@ -168,6 +177,7 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> a
             "NO_PROXY must be a comma-separated list of names, addresses and CIDRs, without empty entries";
         anyhow::Error::new(error).context(if no_proxy { wanted } else { "the kubeconfig cannot be used" })
     })?;
+    kubeconfig_files::prefer_token_file(&mut config.auth_info);
     // As in a pod, kube reads this file again for a new connection, at most once a minute. Without this, kube reads it once.
     config.root_cert_file = authority;
     // As in kubectl, `NO_PROXY` does not override `proxy-url`.
