@@ -46,6 +46,18 @@ impl fmt::Display for Violation {
     }
 }
 
+/// The last written status of a resource.
+#[derive(Debug)]
+struct LastStatus {
+    /// The replica that wrote it.
+    replica: usize,
+    /// The time of the write.
+    written_at: Timestamp,
+    /// The time of the observation in it. It is [`Timestamp::MAX`] if the reported wait may have ended without the knowledge of
+    /// this replica: another one had changed the ledger, or changes it in a reconcile that began before this write.
+    observed_at: Timestamp,
+}
+
 /// The state of all checks.
 #[derive(Debug, Default)]
 pub struct Invariants {
@@ -101,9 +113,8 @@ pub struct Invariants {
     pub last_trigger: Timestamp,
     /// The time of the last change of each stream by another caller.
     pub external_changes: BTreeMap<String, Timestamp>,
-    /// The time of the observation in the last written status, by uid. It is [`Timestamp::MAX`] if the status is based on a
-    /// ledger that another replica had changed.
-    status_observed_at: BTreeMap<String, Timestamp>,
+    /// The last written status, by uid.
+    last_status: BTreeMap<String, LastStatus>,
     /// The last write of each stream's ledger: the replica, the time, and the number of changes of all ledgers with it.
     pub ledger_writes: BTreeMap<String, (usize, Timestamp, usize)>,
     /// The number of changes of all ledgers that each reconcile's last read of a ledger included.
@@ -166,7 +177,7 @@ impl Invariants {
             unanswered_calls,
             last_call,
             observed,
-            status_observed_at,
+            last_status,
             ledger_writes,
             ledgers_read,
             requirements,
@@ -193,7 +204,7 @@ impl Invariants {
             unanswered_calls,
             last_call,
             observed,
-            status_observed_at,
+            last_status,
             ledger_writes,
             ledgers_read,
             requirements,

@@ -131,6 +131,9 @@ impl State {
         {
             self.check_claim(before.map(|before| &before.spec.owner), &after.spec);
         }
+        if let Some(after) = after {
+            self.end_superseded_wait(before.map(|before| &before.spec), &after.spec, process);
+        }
         self.invariants.check_ledger_change(
             before.map(|ledger| &ledger.spec),
             after.map(|ledger| &ledger.spec),

@@ -229,6 +229,30 @@ impl State {
         u32::try_from(counted).unwrap_or(u32::MAX) > profile(stream.service).calls_per_day
     }
 
+    /// P9: ends the check of a reported wait if this change of the ledger allows an earlier call, and its reconcile could not know
+    /// the status with the wait: another replica has written the status meanwhile. The reconcile has found the key unusable,
+    /// with which the wait for a new attempt ends. Its own status conflicts with the other one, so nothing reports that.
+    pub fn end_superseded_wait(
+        &mut self,
+        before: Option<&StreamLedgerSpec>,
+        after: &StreamLedgerSpec,
+        process: Process,
+    ) {
+        let was_unusable = |ledger: &StreamLedgerSpec| {
+            ledger.attempts.as_ref().is_some_and(|attempts| attempts.key_was_unusable)
+        };
+        if before.is_some_and(was_unusable) || !was_unusable(after) {
+            return;
+        }
+        let (began, oldest) = (self.reconcile_began(), self.now - MAX_SPEC_AGE);
+        if let Some(status) = self.invariants.last_status.get_mut(&after.owner.uid)
+            && status.replica != process.replica
+            && (oldest..status.written_at).contains(&began)
+        {
+            status.observed_at = Timestamp::MAX;
+        }
+    }
+
     /// P9: checks that the operator keeps to a reported wait, unless an event since then justifies an earlier
     /// call.
     fn check_reported_wait(&mut self, uid: &str, stream: &StreamArn, reserved_at: Timestamp) {
@@ -246,7 +270,8 @@ impl State {
         if reason == Some(Reason::OutcomeUnknown.as_str()) {
             return;
         }
-        let observed_at = self.invariants.status_observed_at.get(uid).copied().unwrap_or(Timestamp::MIN);
+        let observed_at =
+            self.invariants.last_status.get(uid).map_or(Timestamp::MIN, |last| last.observed_at);
         let is_undisturbed = observed_at < reserved_at
             && self.invariants.last_trigger < observed_at
             && self.invariants.external_changes.get(&stream.to_string()).is_none_or(|at| *at < observed_at)

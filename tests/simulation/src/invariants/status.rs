@@ -17,6 +17,7 @@ use stream_encryption_core::controller::ledger_store::resource_identity;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
+use super::LastStatus;
 use super::observations::{DISTRUST_PERIOD, TrustedDescribe};
 use crate::environment::{Process, State};
 use crate::trace::since_start;
@@ -173,7 +174,8 @@ impl State {
             write.is_some_and(|(replica, _, changes)| *replica != process.replica && *changes > read)
         });
         let observed_at = if is_ledger_outdated { Timestamp::MAX } else { known_at };
-        self.invariants.status_observed_at.insert(owner.uid.clone(), observed_at);
+        let last = LastStatus { replica: process.replica, written_at: now, observed_at };
+        self.invariants.last_status.insert(owner.uid.clone(), last);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.trace.record(now, || {
             format!(
