@@ -177,8 +177,11 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::add_desired(context, resource, &spec);
     notice.keep_calls_of(&spec.stream);
     let mut ledger = open_ledger(context, resource, &spec, &last, from).await?;
-    for id in &last.unsent_calls {
-        ledger.record_unsent(spec.stream.service, id, context.clock.now());
+    if let Some(unwritten) = &last.unwritten_encryption {
+        ledger.restore_encryption(unwritten);
+    }
+    for (id, cause) in &last.unsent_calls {
+        ledger.record_unsent(id, cause, context.clock.now());
     }
     last.known_call = state::known_call(&ledger, last.known_call.as_deref(), context.clock.monotonic());
     context.memory.record_known_call(resource, last.known_call.clone());

@@ -336,14 +336,10 @@ impl Harness {
 
     /// Reconciles a resource once, now. Returns the requested time of the next reconcile.
     pub(crate) async fn visit(&self, name: &str) -> Result<Timestamp, KubeError> {
-        let Some(resource) = self.resource(name).await else {
-            return Ok(self.aws.now() + SignedDuration::from_mins(10));
-        };
-        let reconciled = Box::pin(reconcile(&self.operator, &resource)).await;
-        if reconciled.is_err() {
-            self.operator.memory.count_failure(resource.metadata.uid.as_deref().unwrap_or_default());
+        match self.resource(name).await {
+            Some(resource) => Box::pin(reconcile(&self.operator, &resource)).await,
+            None => Ok(self.aws.now() + SignedDuration::from_mins(10)),
         }
-        reconciled
     }
 
     /// Reconciles a resource at each requested time, until its status satisfies `enough`. Returns every

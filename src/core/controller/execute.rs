@@ -23,7 +23,7 @@ use super::recheck::{ensure_owner_lost_stream, ensure_policies_unchanged, ensure
 use super::state::{MAX_AGE_AFTER_PERMIT, MAX_AGE_AT_CALL, MAX_CHECK_DURATION, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
 use crate::model::arn::StreamArn;
-use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED, RESPONSE_LATE};
+use crate::model::aws_error::{Accepted, AwsError, ErrorKind, NOT_RESERVED, OPERATOR_PAUSED, RESPONSE_LATE};
 use crate::model::aws_event::EventScope;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
@@ -37,9 +37,9 @@ use crate::model::service::Operation;
 /// key may be another one by now. A reconcile that is late is given up, and repeated later, as after a conflict.
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
-/// Number of consecutive reconciles that failed because of Kubernetes after which one reports that the ledger cannot be written.
-/// While an admission webhook fails the writes of ledgers only, nothing else reports what AWS returns.
-const FAILURES_BEFORE_REPORT: u32 = 2;
+/// Number of consecutive writes of a ledger without an acknowledgement after which a reconcile reports that the ledger cannot be
+/// written. While an admission webhook fails the writes of ledgers only, no reconcile would report anything otherwise.
+const UNACKNOWLEDGED_BEFORE_REPORT: u32 = 3;
 
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or
 /// AWS was slow. AWS may then have received the call long after the reservation. [`READ_LAG`](ledger::READ_LAG) is counted from
@@ -114,7 +114,7 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
 }
 
 /// Logs that the ledger cannot be written, and returns no error: the reconcile goes on, and its report has the reason
-/// `LedgerInvalid`. The API server has rejected the write, or has failed to execute it in several reconciles in succession.
+/// `LedgerInvalid`. The API server has rejected the write, or has not acknowledged several writes in succession.
 /// Returns every other result unchanged.
 fn continue_without_ledger(
     state: &mut ReconcileState,
@@ -127,7 +127,7 @@ fn continue_without_ledger(
             why
         }
         Err(Interruption::Kubernetes(KubeError::Unavailable(why)))
-            if state.ledger.is_unacknowledged && state.last.failures >= FAILURES_BEFORE_REPORT =>
+            if state.ledger.unacknowledged_writes >= UNACKNOWLEDGED_BEFORE_REPORT =>
         {
             state.ledger.ownership = Ownership::LedgerInvalid;
             why
@@ -174,11 +174,17 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     // The id is made of the nanoseconds of this time, which `reserved` lacks. It must differ from the ids of other processes.
     let (spec, id) = ledger::reserve(&shorter, call, context.clock.exact().max(reserved));
     state.ledger.spec = spec;
-    if let Err(error) = write_ledger(context, state).await {
+    let operation = Operation::change(stream.service, target.action);
+    if let Err(error) = write_ledger(context, resource, state).await {
         // The API server may have applied the write, or may still apply it. If the next reconcile finds the reservation, it
         // records that the call was not sent. Otherwise the stream would wait for the effect of the call.
         if !matches!(error, KubeError::Rejected(_)) {
-            context.memory.record_unsent_call(resource, &id);
+            let why = "the API server did not acknowledge the reservation";
+            context.memory.record_unsent_call(
+                resource,
+                &id,
+                AwsError::not_sent(operation, NOT_RESERVED, why),
+            );
         }
         return Err(error.into());
     }
@@ -190,7 +196,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         send(context, state, target, &signer, reserved).await
     } else {
         let why = "too much time has passed since the Describe, or since the checks";
-        Err(AwsError::not_sent(Operation::change(stream.service, target.action), OPERATOR_PAUSED, why))
+        Err(AwsError::not_sent(operation, OPERATOR_PAUSED, why))
     };
     let kind = outcome.as_ref().map(|_| ()).map_err(|error| error.kind);
     context.metrics.called(stream.service, target.action, kind);
@@ -229,8 +235,10 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         // the call was not sent, or learns from a Describe whether AWS applied the call.
         warn!(%stream, call = id, %error, "failed to record the outcome");
         state.ledger.discard_changes();
-        if is_unsent {
-            context.memory.record_unsent_call(resource, &id);
+        if let Err(cause) = outcome
+            && is_unsent
+        {
+            context.memory.record_unsent_call(resource, &id, cause);
         }
     }
     if call.correction && !is_unsent {
@@ -291,7 +299,7 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
         ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
         ensure_owner_lost_stream(context, state).await?;
     }
-    Ok(write_ledger(context, state).await?)
+    Ok(write_ledger(context, resource, state).await?)
 }
 
 /// Writes the ledger. If this takes the stream over from another resource, discards the description that this process remembers for
@@ -299,10 +307,14 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
 /// the takeover.
 async fn write_ledger<A, R: KubeApi>(
     context: &Context<A, R>,
+    resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), KubeError> {
     let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
-    state.ledger.save(&context.kube).await?;
+    let saved = state.ledger.save(&context.kube).await;
+    let is_acknowledged = !matches!(saved, Err(KubeError::Unavailable(_)));
+    state.ledger.unacknowledged_writes = context.memory.record_ledger_write(resource, is_acknowledged);
+    saved?;
     if let Some(uid) = replaced {
         context.memory.forget_description(&uid);
     }

@@ -10,19 +10,19 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::ledger::{Call, Outcome, Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::warn;
 
 use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
+use super::memory::UnwrittenEncryption;
 use super::policies::permission_in;
 use crate::model::arn::{AwsAccount, StreamArn};
-use crate::model::aws_error::{AwsError, NOT_RESERVED};
+use crate::model::aws_error::AwsError;
 use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;
 use crate::model::ledger::{self, external};
-use crate::model::service::Operation;
 use crate::model::status_fields;
 
 /// A stream's ledger: as it was read, and as it is to be written.
@@ -40,8 +40,9 @@ pub struct LedgerHandle {
     /// older than the ledger. Also set if a write of this reconcile was applied without an acknowledgement, because the two cases
     /// look the same.
     pub(super) superseded: bool,
-    /// Whether the API server did not acknowledge the last write of this reconcile. It may have executed the write.
-    pub(super) is_unacknowledged: bool,
+    /// The number of consecutive writes that the API server did not acknowledge, up to the last write of this reconcile. It may
+    /// have executed them.
+    pub(super) unacknowledged_writes: u32,
 }
 
 /// Returns the identity of a resource, as ledgers store it.
@@ -177,7 +178,7 @@ pub(super) fn is_owner(resource: &StreamEncryption, owner: &Owner) -> bool {
 
 impl LedgerHandle {
     fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
-        Self { spec, ownership, name, stored, superseded: false, is_unacknowledged: false }
+        Self { spec, ownership, name, stored, superseded: false, unacknowledged_writes: 0 }
     }
 
     /// Applies events that report calls. Returns whether a call of somebody else was added. The ledger of
@@ -192,14 +193,14 @@ impl LedgerHandle {
         is_news
     }
 
-    /// Records that the call with this id was not sent, if the ledger has its reservation.
-    pub(super) fn record_unsent(&mut self, service: Service, id: &str, now: Timestamp) {
-        let is_pending = |call: &&Call| call.id == id && call.outcome == Outcome::Pending;
-        let Some(call) = self.spec.calls.iter().find(is_pending) else { return };
-        let why = "the API server did not acknowledge the reservation";
-        warn!(ledger = self.name, call = id, "the call was not sent: {why}");
-        let error = AwsError::not_sent(Operation::change(service, call.target.action), NOT_RESERVED, why);
-        self.spec = ledger::record_outcome(&self.spec, id, Err(&error), now);
+    /// Records that the call with this id was not sent, for this cause, if the ledger has its reservation without an outcome.
+    pub(super) fn record_unsent(&mut self, id: &str, cause: &AwsError, now: Timestamp) {
+        let is_pending = |call: &Call| call.id == id && call.outcome == Outcome::Pending;
+        if !self.spec.calls.iter().any(is_pending) {
+            return;
+        }
+        warn!(ledger = self.name, call = id, cause = cause.message, "the call was not sent");
+        self.spec = ledger::record_outcome(&self.spec, id, Err(cause), now);
     }
 
     /// Returns whether this resource may enter the calls of others into the ledger: it owns the ledger, or may claim the
@@ -215,6 +216,25 @@ impl LedgerHandle {
             return None;
         }
         ledger::last_unrefused_call(&self.spec).filter(|call| !call.confirmed)
+    }
+
+    /// Returns what this reconcile has learned of the encryption, if the ledger could be read and cannot be written.
+    pub(super) fn unwritten_encryption(&self) -> Option<Box<UnwrittenEncryption>> {
+        let stored = self.stored.as_ref().filter(|_| self.ownership == Ownership::LedgerInvalid)?;
+        (stored.spec.known_encryption != self.spec.known_encryption).then(|| {
+            Box::new(UnwrittenEncryption {
+                ledger_version: stored.metadata.resource_version.clone(),
+                known: self.spec.known_encryption.clone(),
+            })
+        })
+    }
+
+    /// Applies what the last reconcile of this process has learned of the encryption, if the ledger is still the one that lacks
+    /// it.
+    pub(super) fn restore_encryption(&mut self, unwritten: &UnwrittenEncryption) {
+        if self.ownership == Ownership::Owned && self.version() == unwritten.ledger_version.as_deref() {
+            self.spec.known_encryption.clone_from(&unwritten.known);
+        }
     }
 
     /// Returns whether the ledger is stored, as of the last read or write in this reconcile.
@@ -241,7 +261,6 @@ impl LedgerHandle {
         if matches!(saved, Err(KubeError::Rejected(_))) {
             self.ownership = Ownership::LedgerInvalid;
         }
-        self.is_unacknowledged = matches!(saved, Err(KubeError::Unavailable(_)));
         saved
     }
 

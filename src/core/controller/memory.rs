@@ -21,6 +21,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::KnownEncryption;
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
 
 use super::annotations::retry_token;
@@ -28,6 +29,7 @@ use super::clock::Moment;
 use super::event_inbox::EventInbox;
 use super::kube_api::ReadFrom;
 use crate::model::arn::{KeyArn, KmsKeyId};
+use crate::model::aws_error::AwsError;
 use crate::model::change_times::ChangeTimes;
 use crate::model::key::{KeyMetadata, KeyProblem};
 use crate::model::ledger::saturating_add;
@@ -66,9 +68,15 @@ pub struct LastReconcile {
     pub next_record: Option<Timestamp>,
     /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
-    /// The ids of the last calls that were not sent because the API server did not acknowledge their reservations, which may
-    /// still be in the ledger, or may still arrive there. At most `MAX_UNSENT_CALLS`.
-    pub unsent_calls: Vec<Box<str>>,
+    /// The ids of the last calls that were not sent, each with the cause, if the API server did not acknowledge the reservation or
+    /// the outcome. The reservation may be in the ledger without an outcome, or may still arrive there. At most
+    /// `MAX_UNSENT_CALLS`.
+    pub unsent_calls: Vec<(Box<str>, AwsError)>,
+    /// Number of consecutive writes of the ledger that the API server did not acknowledge.
+    pub unacknowledged_ledger_writes: u32,
+    /// What the last reconcile has learned of the encryption and could not write into the ledger. Boxed, because it is absent
+    /// for most streams.
+    pub unwritten_encryption: Option<Box<UnwrittenEncryption>>,
     /// The version of the ledger that this process saw last; `None` if none was stored. A description is used again only with
     /// this version.
     pub ledger_version: Option<String>,
@@ -132,6 +140,15 @@ pub struct KnownCall {
     pub id: String,
     /// When this process first read the call, or ended the reconcile that sent it, by the monotonic clock.
     pub since: Duration,
+}
+
+/// What a reconcile has learned of the encryption of a stream, and could not write into the ledger.
+#[derive(Clone, Debug)]
+pub struct UnwrittenEncryption {
+    /// The version of the ledger that lacks it.
+    pub ledger_version: Option<String>,
+    /// The last known encryption; `None` if it is not known.
+    pub known: Option<KnownEncryption>,
 }
 
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
@@ -213,13 +230,14 @@ impl Memory {
         (validity.is_some_and(|validity| validity != Validity::Expired), LastOutcome::from(&**last))
     }
 
-    /// Stores the result of a reconcile. What the reconcile itself has recorded stays: that a removal is reported, and calls that
-    /// were not sent.
+    /// Stores the result of a reconcile. What the reconcile itself has recorded stays: that a removal is reported, calls that were
+    /// not sent, and the number of unacknowledged writes of the ledger.
     pub fn keep(&self, resource: &StreamEncryption, mut last: LastReconcile) {
         let mut entries = self.lock();
         if let Some(kept) = entries.get_mut(uid(resource)) {
             last.is_removal_reported |= kept.is_removal_reported;
             last.unsent_calls = std::mem::take(&mut kept.unsent_calls);
+            last.unacknowledged_ledger_writes = kept.unacknowledged_ledger_writes;
         }
         entries.insert(uid(resource).to_owned(), Box::new(last));
     }
@@ -254,14 +272,30 @@ impl Memory {
         }
     }
 
-    /// Records that the call with this id was not sent, because the API server did not acknowledge its reservation.
-    pub fn record_unsent_call(&self, resource: &StreamEncryption, id: &str) {
+    /// Records a write of the resource's ledger, and whether the API server acknowledged it, or refused it. Returns the number
+    /// of consecutive writes without an acknowledgement.
+    pub fn record_ledger_write(&self, resource: &StreamEncryption, is_acknowledged: bool) -> u32 {
+        let mut entries = self.lock();
+        if is_acknowledged {
+            if let Some(last) = entries.get_mut(uid(resource)) {
+                last.unacknowledged_ledger_writes = 0;
+            }
+            return 0;
+        }
+        let writes = &mut entries.entry(uid(resource).to_owned()).or_default().unacknowledged_ledger_writes;
+        *writes = writes.saturating_add(1);
+        *writes
+    }
+
+    /// Records that the call with this id was not sent, for this cause, and that the ledger may have its reservation without an
+    /// outcome.
+    pub fn record_unsent_call(&self, resource: &StreamEncryption, id: &str, cause: AwsError) {
         let mut entries = self.lock();
         let unsent = &mut entries.entry(uid(resource).to_owned()).or_default().unsent_calls;
         if unsent.len() == MAX_UNSENT_CALLS {
             unsent.remove(0);
         }
-        unsent.push(id.into());
+        unsent.push((id.into(), cause));
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than

@@ -58,13 +58,15 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     learn_change_time(context, &state, &decision);
     let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
     let described = state.described_at().or(state.answered_request).or(state.last.described);
-    let has_failed = state.finalizer_failure.is_some() || state.ledger.is_unacknowledged;
+    let unacknowledged_writes = state.ledger.unacknowledged_writes;
     let changing_at = changing_at(&state, &decision);
     let last = LastReconcile {
         remembered: remembered.filter(|_| is_recorded),
         next_record,
         known_call: state.known_call(context.clock.monotonic()),
         unsent_calls: state.last.unsent_calls,
+        unacknowledged_ledger_writes: unacknowledged_writes,
+        unwritten_encryption: state.ledger.unwritten_encryption(),
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {
@@ -78,12 +80,16 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         changing_at,
         verified: state.spec.desired.verified,
         described,
-        failures: if has_failed { state.last.failures } else { written.failures },
+        failures: if state.finalizer_failure.is_some() { state.last.failures } else { written.failures },
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
     };
-    let due = [written.reread_by, state.last.retry_due, next_record];
+    // The write is repeated as after any other failed request to the API server.
+    let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+    let rewrite = (unacknowledged_writes > 0)
+        .then(|| state.now + schedule::after_kube_error(uid, unacknowledged_writes));
+    let due = [written.reread_by, state.last.retry_due, next_record, rewrite];
     let wake = due.into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
     match written.failed.or(state.finalizer_failure) {

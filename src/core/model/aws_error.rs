@@ -268,7 +268,8 @@ pub enum RawError<'a> {
 pub const NOT_CONNECTED: &str = "NotConnected";
 /// The operator's own code for a call that was not sent because the API server did not acknowledge its reservation.
 pub const NOT_RESERVED: &str = "NotReserved";
-/// The operator's own code for a call that was not sent because the process was paused.
+/// The operator's own code for a call that was not sent because too much time had passed: the process was paused, or the API server
+/// was slow.
 pub const OPERATOR_PAUSED: &str = "OperatorPaused";
 /// The operator's own code for a call that AWS accepted long after its reservation, because the process was paused before it
 /// sent the call, or before it received the response.

@@ -229,10 +229,6 @@ impl<P: Wiring> Replica<P> {
             ),
             Err(error) => {
                 state.trace.record(now, || format!("operator {}: {error}", self.process.replica));
-                let cached = state.replicas[self.process.replica].caches.resources.get(name);
-                if let Some(uid) = cached.and_then(|cached| cached.metadata.uid.as_deref()) {
-                    self.operator.memory.count_failure(uid);
-                }
                 SignedDuration::from_secs(4)
             }
         };

@@ -119,6 +119,7 @@ fn refused_status_write_leaves_the_cache_valid() {
         let cached = world.state().resource.clone().unwrap();
         run(reconcile(&context, &cached)).unwrap_err();
         assert_eq!(context.memory.read_from(&cached), from);
+        assert_eq!(world.count(Request::Start), 1, "no call depends on the status");
     }
 }
 
@@ -226,8 +227,9 @@ fn ledger_that_lacks_an_observation_is_not_reported() {
     }
 }
 
-#[test]
-fn ledger_whose_writes_keep_failing_is_reported() {
+/// Returns a world whose stream was encrypted when the operator last wrote its ledger, and is in plaintext. The next writes of the
+/// ledger are not acknowledged, and the last of them is reported.
+fn with_unwritten_plaintext(writes: usize) -> (World, Context<World, World>) {
     let world = World::new(resource());
     let context = world.context();
     world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
@@ -235,18 +237,27 @@ fn ledger_whose_writes_keep_failing_is_reported() {
     assert!(status_after_a_minute(&world, &context).active_key.is_some());
     world.state().encryption = ReportedEncryption::Off;
     world.state().elapsed += Duration::from_mins(20);
-    for _ in 0..4 {
+    for _ in 0..writes {
         world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("webhook failed".to_owned())));
     }
     for _ in 0..2 {
         let cached = world.state().resource.clone().unwrap();
         assert!(matches!(run(reconcile(&context, &cached)), Err(KubeError::Unavailable(_))));
-        context.memory.count_failure("uid-1");
         world.state().elapsed += Duration::from_mins(1);
     }
+    (world, context)
+}
+
+#[test]
+fn ledger_whose_writes_keep_failing_is_reported() {
+    let (world, context) = with_unwritten_plaintext(5);
     // It stays reported until a write succeeds.
-    for _ in 0..2 {
-        let status = status_after_a_minute(&world, &context);
+    for write in 3..=5 {
+        world.state().elapsed += Duration::from_mins(1);
+        let cached = world.state().resource.clone().unwrap();
+        let wake = run(reconcile(&context, &cached)).unwrap();
+        assert!(wake <= context.clock.now() + schedule::after_kube_error("uid-1", write));
+        let status = world.state().resource.clone().unwrap().status.unwrap();
         let ready = find(&status.conditions, ConditionType::Ready).unwrap();
         assert_eq!((ready.reason.as_str(), status.active_key), ("LedgerInvalid", None));
         assert_eq!(find(&status.conditions, ConditionType::Encrypted), None);
@@ -254,6 +265,40 @@ fn ledger_whose_writes_keep_failing_is_reported() {
     let status = status_after_a_minute(&world, &context);
     assert_eq!(find(&status.conditions, ConditionType::Ready).unwrap().reason, "Enabling");
     assert_eq!(world.count(Request::Start), 1);
+}
+
+#[test]
+fn other_failures_do_not_make_a_ledger_invalid() {
+    let world = World::new(resource());
+    let context = world.context();
+    for _ in 0..3 {
+        context.memory.count_failure("uid-1");
+    }
+    world.before(Request::WriteLedger, |_| Err(KubeError::Unavailable("no answer".to_owned())));
+    let cached = world.state().resource.clone().unwrap();
+    assert!(matches!(run(reconcile(&context, &cached)), Err(KubeError::Unavailable(_))));
+}
+
+#[test]
+fn plaintext_that_could_not_be_written_is_not_forgotten() {
+    for is_enabled_again in [false, true] {
+        let (world, context) = with_unwritten_plaintext(3);
+        status_after_a_minute(&world, &context);
+        let seen = context.clock.now();
+        if is_enabled_again {
+            world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+        }
+        world.state().elapsed += Duration::from_mins(20);
+        status_after_a_minute(&world, &context);
+        let status = status_after_a_minute(&world, &context);
+        let known = world.state().ledger.clone().unwrap().spec.known_encryption.unwrap();
+        let encrypted_since = status.encrypted_since_time.map(|since| since.0);
+        if is_enabled_again {
+            assert!(encrypted_since.is_some_and(|since| since > seen), "{encrypted_since:?} {seen}");
+        } else {
+            assert!(known.key.is_none() && known.since_time.0 <= seen, "{known:?} {seen}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::fakes::{Request, State, World, run};
 use super::resource;
 use crate::controller::kube_api::KubeError;
 use crate::controller::{Context, reconcile};
-use crate::model::aws_error::NOT_RESERVED;
+use crate::model::aws_error::{NOT_RESERVED, OPERATOR_PAUSED};
 
 fn reconcile_after(world: &World, context: &Context<World, World>, seconds: u64) -> Result<(), KubeError> {
     world.state().elapsed += Duration::from_secs(seconds);
@@ -112,5 +112,5 @@ fn unsent_call_without_a_written_outcome_is_recorded_next() {
     reconcile_after(&world, &context, 0).unwrap();
     assert_eq!((recorded(&world), world.count(Request::Start)), ((Outcome::Pending, None), 0));
     reconcile_after(&world, &context, 1).unwrap();
-    assert_eq!(recorded(&world), (Outcome::Refused, Some(NOT_RESERVED.to_owned())));
+    assert_eq!(recorded(&world), (Outcome::Refused, Some(OPERATOR_PAUSED.to_owned())));
 }

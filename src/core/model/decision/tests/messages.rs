@@ -364,6 +364,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
     };
     let mut scenarios = vec![
         of().wants(DesiredEncryption::Key(Key::AwsOwned)).converged(),
+        of().sees(Observation::NotOperational("DELETING_FAILED".into())),
         unknown().key_is(KeyProblem::NotFound).sees(Observation::Off),
         unknown().sees(Observation::InProgress(Some(Action::Start))),
         plain().calls().accepted().sees(Observation::On(key(1))).after(2),
