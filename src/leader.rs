@@ -42,8 +42,8 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// How long a renewal may take. It can be repeated once before the lease expires. A webhook for all kinds that does not respond
 /// delays each write by its timeout, which is 10 s by default, and the API server then carries out the write.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(11);
-/// Timeouts of a request about the lease, to connect and then to respond. An idle connection counts as one that does not respond,
-/// so the second one is longer than the interval of the renewals, which otherwise would need a new connection each.
+/// Timeouts of a request about the lease, to connect and then to respond. `RESPONSE_TIMEOUT` also closes an idle connection.
+/// So it is longer than the interval of the renewals: otherwise each renewal would need a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a replica that ends tries to release the lease. Longer than a webhook delays the write by default, as in
@@ -79,8 +79,11 @@ impl LeaderElection {
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. The token of `work` is cancelled
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
-    /// runs in a task of its own, so it cannot delay a renewal. `on_answer` is called after each answer of the API
-    /// server about the lease, of a standby and of a leader: the replica reaches the API server, so it is ready.
+    /// runs in a task of its own, so it cannot delay a renewal.
+    ///
+    /// `on_answer` is called after each read, acquisition or renewal of the lease that did not fail, also after a conflict: the
+    /// replica is then ready. It is not called after a read that finds no lease, because the API server may not permit the
+    /// replica to create one.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
@@ -171,7 +174,8 @@ fn random_identity() -> String {
 /// Renews the lease until this replica has lost it. Returns the cause.
 ///
 /// A renewal that fails is repeated while the lease is valid, because a new term costs a list of all objects and a Describe of
-/// each stream. No other replica acquires the lease in this time. `on_answer` is called after each answer of the API server.
+/// each stream. No other replica acquires the lease in this time. `on_answer` is called after each renewal that
+/// leaves this replica the holder.
 async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease, on_answer: &impl Fn()) -> String {
     let mut failure = None;
     loop {

@@ -27,8 +27,8 @@ impl Standby {
     }
 
     /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or if
-    /// somebody has written it since it was read. `on_answer` is called after a lease was read, and after the request to
-    /// acquire it was answered: a replica that may not create the lease is not ready.
+    /// somebody has written it since it was read. `on_answer` is called after a lease was read, and after a request to
+    /// acquire it that did not fail, also after a conflict: a replica that may not create the lease is not ready.
     ///
     /// # Errors
     /// The API server does not respond, or refuses a request.
