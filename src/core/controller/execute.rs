@@ -163,10 +163,11 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
-    // The clock was set back after the decision: the ledger would show that the encryption became known after the call.
+    // Whether the clock was set back after the Describe. In the ledger, the time of `known_encryption`, which the Describe may have
+    // set, would then be later than that of the call, as if a Describe after the call had shown this encryption.
     let is_set_back = reserved < state.now;
     state.now = reserved;
-    // The clock was set after the decision.
+    // If the clock was set after the decision, the number of calls that count may have changed.
     if is_set_back || !decision::budget(&state.input()).has_room() {
         return Err(Interruption::Outdated);
     }

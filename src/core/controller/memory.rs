@@ -272,8 +272,8 @@ impl Memory {
         }
     }
 
-    /// Records a write of the resource's ledger, and whether the API server acknowledged it, or refused it. Returns the number
-    /// of consecutive writes without an acknowledgement.
+    /// Records a write of the resource's ledger. `is_acknowledged` is `false` only if the API server did not respond in time: a
+    /// refusal is a response, too. Returns the number of consecutive writes without an acknowledgement.
     pub fn record_ledger_write(&self, resource: &StreamEncryption, is_acknowledged: bool) -> u32 {
         let mut entries = self.lock();
         if is_acknowledged {

@@ -85,7 +85,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
     };
-    // The write is repeated as after any other failed request to the API server.
+    // A write of the ledger without an acknowledgement is repeated as after any other failed request to the API server.
     let uid = resource.metadata.uid.as_deref().unwrap_or_default();
     let rewrite = (unacknowledged_writes > 0)
         .then(|| state.now + schedule::after_kube_error(uid, unacknowledged_writes));
