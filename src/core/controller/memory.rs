@@ -272,8 +272,9 @@ impl Memory {
         }
     }
 
-    /// Records a write of the resource's ledger. `is_acknowledged` is `false` only if the API server did not respond in time: a
-    /// refusal is a response, too. Returns the number of consecutive writes without an acknowledgement.
+    /// Records a write of the resource's ledger. `is_acknowledged` is `false` if it is not known whether the API server executed the
+    /// write; a refusal and a conflict count as acknowledged. Returns the number of consecutive writes without an
+    /// acknowledgement.
     pub fn record_ledger_write(&self, resource: &StreamEncryption, is_acknowledged: bool) -> u32 {
         let mut entries = self.lock();
         if is_acknowledged {
