@@ -2,8 +2,8 @@
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
 //! As in client-go, a standby acquires the lease if nobody else holds it, or if it has not changed for its validity, which is
-//! 30 s or more. A leader renews it every 5 s. It stops when it could not for 30 s, or when somebody else holds the lease or
-//! has deleted it. Both measure by their monotonic clocks, so it does not matter what time
+//! 30 s or more. A leader renews it every 5 s. The leader stops if it could not renew the lease for 30 s, if somebody else holds
+//! the lease, or if somebody has deleted it. Leader and standby measure by their monotonic clocks, so it does not matter what time
 //! the replicas' clocks show. The leader measures from before its last renewal, a standby from after it has read that renewal,
 //! so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the local clock, and its
 //! writes do not name the version that was read.
@@ -40,7 +40,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// that the lease was released.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// How long a renewal may take. It can be repeated once before the lease expires. A webhook for all kinds that does not respond
-/// delays each write by its timeout, which is 10 s by default, and the API server then carries out the write.
+/// delays each write by its timeout, which is 10 s by default. If its `failurePolicy` is `Ignore`, the API server then carries out
+/// the write.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(11);
 /// Timeouts of a request about the lease, to connect and then to respond. `RESPONSE_TIMEOUT` also closes an idle connection.
 /// So it is longer than the interval of the renewals: otherwise each renewal would need a new connection.

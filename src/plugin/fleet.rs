@@ -177,7 +177,7 @@ pub(super) enum Finding {
     Budget,
     /// The resource is suspended.
     Suspended,
-    /// Somebody must act: the operator cannot solve it, or not without a change of a key, a permission or the spec.
+    /// Somebody probably has to act: usually, a key, a permission, a policy, the spec or the stream must be changed.
     Attention,
 }
 

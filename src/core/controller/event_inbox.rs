@@ -317,8 +317,8 @@ impl EventInbox {
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
     pub fn finish_notice(&self, resource: &StreamEncryption, notice: &Notice, outcome: CallsOutcome) {
-        // A notice may have calls without a new event: the inbox still holds calls of the stream, because its other resource
-        // was deleted before they were entered.
+        // A notice may have calls although no event is new for this resource. One cause: this resource had finished with the
+        // calls as `MustNotEnter`, and the other resource of the stream was deleted before it entered them.
         if notice.last_number.is_none() && notice.calls.is_empty() {
             return;
         }

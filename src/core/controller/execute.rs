@@ -260,9 +260,9 @@ fn is_late<A, R>(context: &Context<A, R>, state: &ReconcileState, start: Duratio
 }
 
 /// Returns whether the call may be sent, now that it is in the ledger. The checks, which began at `start`, are repeated if they
-/// are too old by now: an admission webhook that does not respond delays each write by its timeout, which is 10 seconds by
-/// default, and without a second check no call would ever be sent. An error counts as a change, because the call can be made
-/// later.
+/// are too old by now. An admission webhook with `failurePolicy: Ignore` that does not respond delays each write by its timeout,
+/// which is 10 seconds by default: without a second check no call would ever be sent. An error counts as a change, because the
+/// call can be made later.
 async fn is_current_after_reservation<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
