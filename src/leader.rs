@@ -91,6 +91,7 @@ impl LeaderElection {
         on_answer: impl Fn(),
         work: impl Fn(CancellationToken) -> F,
     ) {
+        // Limits the warning below to one a minute.
         let mut warnings = Warnings::default();
         // One for all terms and failed attempts: a new one would begin the wait of 30 s anew.
         let mut standby = Standby::new(self.lease.clone());

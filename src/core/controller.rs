@@ -82,9 +82,11 @@ pub struct Reconciled {
     pub wake: Timestamp,
     /// Whether the reconcile was given up: what it was based on was no longer current.
     pub is_outdated: bool,
-    /// Whether AWS answered the last Describe of the stream in this reconcile; a refusal is an answer, too. Also `Some(false)` if
-    /// AWS did not respond to a request that must precede the Describe. `None` if no Describe was sent, for any other cause; also
-    /// if there were no credentials for it.
+    /// Whether AWS responds, as far as this reconcile shows it:
+    ///
+    /// - `Some(true)`: AWS answered the last Describe of the stream. A refusal is an answer, too.
+    /// - `Some(false)`: AWS did not respond to that Describe, or to a request that must precede it.
+    /// - `None`: the reconcile does not show it. For example, it needed no Describe, or had no credentials for one.
     pub answered: Option<bool>,
 }
 

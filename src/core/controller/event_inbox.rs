@@ -124,7 +124,8 @@ impl Notice {
 /// What has become of the calls that a reconcile took into account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallsOutcome {
-    /// A stored ledger holds them, except those that it must leave out.
+    /// A stored ledger holds them, except those that [`record_events`](crate::model::ledger::external::record_events) leaves out,
+    /// such as the operator's own calls.
     Entered,
     /// The resource must not enter them: it neither owns the ledger nor may claim the stream, its spec is invalid, or it is
     /// being deleted without disabling encryption first. Another resource of the stream may own the ledger, so the calls

@@ -82,9 +82,10 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     change_finalizer(context, &resource.metadata, wanted).await
 }
 
-/// Adds or removes the finalizer of a resource that is not being deleted. Returns [`Interruption::Ended`] if that succeeded,
-/// and `Some(error)`, which it also publishes, if it failed and the reconcile is to go on: possibly an admission policy or a
-/// webhook refuses only this change, or does not answer, and the API server accepts the writes of the ledger and the status.
+/// Adds or removes the finalizer of a resource that is not being deleted. Returns [`Interruption::Ended`] if that succeeded, and
+/// [`Interruption::Outdated`] after a conflict. Publishes any other error and returns it as `Some(error)`, so that the reconcile
+/// goes on: an admission policy or a webhook may fail only this change, while the API server accepts the writes of the ledger and
+/// the status.
 async fn change_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
