@@ -221,20 +221,28 @@ impl LedgerHandle {
     /// Returns what this reconcile has learned of the encryption, if the ledger could be read and cannot be written.
     pub(super) fn unwritten_encryption(&self) -> Option<Box<UnwrittenEncryption>> {
         let stored = self.stored.as_ref().filter(|_| self.ownership == Ownership::LedgerInvalid)?;
-        (stored.spec.known_encryption != self.spec.known_encryption).then(|| {
-            Box::new(UnwrittenEncryption {
-                ledger_version: stored.metadata.resource_version.clone(),
-                known: self.spec.known_encryption.clone(),
-            })
+        let content =
+            |spec: &StreamLedgerSpec| (spec.stream_creation_time.clone(), spec.known_encryption.clone());
+        let (stream_creation_time, known) = content(&self.spec);
+        (content(&stored.spec) != (stream_creation_time.clone(), known.clone())).then(|| {
+            let ledger_version = stored.metadata.resource_version.clone();
+            Box::new(UnwrittenEncryption { ledger_version, stream_creation_time, known })
         })
     }
 
     /// Applies what the last reconcile of this process has learned of the encryption, if the ledger is still the one that lacks
     /// it.
     pub(super) fn restore_encryption(&mut self, unwritten: &UnwrittenEncryption) {
-        if self.ownership == Ownership::Owned && self.version() == unwritten.ledger_version.as_deref() {
-            self.spec.known_encryption.clone_from(&unwritten.known);
+        if self.ownership != Ownership::Owned || self.version() != unwritten.ledger_version.as_deref() {
+            return;
         }
+        if self.spec.stream_creation_time != unwritten.stream_creation_time {
+            // The attempts were made on the earlier stream under the same name.
+            self.spec.satisfied = None;
+            self.spec.attempts = None;
+        }
+        self.spec.stream_creation_time.clone_from(&unwritten.stream_creation_time);
+        self.spec.known_encryption.clone_from(&unwritten.known);
     }
 
     /// Returns whether the ledger is stored, as of the last read or write in this reconcile.

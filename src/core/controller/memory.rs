@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::KnownEncryption;
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
@@ -147,6 +147,8 @@ pub struct KnownCall {
 pub struct UnwrittenEncryption {
     /// The version of the ledger that lacks it.
     pub ledger_version: Option<String>,
+    /// When the stream was created.
+    pub stream_creation_time: Option<MicroTime>,
     /// The last known encryption; `None` if it is not known.
     pub known: Option<KnownEncryption>,
 }

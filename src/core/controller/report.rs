@@ -59,14 +59,17 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
     let described = state.described_at().or(state.answered_request).or(state.last.described);
     let unacknowledged_writes = state.ledger.unacknowledged_writes;
+    // If the ledger cannot be read, it may still be the one that lacks what an earlier reconcile has learned.
+    let kept = state.last.unwritten_encryption.clone().filter(|_| !is_recorded && !state.ledger.is_stored());
+    let unwritten_encryption = state.ledger.unwritten_encryption().or(kept);
     let changing_at = changing_at(&state, &decision);
     let last = LastReconcile {
         remembered: remembered.filter(|_| is_recorded),
         next_record,
         known_call: state.known_call(context.clock.monotonic()),
         unsent_calls: state.last.unsent_calls,
-        unacknowledged_ledger_writes: unacknowledged_writes,
-        unwritten_encryption: state.ledger.unwritten_encryption(),
+        unacknowledged_ledger_writes: state.last.unacknowledged_ledger_writes,
+        unwritten_encryption,
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {

@@ -90,6 +90,7 @@ pub struct State {
     /// Whether no policy selects the namespace `web`.
     pub denies_rival: bool,
     pub encryption: ReportedEncryption,
+    pub stream_created: Option<Timestamp>,
     /// What AWS returns for the identity of the operator's credentials.
     pub identity: Identity,
     /// Whether AWS answers no Describe.
@@ -155,6 +156,7 @@ impl World {
             other_ledgers: Vec::new(),
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
+            stream_created: None,
             identity: Identity::Known,
             describe_fails: false,
             is_missing: false,
@@ -285,23 +287,20 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
-        let (fails, is_missing, encryption) = {
-            let state = self.to_aws(Request::Describe);
-            (state.describe_fails, state.is_missing, state.encryption.clone())
-        };
-        if fails {
+        let state = self.to_aws(Request::Describe);
+        if state.describe_fails {
             return Err(refusal(Operation::DescribeDeliveryStream, ErrorKind::Transient));
         }
-        if is_missing {
+        if state.is_missing {
             return Ok(None);
         }
         let description = StreamDescription {
             arn: stream.clone(),
-            created: None,
+            created: state.stream_created,
             source: Some("DirectPut".to_owned()),
             state: StreamState::Active,
             raw_status: "ACTIVE".to_owned(),
-            encryption,
+            encryption: state.encryption.clone(),
             retention: SignedDuration::from_hours(24),
         };
         let signer = Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None };

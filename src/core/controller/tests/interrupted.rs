@@ -232,6 +232,8 @@ fn ledger_that_lacks_an_observation_is_not_reported() {
 fn with_unwritten_plaintext(writes: usize) -> (World, Context<World, World>) {
     let world = World::new(resource());
     let context = world.context();
+    let now = context.clock.now();
+    world.state().stream_created = Some(now);
     world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
     reconcile_stored(&world, &context);
     assert!(status_after_a_minute(&world, &context).active_key.is_some());
@@ -280,23 +282,44 @@ fn other_failures_do_not_make_a_ledger_invalid() {
 }
 
 #[test]
+fn failed_describe_does_not_end_the_count_of_failed_writes() {
+    let (world, context) = with_unwritten_plaintext(3);
+    world.state().describe_fails = true;
+    status_after_a_minute(&world, &context);
+    world.state().describe_fails = false;
+    let status = status_after_a_minute(&world, &context);
+    assert_eq!(find(&status.conditions, ConditionType::Ready).unwrap().reason, "LedgerInvalid");
+}
+
+#[test]
 fn plaintext_that_could_not_be_written_is_not_forgotten() {
-    for is_enabled_again in [false, true] {
-        let (world, context) = with_unwritten_plaintext(3);
-        status_after_a_minute(&world, &context);
-        let seen = context.clock.now();
-        if is_enabled_again {
-            world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-        }
-        world.state().elapsed += Duration::from_mins(20);
-        status_after_a_minute(&world, &context);
-        let status = status_after_a_minute(&world, &context);
-        let known = world.state().ledger.clone().unwrap().spec.known_encryption.unwrap();
-        let encrypted_since = status.encrypted_since_time.map(|since| since.0);
-        if is_enabled_again {
-            assert!(encrypted_since.is_some_and(|since| since > seen), "{encrypted_since:?} {seen}");
-        } else {
-            assert!(known.key.is_none() && known.since_time.0 <= seen, "{known:?} {seen}");
+    for (is_replaced, is_refused) in [(false, false), (false, true), (true, false)] {
+        for is_enabled_again in [false, true] {
+            let (world, context) = with_unwritten_plaintext(3);
+            if is_replaced {
+                let now = context.clock.now();
+                world.state().stream_created = Some(now);
+            }
+            status_after_a_minute(&world, &context);
+            let seen = context.clock.now();
+            if is_refused {
+                let refused = || KubeError::Rejected("no permission".to_owned());
+                world.before(Request::ReadLedger(ReadFrom::Cache), move |_| Err(refused()));
+                status_after_a_minute(&world, &context);
+            }
+            if is_enabled_again {
+                world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+            }
+            world.state().elapsed += Duration::from_mins(20);
+            status_after_a_minute(&world, &context);
+            let status = status_after_a_minute(&world, &context);
+            let known = world.state().ledger.clone().unwrap().spec.known_encryption.unwrap();
+            let encrypted_since = status.encrypted_since_time.map(|since| since.0);
+            if is_enabled_again {
+                assert!(encrypted_since.is_some_and(|since| since > seen), "{encrypted_since:?} {seen}");
+            } else {
+                assert!(known.key.is_none() && known.since_time.0 <= seen, "{known:?} {seen}");
+            }
         }
     }
 }
