@@ -313,9 +313,9 @@ async fn write_ledger<A, R: KubeApi>(
 ) -> Result<(), KubeError> {
     let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
     // If nothing is to be written although the stream was described, the ledger already has what the earlier writes contained.
-    let counts = state.ledger.is_changed() || state.is_fresh();
+    let is_counted = state.ledger.is_changed() || state.is_fresh();
     let saved = state.ledger.save(&context.kube).await;
-    if counts {
+    if is_counted {
         let is_acknowledged = !matches!(saved, Err(KubeError::Unavailable(_)));
         state.ledger.unacknowledged_writes = context.memory.record_ledger_write(resource, is_acknowledged);
     }

@@ -221,12 +221,14 @@ impl LedgerHandle {
     /// Returns what this reconcile has learned of the encryption, if the ledger could be read and cannot be written.
     pub(super) fn unwritten_encryption(&self) -> Option<Box<UnwrittenEncryption>> {
         let stored = self.stored.as_ref().filter(|_| self.ownership == Ownership::LedgerInvalid)?;
-        let content =
-            |spec: &StreamLedgerSpec| (spec.stream_creation_time.clone(), spec.known_encryption.clone());
-        let (stream_creation_time, known) = content(&self.spec);
-        (content(&stored.spec) != (stream_creation_time.clone(), known.clone())).then(|| {
-            let ledger_version = stored.metadata.resource_version.clone();
-            Box::new(UnwrittenEncryption { ledger_version, stream_creation_time, known })
+        let is_written = stored.spec.stream_creation_time == self.spec.stream_creation_time
+            && stored.spec.known_encryption == self.spec.known_encryption;
+        (!is_written).then(|| {
+            Box::new(UnwrittenEncryption {
+                ledger_version: stored.metadata.resource_version.clone(),
+                stream_creation_time: self.spec.stream_creation_time.clone(),
+                known: self.spec.known_encryption.clone(),
+            })
         })
     }
 

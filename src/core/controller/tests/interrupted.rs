@@ -227,8 +227,8 @@ fn ledger_that_lacks_an_observation_is_not_reported() {
     }
 }
 
-/// Returns a world whose stream was encrypted when the operator last wrote its ledger, and is in plaintext. The next writes of the
-/// ledger are not acknowledged, and the last of them is reported.
+/// Returns a world whose stream was encrypted when the operator last wrote its ledger, and is in plaintext now. This number of
+/// writes of the ledger is not acknowledged. Two reconciles have failed because of that.
 fn with_unwritten_plaintext(writes: usize) -> (World, Context<World, World>) {
     let world = World::new(resource());
     let context = world.context();
