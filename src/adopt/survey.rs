@@ -209,8 +209,8 @@ impl<O: Observer> Survey<'_, O> {
         let refused = Refused::default();
         let mut skipped = 0;
         let mut changing: HashMap<StreamArn, FoundStream> = HashMap::new();
-        // After all others, once more: a failure that may pass, and a change that may have ended. AWS reports no encryption
-        // of a Kinesis stream while it is resharded.
+        // After all others, once more: a failure that may pass, and a change that may have ended. While Kinesis changes a
+        // stream, for example while it is resharded, AWS shows the old encryption, or the new one too early.
         for is_last in [false, true] {
             let requests = std::mem::take(&mut remaining).into_iter();
             let mut outcomes = stream::iter(requests.map(|stream| self.stream(place, &refused, stream)))

@@ -259,7 +259,7 @@ fn more(found: &FoundStream) -> String {
     };
     let why = match &found.encryption {
         FoundEncryption::Changing(why) | FoundEncryption::Unsettled(why) => {
-            format!(" AWS does not report its encryption now: {why}.")
+            format!(" Its encryption is not known now: {why}.")
         }
         _ => String::new(),
     };
@@ -402,7 +402,7 @@ mod tests {
         );
         // Any state may be the present one, also that of the status.
         let resharded = observed(&encrypted, changing("the stream is being changed")).entry.message;
-        let expected = "why AWS does not report its encryption now: the stream is being changed.";
+        let expected = "why Its encryption is not known now: the stream is being changed.";
         assert_eq!(resharded.as_deref(), Some(expected));
         let known = status("True", "DISABLING", "encryptedSinceTime");
         assert_eq!(observed(&known, changing("encryption is being disabled")).entry.state, State::Changing);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use simulation::batch::{Batch, run_batch};
+use simulation::batch::{Batch, Selection, run_batch};
 use simulation::choices::Choice;
 use simulation::explore::settings::{self, Setting};
 use simulation::explore::{Pruning, explore, parallel_map, run_traced};
@@ -27,6 +27,9 @@ struct Arguments {
     /// First seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Run only the seeds of the range whose operator receives AWS's events, which is every second one.
+    #[arg(long)]
+    with_events: bool,
     /// Stop after this many seeds have violated an invariant.
     #[arg(long, default_value_t = 1)]
     failures: usize,
@@ -48,7 +51,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, failures, seed, explore, most, setting, choices } = Arguments::parse();
+    let Arguments { seeds, from, with_events, failures, seed, explore, most, setting, choices } =
+        Arguments::parse();
     if let Some(seed) = seed {
         return print_trace(run(&generate_plan(seed), &Unmodified, true));
     }
@@ -69,7 +73,8 @@ fn main() -> ExitCode {
         };
     }
     let started = Instant::now();
-    let batch = run_batch(from, seeds, failures);
+    let selection = if with_events { Selection::WithEvents } else { Selection::All };
+    let batch = run_batch(from, seeds, selection, failures);
     print(&batch, started.elapsed().as_secs_f64());
     for (seed, violation) in &batch.violations {
         println!("seed {seed}: {violation}");

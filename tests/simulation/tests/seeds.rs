@@ -1,6 +1,6 @@
 //! Runs thousands of seeds, each a random environment with faults: no invariant is violated in any of them.
 
-use simulation::batch::run_batch;
+use simulation::batch::{Selection, run_batch};
 use simulation::generator::generate_plan;
 use simulation::run::run;
 use simulation::shrink::shrink;
@@ -13,7 +13,7 @@ const SEEDS: u64 = 20_000;
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let batch = run_batch(0, SEEDS, 1);
+    let batch = run_batch(0, SEEDS, Selection::All, 1);
     if let Some((seed, violation)) = batch.violations.first() {
         let (smallest, violation) = shrink(&generate_plan(*seed), violation, &Unmodified);
         let trace = run(&smallest, &Unmodified, true).trace;

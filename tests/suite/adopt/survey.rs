@@ -217,7 +217,7 @@ async fn throttling_and_faults_that_pass_lose_no_stream() {
     assert_eq!(survey.undescribed, []);
 }
 
-/// A Kinesis stream is UPDATING while it is resharded, and then AWS does not report its encryption.
+/// A Kinesis stream is UPDATING while it is resharded, and then the encryption that AWS shows may be the old one.
 #[tokio::test(start_paused = true)]
 async fn changing_stream_is_described_again_after_all_others() {
     let aws = VirtualAws::start();
