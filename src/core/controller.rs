@@ -3,8 +3,8 @@
 //!
 //! Each step decides only what its own file states; [`crate::model::decision::decide`] makes the decision.
 //! The steps reach AWS through [`StreamApi`] and Kubernetes through [`KubeApi`] only, so the same code runs
-//! in the simulation. A call or a test record requires a Describe that is newer than the ledger that was
-//! read. The description of an earlier reconcile suffices for a status, but never for a call or a test record.
+//! in the simulation. A call or a test record requires a Describe that this reconcile has sent after it read
+//! the ledger. The description of an earlier reconcile suffices for a status, but never for a call or a test record.
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a wrong
 //! change: immediately before a call or a test record, the resource, the policies and (for a test record) the ledger

@@ -54,7 +54,7 @@ pub trait ReconcileMetrics: Send + Sync {
     fn event_lost(&self) {}
 }
 
-/// The time within which AWS reports a change to every request. KMS documents "in some cases, several minutes".
+/// The time after a change from which every response of AWS shows the change. KMS documents "in some cases, several minutes".
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/accessing-kms.html#programming-eventual-consistency>
 const SETTLING: Duration = Duration::from_mins(20);
 

@@ -94,7 +94,8 @@ impl Registered {
     }
 }
 
-/// What a reconcile has to take into account.
+/// What the events of AWS that concern a resource mean for a reconcile of it: the calls that they report, and whether they
+/// require a Describe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
     /// The calls that events report, by the hash of their stream.
@@ -296,8 +297,8 @@ impl EventInbox {
             && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed != Noticed::Nothing)
     }
 
-    /// Returns what a reconcile of a resource has to take into account, and records that the reconcile has begun to. The
-    /// inbox keeps all of it until [`finish_notice`](Self::finish_notice).
+    /// Returns the notice of the events that concern a resource, and records that a reconcile has begun to take them into
+    /// account. The inbox keeps them until [`finish_notice`](Self::finish_notice).
     #[must_use]
     pub fn begin_notice(&self, resource: &StreamEncryption) -> Notice {
         let mut state = self.lock();

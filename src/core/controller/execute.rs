@@ -43,7 +43,7 @@ const UNACKNOWLEDGED_BEFORE_REPORT: u32 = 3;
 
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or
 /// AWS was slow. AWS may then have received the call long after the reservation. [`READ_LAG`](ledger::READ_LAG) is counted from
-/// the reservation, so AWS may still report the state before the call after `READ_LAG` has passed. The outcome therefore counts
+/// the reservation. So it may have passed while AWS still reports the state from before the call. The outcome therefore counts
 /// as unknown.
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
@@ -312,7 +312,8 @@ async fn write_ledger<A, R: KubeApi>(
     state: &mut ReconcileState,
 ) -> Result<(), KubeError> {
     let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
-    // If nothing is to be written although the stream was described, the ledger already has what the earlier writes contained.
+    // Whether the result changes the number of unacknowledged writes. If the stream was described and nothing is to be written,
+    // the ledger already has what the unacknowledged writes contained. `save` then returns `Ok`, which sets the number to zero.
     let is_counted = state.ledger.is_changed() || state.is_fresh();
     let saved = state.ledger.save(&context.kube).await;
     if is_counted {

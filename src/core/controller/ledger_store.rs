@@ -203,8 +203,8 @@ impl LedgerHandle {
         self.spec = ledger::record_outcome(&self.spec, id, Err(cause), now);
     }
 
-    /// Returns whether this resource may enter the calls of others into the ledger: it owns the ledger, or may claim the
-    /// stream.
+    /// Returns whether this resource may enter the calls of others into the ledger. It may if it owns a stored ledger. If no
+    /// ledger is stored, it may if it may claim the stream.
     pub(super) fn may_record_events(&self, may_claim: bool) -> bool {
         self.ownership == Ownership::Owned && (may_claim || self.is_stored())
     }
