@@ -113,7 +113,7 @@ pub struct RunArguments {
     pub aws_rate_percent: u8,
     /// The request rate limits that replace the defaults, as a JSON list such as
     /// `[{"operation":"kms:DescribeKey","account":"111122223333","region":"eu-west-1","requestsPerSecond":4000}]`.
-    /// Default: AWS's default limits.
+    /// Default: AWS's default limits, or lower ones where the operator needs few requests.
     #[arg(long, env = "AWS_REQUEST_LIMITS")]
     pub aws_request_limits: Option<String>,
     /// Default policy: the spec of a `StreamEncryptionPolicy` as JSON, merged with the cluster's policies.
