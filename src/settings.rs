@@ -236,7 +236,8 @@ impl RunArguments {
         )?;
         let aws_endpoint_url = given(&self.aws_endpoint_url);
         if let Some(url) = &aws_endpoint_url {
-            AwsConfig::check_endpoint_url(url).context("--aws-endpoint-url (AWS_ENDPOINT_URL)")?;
+            AwsConfig::check_endpoint_url(url)
+                .context("--aws-endpoint-url (STREAM_ENCRYPTION_AWS_ENDPOINT_URL)")?;
         }
         // kube treats 0 as "no limit".
         within("--concurrency (CONCURRENCY)", self.concurrency.into(), [1, u16::MAX.into()])?;
@@ -275,6 +276,8 @@ impl RunArguments {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn run(flags: &[&str]) -> anyhow::Result<Settings> {
@@ -333,15 +336,27 @@ mod tests {
 
     #[test]
     fn error_about_a_value_names_flag_and_variable() {
-        for (flag, value, names) in [
-            ("--region", "Ireland", "--region (AWS_REGION): "),
-            ("--aws-endpoint-url", "foo", "--aws-endpoint-url (AWS_ENDPOINT_URL): "),
-            ("--default-policy", "all", "--default-policy (DEFAULT_POLICY): not JSON"),
-            ("--events-queue-url", "foo", "--events-queue-url (EVENTS_QUEUE_URL): "),
-            ("--concurrency", "0", "--concurrency (CONCURRENCY)"),
+        let command = Arguments::command();
+        let command = command.find_subcommand("run").unwrap();
+        for (flag, value) in [
+            ("--namespace", "A"),
+            ("--watch-namespace", "A"),
+            ("--watch-label-selector", "in ("),
+            ("--lease", "A"),
+            ("--identity", "a b"),
+            ("--region", "Ireland"),
+            ("--aws-endpoint-url", "foo"),
+            ("--aws-rate-percent", "0"),
+            ("--aws-request-limits", "{"),
+            ("--default-policy", "all"),
+            ("--drift-interval-seconds", "1"),
+            ("--events-drift-interval-seconds", "1"),
+            ("--events-queue-url", "foo"),
+            ("--concurrency", "0"),
         ] {
             let error = format!("{:#}", run(&[flag, value]).unwrap_err());
-            assert!(error.starts_with(names), "{error}");
+            let names = invalid::named(flag, command);
+            assert!(names.ends_with(')') && error.starts_with(&names), "{names}: {error}");
         }
     }
 

@@ -53,7 +53,7 @@ fn expected(error: &clap::Error, flag: &str) -> Option<String> {
 }
 
 /// Returns a flag with its variable, as all messages about settings name it.
-fn named(flag: &str, run: &Command) -> String {
+pub(super) fn named(flag: &str, run: &Command) -> String {
     let is_it = |arg: &&Arg| arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
     let variable = run.get_arguments().find(is_it).and_then(Arg::get_env);
     variable.map_or_else(|| flag.to_owned(), |variable| format!("{flag} ({})", variable.display()))
