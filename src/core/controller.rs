@@ -198,7 +198,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;
-        // KMS's response was discarded, too. The spec was resolved with it, so it is resolved again, which asks KMS.
+        // KMS's response was discarded, too. The spec was resolved with that response. Resolving the spec again asks KMS.
         let resolving = resolve::resolve(context, resource, &last, from);
         spec = match end.in_term(&context.clock, resolving).await? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,

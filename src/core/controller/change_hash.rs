@@ -3,8 +3,8 @@
 //! therefore pass metadata from which `kubernetes/trimmed.rs` has removed those that are not the operator's.
 //!
 //! The operator's own status writes lead to none, neither in this replica nor in another one. There is one exception: a write
-//! that replaces the last field of another writer removes that writer's entry, and leads to one more reconcile. This module
-//! computes a hash of each resource; `kubernetes/change_detector.rs` keeps the hashes and compares them.
+//! that replaces the last field of another writer removes that writer's entry in `managedFields`, and leads to one more
+//! reconcile. This module computes a hash of each resource; `kubernetes/change_detector.rs` keeps the hashes and compares them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

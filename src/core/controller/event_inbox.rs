@@ -255,8 +255,8 @@ impl EventInbox {
     }
 
     /// Returns whether events report what happens to a resource's stream and keys: those of their accounts and regions arrive,
-    /// and the last change that they reported is at least `settling` ago. Before that, the Describe may have failed, or AWS may
-    /// have reported an old state. `key` is the key that the resource names, which may not be registered yet.
+    /// and the last change that they reported is at least `settling` ago. If it is more recent, the Describe after it may have
+    /// failed, or may have shown an old state. `key` is the key that the resource names, which may not be registered yet.
     #[must_use]
     pub fn suffice_for(
         &self,
@@ -353,7 +353,7 @@ impl EventInbox {
         }
     }
 
-    /// Returns whether a call that an event reports waits for a reconcile: until then the queue must keep the event.
+    /// Returns whether a call that an event reports waits for a reconcile. While it waits, the queue must keep the event.
     #[must_use]
     pub fn holds(&self, event: &AwsEvent) -> bool {
         let Subject::Call(stream, call) = &event.subject else { return false };

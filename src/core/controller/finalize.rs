@@ -53,9 +53,9 @@ pub fn is_deleted_without_disabling(resource: &StreamEncryption) -> bool {
 }
 
 /// If the spec requires the finalizer: adds it while the policies allow disabling encryption, and removes it while they do
-/// not. While they name different roles for the stream, the finalizer stays as it is: one of them may allow it. Ends the
-/// reconcile if it changed anything; returns the error if the change has failed. The finalizer of a resource that is being
-/// deleted is left to the decision.
+/// not. While the policies name different roles for the stream, the finalizer stays as it is: one of the policies may allow
+/// disabling encryption. Ends the reconcile if it changed anything; returns the error if the change has failed. The finalizer
+/// of a resource that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

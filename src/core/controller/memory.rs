@@ -201,9 +201,10 @@ impl From<&LastReconcile> for LastOutcome {
 }
 
 impl Memory {
-    /// Returns the entry of a resource without what has expired: the responses of AWS once they are due, or
-    /// if a user has deleted the resource or changed the retry annotation, and a write that can no longer be
-    /// applied.
+    /// Returns the entry of a resource without what has expired. An unacknowledged write of the status expires after two
+    /// minutes. The responses of AWS expire when they are due, when a user deletes the resource, and when a user changes the
+    /// retry annotation. If that change comes too soon after the last Describe, they expire later, at
+    /// [`LastReconcile::retry_due`].
     pub fn recall_unexpired(&self, resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
         let mut last = self.recall_with_expired(uid(resource));
         let may_be_applied = |sent: &Timestamp| now < saturating_add(*sent, MAY_BE_APPLIED) && *sent <= now;
@@ -348,7 +349,7 @@ impl Memory {
     }
 
     /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes, or was given
-    /// up because of a conflict. Returns how many have in succession.
+    /// up because of a conflict. Returns the number of such reconciles in succession.
     pub fn count_failure(&self, uid: &str) -> u32 {
         let mut entries = self.lock();
         let last = entries.entry(uid.to_owned()).or_default();

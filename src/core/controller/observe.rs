@@ -156,7 +156,7 @@ fn apply_observation(state: &mut ReconcileState) {
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
-    // A clock that was set back in between must not make the observation newer.
+    // A clock that was set back during the Describe must not make the observation newer.
     let requested = state.requested(Moment { wall: at.wall.min(state.now), ..*at });
     let wanted = state.spec.desired.encryption.target();
     let has_problem = state.spec.desired.key_problem.is_some();

@@ -76,10 +76,11 @@ fn may_match(resource: &StreamEncryption, status: &StreamEncryptionStatus) -> bo
     })
 }
 
-/// Returns whether it is unknown whether records are encrypted now: AWS did not describe the stream in
-/// [`MOST_UNANSWERED`] consecutive reconciles or more (`unanswered` is their number), or the status reports so already and
-/// AWS has not described the stream since (`was_described` is `false`). A process that has just started therefore continues
-/// with what the status reports.
+/// Returns whether it is unknown whether records are encrypted now. There are two such cases:
+///
+/// - AWS did not describe the stream in [`MOST_UNANSWERED`] consecutive reconciles or more. `unanswered` is their number.
+/// - The status reports that it is unknown, and AWS has not described the stream since (`was_described` is `false`). So a
+///   process that has just started continues with what the status reports.
 pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, was_described: bool) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
