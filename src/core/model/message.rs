@@ -417,7 +417,7 @@ fn limit_reached(input: &DecisionInput<'_>) -> String {
     let budget = budget(input);
     if budget.has_room() {
         return format!(
-            "AWS reports that its limit is reached ({}): this stream's 25 encryption calls in 24 hours are used up although the operator has counted fewer, or 500 Firehose streams use the key. Find out in CloudTrail who makes the calls, or set another key.",
+            "AWS reports that its limit is reached ({}). Either this stream's 25 encryption calls in 24 hours are used up although the operator has counted fewer: find out in CloudTrail who makes the calls. Or 500 Firehose streams use the key: set another key.",
             failure(input)
         );
     }
