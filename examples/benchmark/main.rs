@@ -12,6 +12,7 @@ mod readiness;
 mod report;
 mod scenario;
 mod stage;
+mod stops;
 
 use std::process::ExitCode;
 

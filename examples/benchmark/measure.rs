@@ -1,5 +1,5 @@
 //! The course of one measurement: an operator without resources, the first sweep until all resources are Ready,
-//! and then the rest, in which nothing changes.
+//! then the rest, in which nothing changes, and in the end the Stops by somebody else.
 //!
 //! It prints progress to standard error. It must never read a figure from the operator's metrics: a scrape costs
 //! CPU time, which would be measured.
@@ -13,6 +13,7 @@ use crate::process::{Operator, Usage};
 use crate::readiness::Readiness;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
+use crate::stops;
 
 /// How long the operator without resources runs.
 const WITHOUT_RESOURCES: Duration = Duration::from_secs(5);
@@ -34,8 +35,10 @@ pub(crate) struct Measured {
     pub(crate) ready: Vec<Duration>,
     /// From the start until all resources are Ready.
     pub(crate) sweep: Phase,
-    /// The drift intervals at rest.
-    pub(crate) rest: Phase,
+    /// The drift intervals at rest; `None` if they are not measured.
+    pub(crate) rest: Option<Phase>,
+    /// How long each correction of a Stop by somebody else took, in order of these times.
+    pub(crate) corrections: Vec<Duration>,
 }
 
 /// What was used and requested in a part of the measurement.
@@ -71,8 +74,8 @@ pub(crate) async fn measure(scenario: &Scenario) -> anyhow::Result<Measured> {
     let mut operator = start()?;
     let phases = phases(scenario, &stage, &readiness, &mut operator, &api, log).await;
     say(&format!("the operator's log: {}", operator.keep_log()?.display()));
-    let (ready, sweep, rest) = phases?;
-    Ok(Measured { empty, floor: scenario.floor(stage.change), ready, sweep, rest })
+    let (ready, sweep, rest, corrections) = phases?;
+    Ok(Measured { empty, floor: scenario.floor(stage.change), ready, sweep, rest, corrections })
 }
 
 /// Measures a running operator.
@@ -83,7 +86,7 @@ async fn phases(
     operator: &mut Operator,
     api: &ApiRequests,
     log: usize,
-) -> anyhow::Result<(Vec<Duration>, Phase, Phase)> {
+) -> anyhow::Result<(Vec<Duration>, Phase, Option<Phase>, Vec<Duration>)> {
     let start = Instant::now();
     let mut next = start + PROGRESS;
     loop {
@@ -102,6 +105,16 @@ async fn phases(
     let sweep = end_of_phase(stage, operator, (start, Duration::ZERO), api, log).await?;
     say(&format!("all Ready after {:.1} s", start.elapsed().as_secs_f64()));
 
+    let rest = if scenario.rest == 0 { None } else { Some(rest(scenario, stage, operator).await?) };
+    if scenario.stops > 0 {
+        say(&format!("stopping encryption of {} streams, one after the other", scenario.stops));
+    }
+    let corrections = stops::correct(scenario, stage).await?;
+    Ok((ready, sweep, rest, corrections))
+}
+
+/// Measures an operator whose resources are Ready.
+async fn rest(scenario: &Scenario, stage: &Stage, operator: &mut Operator) -> anyhow::Result<Phase> {
     let interval = scenario.drift_interval();
     let settling = interval.min(SETTLING);
     say(&format!("waiting {} s until everything is at rest", settling.as_secs()));
@@ -111,8 +124,7 @@ async fn phases(
     let before = (Instant::now(), operator.usage()?.cpu);
     say(&format!("measuring {} drift intervals at rest", scenario.rest));
     tokio::time::sleep(interval * scenario.rest).await;
-    let rest = end_of_phase(stage, operator, before, &api, log).await?;
-    Ok((ready, sweep, rest))
+    end_of_phase(stage, operator, before, &api, log).await
 }
 
 async fn end_of_phase(

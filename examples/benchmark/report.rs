@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::measure::Measured;
+use crate::measure::{Measured, Phase};
+use crate::process::Usage;
 use crate::scenario::{Scenario, word};
 
 /// One figure.
@@ -25,71 +26,112 @@ pub(crate) struct Row {
 
 /// Returns the rows of the report.
 pub(crate) fn rows(scenario: &Scenario, measured: &Measured) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut row = |figure, value: f64, unit, detail: String| rows.push(Row { figure, value, unit, detail });
-    let Measured { empty, floor, ready, sweep, rest } = measured;
     let resources = scenario.resources as f64;
-    let all = ready.last().copied().unwrap_or_default().as_secs_f64();
-    let median = ready.get(ready.len() / 2).copied().unwrap_or_default().as_secs_f64();
-    let looks = rest.aws.describes as f64;
+    let mut rows = until_ready(resources, measured);
+    rows.extend(measured.rest.iter().flat_map(|rest| at_rest(resources, measured, rest)));
+    rows.extend(corrections(scenario, &measured.corrections));
+    rows
+}
 
+fn row(figure: &'static str, value: f64, unit: &'static str, detail: String) -> Row {
+    Row { figure, value, unit, detail }
+}
+
+/// Returns what was measured until all resources were Ready.
+fn until_ready(resources: f64, Measured { empty, floor, ready, sweep, .. }: &Measured) -> Vec<Row> {
+    let all = ready.last().copied().unwrap_or_default().as_secs_f64();
+    let half = median(ready);
     let compared = format!(
         "{:.2} times the {:.1} s that 80 % of AWS's limits permit",
         all / floor.as_secs_f64(),
         floor.as_secs_f64()
     );
-    row("time until all are Ready", all, "s", compared);
-    row("time until the median is Ready", median, "s", format!("{:.0} % of that time", 100.0 * median / all));
-
     let aws = &sweep.aws;
-    row(
-        "AWS requests per stream until Ready",
-        aws.total() as f64 / resources,
-        "",
-        per(&aws.by_operation, resources),
-    );
-    let share = format!(
-        "{:.2} % of all requests",
-        percent(aws.throttled + rest.aws.throttled, aws.total() + rest.aws.total())
-    );
-    row("throttled AWS requests, in all", (aws.throttled + rest.aws.throttled) as f64, "", share);
-    let seconds = rest.lasted.as_secs_f64();
-    let each_second = per(&rest.aws.by_operation, seconds);
-    row("AWS requests per second at rest", rest.aws.total() as f64 / seconds, "", each_second);
-    let until_ready: u64 = sweep.api.values().sum();
-    row(
-        "API server requests per stream until Ready",
-        until_ready as f64 / resources,
-        "",
-        per(&sweep.api, resources),
-    );
-    let at_rest: u64 = rest.api.values().sum();
-    row("API server requests per Describe at rest", at_rest as f64 / looks, "", per(&rest.api, looks));
-
-    let adopting = milliseconds(sweep.cpu.saturating_sub(empty.cpu)) / resources;
+    let requests: u64 = sweep.api.values().sum();
+    let share = format!("{:.2} % of all requests", percent(aws.throttled, aws.total()));
     let start = format!("without the {:.0} ms of an operator without resources", milliseconds(empty.cpu));
-    row("CPU time per resource until Ready", adopting, "ms", start);
-    let looking = milliseconds(rest.cpu) / looks;
-    let share = 100.0 * rest.cpu.as_secs_f64() / seconds;
-    let compared = format!(
-        "{:.2} times that of a resource until Ready; {looks} Describes, {share:.1} % of a core",
-        looking / adopting
-    );
-    row("CPU time per Describe at rest", looking, "ms", compared);
+    vec![
+        row("time until all are Ready", all, "s", compared),
+        row("time until the median is Ready", half, "s", format!("{:.0} % of that time", 100.0 * half / all)),
+        row(
+            "AWS requests per stream until Ready",
+            aws.total() as f64 / resources,
+            "",
+            per(&aws.by_operation, resources),
+        ),
+        row("throttled AWS requests until Ready", aws.throttled as f64, "", share),
+        row(
+            "API server requests per stream until Ready",
+            requests as f64 / resources,
+            "",
+            per(&sweep.api, resources),
+        ),
+        row("CPU time per resource until Ready", adopting(resources, sweep, empty), "ms", start),
+        row("memory without resources", megabytes(empty.resident), "MB", anonymous(empty.anonymous)),
+        row(
+            "peak memory until all are Ready",
+            megabytes(sweep.usage.peak),
+            "MB",
+            times(sweep.usage.peak, empty.resident),
+        ),
+    ]
+}
 
-    row("memory without resources", megabytes(empty.resident), "MB", anonymous(empty.anonymous));
-    row(
-        "peak memory until all are Ready",
-        megabytes(sweep.usage.peak),
-        "MB",
-        times(sweep.usage.peak, empty.resident),
+/// Returns what was measured while nothing changed.
+fn at_rest(resources: f64, Measured { empty, sweep, .. }: &Measured, rest: &Phase) -> Vec<Row> {
+    let (aws, seconds) = (&rest.aws, rest.lasted.as_secs_f64());
+    let describes = aws.describes as f64;
+    let requests: u64 = rest.api.values().sum();
+    let throttled = format!("{:.2} % of all requests", percent(aws.throttled, aws.total()));
+    let looking = milliseconds(rest.cpu) / describes;
+    let compared = format!(
+        "{:.2} times that of a resource until Ready; {describes} Describes, {:.1} % of a core",
+        looking / adopting(resources, sweep, empty),
+        100.0 * rest.cpu.as_secs_f64() / seconds
     );
-    row("memory at rest", megabytes(rest.usage.resident), "MB", anonymous(rest.usage.anonymous));
-    row("peak memory at rest", megabytes(rest.usage.peak), "MB", times(rest.usage.peak, empty.resident));
     let each = |total: u64| total.saturating_sub(empty.resident) as f64 * 1.024 / resources;
     let peak = format!("{:.2} kB at the peak until all are Ready", each(sweep.usage.peak));
-    row("memory per resource at rest", each(rest.usage.resident), "kB", peak);
-    rows
+    vec![
+        row(
+            "AWS requests per second at rest",
+            aws.total() as f64 / seconds,
+            "",
+            per(&aws.by_operation, seconds),
+        ),
+        row("throttled AWS requests at rest", aws.throttled as f64, "", throttled),
+        row(
+            "API server requests per Describe at rest",
+            requests as f64 / describes,
+            "",
+            per(&rest.api, describes),
+        ),
+        row("CPU time per Describe at rest", looking, "ms", compared),
+        row("memory at rest", megabytes(rest.usage.resident), "MB", anonymous(rest.usage.anonymous)),
+        row("peak memory at rest", megabytes(rest.usage.peak), "MB", times(rest.usage.peak, empty.resident)),
+        row("memory per resource at rest", each(rest.usage.resident), "kB", peak),
+    ]
+}
+
+/// Returns how soon the Stops by somebody else were corrected; nothing if there were none.
+fn corrections(scenario: &Scenario, times: &[Duration]) -> Option<Row> {
+    let slowest = times.last()?.as_secs_f64();
+    let interval = scenario.drift_interval().as_secs_f64();
+    let detail = format!(
+        "the slowest of {}: {slowest:.2} s; half of the drift interval: {:.0} s",
+        times.len(),
+        interval / 2.0
+    );
+    Some(row("median time from a foreign Stop to the Start", median(times), "s", detail))
+}
+
+/// Returns the median in seconds of times that are in order.
+fn median(times: &[Duration]) -> f64 {
+    times.get(times.len() / 2).copied().unwrap_or_default().as_secs_f64()
+}
+
+/// Returns the CPU time per resource until all were Ready, in milliseconds.
+fn adopting(resources: f64, sweep: &Phase, empty: &Usage) -> f64 {
+    milliseconds(sweep.cpu.saturating_sub(empty.cpu)) / resources
 }
 
 /// Returns the rows as a table.

@@ -52,8 +52,13 @@ pub(crate) struct Scenario {
     #[arg(long)]
     pub(crate) change: Option<i64>,
     /// The number of drift intervals to measure at rest. The watches list everything again after six.
+    /// 0: the operator is not measured at rest.
     #[arg(long, default_value_t = 2)]
     pub(crate) rest: u32,
+    /// The number of streams whose encryption somebody else turns off in the end, one after the other. The benchmark
+    /// measures when the operator corrects it.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stops: usize,
     /// The program to measure, such as a released one. Default: the operator in this program.
     #[arg(long)]
     pub(crate) operator: Option<PathBuf>,

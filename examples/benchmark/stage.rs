@@ -3,24 +3,27 @@
 //!
 //! Everything exists before the operator starts, as after an upgrade or a failover: all resources are due at
 //! once. Dropping the environment ends everything and deletes its data. It must never change anything while the
-//! operator is measured.
+//! operator is measured, except for the Stops that `stops.rs` measures.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
-use simulated_aws::world::{PlantedStream, Service as AwsService, Settings, Snapshot, StreamKey, World};
+use simulated_aws::world::{
+    Caller, PlantedStream, Request, Service as AwsService, Settings, Snapshot, StreamKey, World,
+};
 use simulated_aws::{Clock, SimulatedAws};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use crate::scenario::{Limits, Scenario, Service, State};
+use crate::stops::Stop;
 
 /// Number of namespaces of the resources.
 const NAMESPACES: usize = 10;
@@ -28,6 +31,8 @@ const NAMESPACES: usize = 10;
 const HEARTBEAT: SignedDuration = SignedDuration::from_mins(5);
 /// Number of resources that are created at a time.
 const CREATED_AT_A_TIME: usize = 32;
+/// The access key of somebody else. Keys that the simulated AWS does not know are of the account of the streams.
+const ANOTHER: &str = "AKIAANOTHER";
 /// The namespace and the account of the operator.
 const OPERATOR: (&str, &str) = ("stream-encryption-system", "stream-encryption-operator");
 
@@ -42,7 +47,8 @@ pub(crate) struct Stage {
     pub(crate) change: Duration,
     /// The URL of the queue of AWS's events, if the operator receives them.
     pub(crate) queue: Option<String>,
-    streams: Vec<String>,
+    /// Each stream as it was planted, and its ARN.
+    streams: Vec<(PlantedStream, String)>,
 }
 
 impl Stage {
@@ -58,8 +64,8 @@ impl Stage {
             Service::Kinesis => settings.updating,
         };
         let mut world = World::new(settings);
-        let streams = (0..scenario.resources).map(|number| world.plant_stream(planted(scenario, number)));
-        let streams: Vec<String> = streams.collect();
+        let planted = (0..scenario.resources).map(|number| planted(scenario, number));
+        let streams: Vec<_> = planted.map(|stream| (stream.clone(), world.plant_stream(stream))).collect();
         let aws = SimulatedAws::start(world, Clock::Real).await?;
         let queue = scenario.events.then(|| {
             let (now, mut world) = (aws.now(), aws.world());
@@ -85,7 +91,7 @@ impl Stage {
         for number in 0..NAMESPACES {
             self.cluster.kubectl(&["create", "namespace", &namespace(number)]).await?;
         }
-        let resources = self.streams.iter().enumerate().map(|(number, arn)| self.create(number, arn));
+        let resources = self.streams.iter().enumerate().map(|(number, (_, arn))| self.create(number, arn));
         stream::iter(resources).buffer_unordered(CREATED_AT_A_TIME).try_collect::<Vec<()>>().await?;
         Ok(())
     }
@@ -97,6 +103,35 @@ impl Stage {
         let resource = StreamEncryption { metadata, spec, status: None };
         let created = api.create(&PostParams::default(), &resource).await;
         created.map(drop).with_context(|| format!("failed to create the resource of {arn}"))
+    }
+
+    /// Turns off the encryption of a stream as somebody else would.
+    pub(crate) fn stop_as_another(&self, number: usize) -> anyhow::Result<Stop> {
+        let (stream, _) = &self.streams[number];
+        let request = if stream.service == AwsService::Firehose {
+            Request::firehose("StopDeliveryStreamEncryption", json!({"DeliveryStreamName": stream.name}))
+        } else {
+            let body =
+                json!({"StreamName": stream.name, "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"});
+            Request::kinesis("StopStreamEncryption", body)
+        };
+        let (now, mut world) = (self.aws.now(), self.aws.world());
+        let log = world.calls().len();
+        let reply = world.call(now, &Caller::new(ANOTHER), &stream.region, &request);
+        reply.result.map_err(|error| anyhow::anyhow!("AWS refused to stop {}: {error:?}", stream.name))?;
+        Ok((log, now))
+    }
+
+    /// Returns when AWS received a Start for a stream after the first `log` entries of its log.
+    pub(crate) fn start_since(&self, log: usize, number: usize) -> Option<Timestamp> {
+        let (stream, _) = &self.streams[number];
+        let world = self.aws.world();
+        let is_start =
+            |operation: &str| matches!(operation, "StartDeliveryStreamEncryption" | "StartStreamEncryption");
+        let mut after = world.calls()[log..].iter();
+        after
+            .find(|call| is_start(&call.operation) && call.executed && call.target == stream.name)
+            .map(|call| call.time)
     }
 }
 
