@@ -290,6 +290,7 @@ pub(super) fn status(
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
+    let before = &*status_fields::about(before, &state.spec.stream);
     // Only `Suspended` has this state.
     if decision.reason.ready_state() == ReadyState::Unchanged {
         return outdated_status::suspended(resource, before, state.now);

@@ -37,6 +37,7 @@ use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
 use crate::model::schedule;
 use crate::model::service::{Operation, profile};
+use crate::model::status_fields;
 
 /// The resolved spec of a resource.
 pub(super) struct ResolvedSpec {
@@ -157,7 +158,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
     let resolve_started = context.clock.monotonic();
-    let desired = desired(resource, last, context.clock.now());
+    let mut desired = desired(resource, last, context.clock.now());
     let named = stream(&resource.spec.stream, &context.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
@@ -183,6 +184,10 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         }
     };
     let permission = EffectivePolicy::of(policies, own);
+    let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
+    if status.is_some_and(|status| !status_fields::may_be_of(&status, &stream)) {
+        desired.verified = None;
+    }
     let mut spec = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),
         desired,

@@ -25,6 +25,7 @@ use crate::model::observation::ReportedEncryption;
 use crate::model::schedule;
 use fakes::{Identity, Request, World, run};
 
+mod another_stream;
 mod clock_error;
 mod external_calls;
 mod fakes;

@@ -5,6 +5,8 @@
 //! stable, otherwise the one that was active before. The key ARN is redacted for namespaces that may not use
 //! the key.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Action, Call, Outcome};
@@ -23,6 +25,19 @@ use super::service::profile;
 pub fn may_be_of(status: &StreamEncryptionStatus, stream: &StreamArn) -> bool {
     let reported = status.stream.as_ref().and_then(|stream| stream.arn.as_deref());
     reported.is_none_or(|arn| arn == stream.to_string())
+}
+
+/// Returns what a status reports of this stream. If the status is about another stream, only the last retry remains, which
+/// belongs to the resource.
+#[must_use]
+pub fn about<'a>(status: &'a StreamEncryptionStatus, stream: &StreamArn) -> Cow<'a, StreamEncryptionStatus> {
+    if may_be_of(status, stream) {
+        return Cow::Borrowed(status);
+    }
+    Cow::Owned(StreamEncryptionStatus {
+        last_handled_retry: status.last_handled_retry.clone(),
+        ..StreamEncryptionStatus::default()
+    })
 }
 
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.

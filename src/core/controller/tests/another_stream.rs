@@ -1,0 +1,96 @@
+//! A name that stands for another stream since the operator has another default region: the status reports nothing of the
+//! earlier stream as if it were about the present one.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, find};
+use stream_encryption_api::stream_encryption::{
+    EncryptionStatus, PreviousKey, Service, StreamEncryptionStatus, StreamReference, Verification,
+};
+
+use super::fakes::{Request, World, run};
+use super::{ARN, reconcile, resource};
+use crate::model::key::Key;
+use crate::model::observation::ReportedEncryption;
+
+const OLD_KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/11111111-1111-4111-8111-111111111111";
+
+/// Returns a world whose resource names its stream without a region.
+fn with_name() -> World {
+    let mut resource = resource();
+    resource.spec.stream = StreamReference {
+        service: Some(Service::Firehose),
+        name: Some("orders".to_owned()),
+        ..StreamReference::default()
+    };
+    World::new(resource)
+}
+
+/// Reconciles after the start of an operator, and returns the status.
+fn status_after_start(world: &World) -> StreamEncryptionStatus {
+    world.state().elapsed += Duration::from_mins(1);
+    let cached = world.state().resource.clone().unwrap();
+    let _ = run(reconcile(&world.context(), &cached));
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    assert_eq!(arn_of(&status), Some(ARN));
+    status
+}
+
+fn arn_of(status: &StreamEncryptionStatus) -> Option<&str> {
+    status.stream.as_ref().and_then(|stream| stream.arn.as_deref())
+}
+
+/// Changes the status to that of the stream in us-east-1 for which the name stood before.
+fn change_to_another_stream(world: &World, change: impl FnOnce(&mut StreamEncryptionStatus)) {
+    let mut state = world.state();
+    let status = state.resource.as_mut().unwrap().status.as_mut().unwrap();
+    status.stream.as_mut().unwrap().arn = Some(ARN.replace("eu-west-1", "us-east-1"));
+    change(status);
+}
+
+#[test]
+fn plaintext_of_another_stream_is_not_reported() {
+    let world = with_name();
+    world.state().describe_fails = true;
+    status_after_start(&world);
+    change_to_another_stream(&world, |status| status.encryption_status = Some(EncryptionStatus::Disabled));
+    let status = status_after_start(&world);
+    assert_eq!(status.encryption_status, None);
+    let encrypted = find(&status.conditions, ConditionType::Encrypted).unwrap();
+    assert_eq!(encrypted.status, ConditionStatus::Unknown.as_str());
+}
+
+#[test]
+fn keys_of_another_stream_are_no_previous_keys() {
+    let world = with_name();
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    status_after_start(&world);
+    let required_until_time = Time("2100-01-01T00:00:00Z".parse().unwrap());
+    for is_active in [true, false] {
+        change_to_another_stream(&world, |status| {
+            if is_active {
+                status.active_key = Some(Key::Customer(OLD_KEY.parse().unwrap()).to_api());
+            } else {
+                let required_until_time = required_until_time.clone();
+                status.previous_key = Some(PreviousKey { arn: OLD_KEY.to_owned(), required_until_time });
+            }
+        });
+        assert_eq!(status_after_start(&world).previous_key, None, "{is_active}");
+    }
+}
+
+#[test]
+fn test_record_of_another_stream_does_not_verify_this_one() {
+    let world = with_name();
+    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    for _ in 0..4 {
+        status_after_start(&world);
+    }
+    assert_eq!(world.count(Request::PutRecord), 1);
+    change_to_another_stream(&world, |_| ());
+    let status = status_after_start(&world);
+    assert_eq!(world.count(Request::PutRecord), 2);
+    assert!(status.verified_time.is_some());
+}
