@@ -1,5 +1,6 @@
 //! What to do with each stream: take it over with which key, or leave it out, and why. Pure.
 
+use super::folder::Folder;
 use super::found::{FoundEncryption, FoundStream};
 use super::keys::{ManifestKey, PlaintextKeys};
 use super::managed::Managed;
@@ -37,6 +38,15 @@ pub fn plan(surveys: &[PlaceSurvey], managed: &Managed, keys: &PlaintextKeys) ->
     plan
 }
 
+/// Returns whether a run that writes into this folder may create a manifest for a stream. An earlier description is enough:
+/// the source of a stream never changes, unlike its key.
+#[must_use]
+pub fn may_get_manifest(stream: &FoundStream, managed: &Managed, folder: &Folder) -> bool {
+    !matches!(stream.encryption, FoundEncryption::NotEncryptable(_))
+        && managed.of(&stream.arn).is_none()
+        && !folder.manifests.contains_key(&stream.arn)
+}
+
 fn key(stream: &FoundStream, keys: &PlaintextKeys) -> Result<ManifestKey, String> {
     match &stream.encryption {
         FoundEncryption::Plaintext => keys.of(&stream.arn),
@@ -56,8 +66,10 @@ fn key(stream: &FoundStream, keys: &PlaintextKeys) -> Result<ManifestKey, String
 mod tests {
     use jiff::Timestamp;
     use serde_json::json;
+    use stream_encryption_api::stream_encryption::Mode;
     use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 
+    use super::super::folder::ExistingManifest;
     use super::*;
 
     const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -125,5 +137,27 @@ mod tests {
             plan(&[survey(vec![("a", FoundEncryption::Plaintext)])], &managed, &PlaintextKeys::default());
         assert_eq!(plan[0].managed_by.as_deref(), Some("data/a"));
         assert!(plan[0].key.clone().unwrap_err().contains("data/a manages it already"));
+    }
+
+    #[test]
+    fn only_a_stream_without_a_manifest_may_get_one() {
+        let found = |encryption| survey(vec![("a", encryption)]).streams.remove(0);
+        let (stream, none, empty) = (found(FoundEncryption::AwsOwned), Managed::default(), Folder::default());
+        assert!(may_get_manifest(&stream, &none, &empty));
+        let of_kafka = found(FoundEncryption::NotEncryptable("MSKAsSource".to_owned()));
+        assert!(!may_get_manifest(&of_kafka, &none, &empty));
+        let mut managed = Managed::default();
+        managed.add_unreadable("data", "a", Some(arn("a")));
+        assert!(!may_get_manifest(&stream, &managed, &empty));
+        let manifest = ExistingManifest {
+            path: String::new(),
+            name: "a".to_owned(),
+            namespace: None,
+            key: None,
+            mode: Mode::Observe,
+            resolved: None,
+        };
+        let folder = Folder { manifests: [(arn("a"), manifest)].into(), ..Folder::default() };
+        assert!(!may_get_manifest(&stream, &none, &folder));
     }
 }

@@ -79,6 +79,11 @@ impl ProgressFile {
         Ok(Self { path, known, file: Mutex::new(Ok(Some(file))) })
     }
 
+    /// Keeps only the known streams that satisfy a condition. The other ones are described again.
+    pub fn retain(&mut self, is_usable: impl Fn(&FoundStream) -> bool) {
+        self.known.retain(|_, stream| is_usable(stream));
+    }
+
     /// Returns a stream that was described before, by this survey or by an earlier one.
     #[must_use]
     pub fn known(&self, stream: &StreamArn) -> Option<&FoundStream> {
@@ -330,6 +335,24 @@ mod tests {
         ProgressFile::open(&path, now(), false).unwrap().add(&found("orders", FoundEncryption::Plaintext));
         assert_eq!(ProgressFile::open(&path, now(), true).unwrap().known.len(), 0);
         assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 0);
+    }
+
+    #[test]
+    fn stream_that_is_not_retained_is_not_known() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let open = || ProgressFile::open(&path, now(), false).unwrap();
+        let (orders, audit) =
+            (found("orders", FoundEncryption::Plaintext), found("audit", FoundEncryption::AwsOwned));
+        open().add(&orders);
+        open().add(&audit);
+        let mut file = open();
+        file.retain(|stream| stream.arn == audit.arn);
+        assert_eq!((file.known(&orders.arn), file.known(&audit.arn)), (None, Some(&audit)));
+        // The next description replaces the earlier one.
+        let described = FoundStream { encryption: FoundEncryption::AwsOwned, ..orders };
+        file.add(&described);
+        assert_eq!(open().known(&described.arn), Some(&described));
     }
 
     #[test]

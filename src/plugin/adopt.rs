@@ -33,7 +33,7 @@ use crate::adopt::folder::Folder;
 use crate::adopt::keys::{self, GivenKey, PlaintextKeys};
 use crate::adopt::managed::Managed;
 use crate::adopt::manifests::Options;
-use crate::adopt::plan::{PlannedStream, plan};
+use crate::adopt::plan::{PlannedStream, may_get_manifest, plan};
 use crate::adopt::progress_file::{self, ProgressFile};
 use crate::adopt::survey::{Place, PlaceSurvey, described, survey};
 use crate::kubernetes::connection::NoCluster;
@@ -128,13 +128,15 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let places = arguments.places.places(own.as_ref().ok())?;
     let (managed, not_searched, namespace, mut notes) = cluster(arguments, given, own.as_ref().ok()).await?;
     // Before the survey, which takes long: a folder that cannot be read ends the run.
-    if let Some(folder) = &arguments.write {
-        read_folder(folder, &namespace)?;
-    }
-    let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
+    let folder = arguments.write.as_deref().map(|folder| read_folder(folder, &namespace)).transpose()?;
+    let mut progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
         ProgressFile::none()
     });
+    // A new manifest must name the key that is active now, and somebody may have changed the key since an earlier run.
+    if let Some(folder) = &folder {
+        progress.retain(|stream| !may_get_manifest(stream, &managed, folder));
+    }
     let bars = Bars::new();
     let mut surveys = survey(&aws, &places, &arguments.places.services(), &progress, &bars).await;
     bars.end();

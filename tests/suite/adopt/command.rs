@@ -16,6 +16,8 @@ use crate::permissions::kubeconfig_of_reader;
 use crate::process::{OperatorProcess, Place, apply, eventually, field, until_it_says};
 use crate::readme::{commands, kept};
 
+mod earlier_run;
+
 const PAGE: &str = include_str!("../../../docs/adopt.md");
 const KEY: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 
