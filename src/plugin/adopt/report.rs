@@ -12,6 +12,7 @@ use super::super::output::{
     Cell, Columns, Format, NONE, Table, Tone, ValueFormat, notice, stdout, write_rows, write_value,
 };
 use super::{Adoption, Arguments, NotSearched, steps};
+use crate::adopt::found::FoundEncryption;
 use crate::adopt::owners::Owner;
 use crate::adopt::plan::PlannedStream;
 use crate::adopt::survey::PlaceSurvey;
@@ -152,10 +153,35 @@ pub(super) fn print(adoption: &Adoption, arguments: &Arguments) -> anyhow::Resul
             "{reused} streams were described by an earlier run in the last hour; --restart describes them again."
         ));
     }
-    for note in adoption.notes.iter().chain(&problems) {
+    for note in adoption.notes.iter().chain(&foreign_keys(&adoption.plan)).chain(&problems) {
         notice(note);
     }
     Ok(())
+}
+
+/// Returns a note about the streams to adopt that are encrypted with a key of another account: whoever may change a stream can
+/// set such a key, and the written files allow it.
+fn foreign_keys(plan: &[PlannedStream]) -> Option<String> {
+    let to_adopt = plan.iter().filter(|planned| planned.key.is_ok());
+    let mut accounts: Vec<&str> = to_adopt
+        .filter_map(|planned| match &planned.stream.encryption {
+            FoundEncryption::Customer(key) if key.account != planned.stream.arn.account => {
+                Some(key.account.as_str())
+            }
+            _ => None,
+        })
+        .collect();
+    let count = accounts.len();
+    accounts.sort_unstable();
+    accounts.dedup();
+    (count > 0).then(|| {
+        format!(
+            "{} {} encrypted with a key of another account ({}): check the key before you allow it.",
+            steps::streams(count),
+            steps::are(count),
+            accounts.join(", ")
+        )
+    })
 }
 
 fn problems(survey: &PlaceSurvey) -> Vec<String> {
@@ -232,7 +258,7 @@ fn table(rows: &[Row], format: Format) -> Table {
             Cell::from(&row.region),
             Cell::from(format!("{}/{}", profile(row.service).arn_service, row.name)),
             Cell::toned(row.state, tone(row.state)),
-            Cell::from(row.active_key.as_deref().map_or(NONE.to_owned(), |key| short(key, wide))),
+            Cell::from(row.active_key.as_deref().map_or(NONE.to_owned(), |key| short(key, row, wide))),
             Cell::from(managed),
             Cell::from(adopt(row)),
         ];
@@ -251,9 +277,10 @@ fn adopt(row: &Row) -> String {
     }
 }
 
-fn short(key: &str, wide: bool) -> String {
+/// Returns the id of a key of the stream's account, and any other key as it is: an id does not show whose key it is.
+fn short(key: &str, row: &Row, wide: bool) -> String {
     match key.parse::<KeyArn>() {
-        Ok(arn) if !wide => arn.id().to_owned(),
+        Ok(arn) if !wide && arn.account.as_str() == row.account => arn.id().to_owned(),
         _ => key.to_owned(),
     }
 }
@@ -298,4 +325,38 @@ fn summary_table(summary: &[Summary]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::steps::tests::adoption;
+    use super::*;
+    use crate::adopt::keys::ManifestKey;
+
+    const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    #[test]
+    fn key_of_another_account_is_shown_and_noted() {
+        let foreign = format!("arn:aws:kms:eu-west-1:999988887777:key/{ID}");
+        let own = foreign.replace("999988887777", "111122223333");
+        let note = |plan: &[PlannedStream]| foreign_keys(plan).unwrap_or_default();
+        for (key, shown, is_foreign) in [(&foreign, foreign.as_str(), true), (&own, ID, false)] {
+            let mut adoption = adoption(0);
+            adoption.plan[0].stream.encryption = FoundEncryption::Customer(key.parse().unwrap());
+            adoption.plan[0].key = Ok(ManifestKey::Arn(key.parse().unwrap()));
+            let mut printed = Vec::new();
+            table(&[row(&adoption.plan[0], &adoption)], Format::Table).write(&mut printed).unwrap();
+            let printed = String::from_utf8(printed).unwrap();
+            assert!(printed.contains(&format!(" {shown} ")), "{printed}");
+            let one = "1 stream is encrypted with a key of another account (999988887777): check the key before you allow it.";
+            assert_eq!(note(&adoption.plan), if is_foreign { one } else { "" });
+            adoption.plan.push(adoption.plan[0].clone());
+            let two = "2 streams are encrypted with a key of another account (999988887777):";
+            assert_eq!(note(&adoption.plan).starts_with(two), is_foreign);
+            for planned in &mut adoption.plan {
+                planned.key = Err("a StreamEncryption manages it".to_owned());
+            }
+            assert_eq!(note(&adoption.plan), "", "no file allows the key");
+        }
+    }
 }

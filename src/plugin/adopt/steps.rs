@@ -236,11 +236,11 @@ fn role(arguments: &Arguments, account: &str) -> String {
     arguments.places.roles().iter().find(of_account).map_or_else(|| "OPERATOR-ROLE".to_owned(), name)
 }
 
-fn streams(count: usize) -> String {
+pub(super) fn streams(count: usize) -> String {
     if count == 1 { "1 stream".to_owned() } else { format!("{count} streams") }
 }
 
-fn are(count: usize) -> &'static str {
+pub(super) fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
@@ -260,7 +260,7 @@ fn files(adoption: &Adoption) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
@@ -273,7 +273,7 @@ mod tests {
     use crate::adopt::owners::Owner;
     use crate::adopt::survey::Place;
 
-    fn adoption(iam: usize) -> Adoption {
+    pub(in super::super) fn adoption(iam: usize) -> Adoption {
         let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
         let stream = FoundStream {
             arn: arn.parse().unwrap(),
