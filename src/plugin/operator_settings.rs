@@ -64,6 +64,8 @@ pub(super) struct OperatorSettings {
     pub(super) image: Option<String>,
     /// How many of its pods are ready, and how many there should be.
     pub(super) replicas: (i32, i32),
+    /// Why the rollout of the image is not complete; `None` if it is.
+    pub(super) incomplete_rollout: Option<String>,
     /// What may set any of these, and could not be read.
     pub(super) unread: Vec<String>,
 }
@@ -118,23 +120,23 @@ impl OperatorSettings {
         Some(settings.clone())
     }
 
-    fn of(deployment: &Deployment) -> Self {
-        let status = deployment.status.as_ref();
+    /// Returns the settings of a Deployment.
+    pub(super) fn of(deployment: &Deployment) -> Self {
         let spec = deployment.spec.as_ref();
         let pod = spec.and_then(|spec| spec.template.spec.as_ref());
         let containers = pod.map(|pod| pod.containers.as_slice()).unwrap_or_default();
         let container = containers.iter().find(|one| one.name == "operator").or(containers.first());
         let namespace = deployment.namespace().unwrap_or_default();
         let settings = container.map(|container| Self::of_container(container, &namespace));
+        let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
+        let replicas = (ready, spec.and_then(|spec| spec.replicas).unwrap_or(1));
         let account = pod.map(|pod| pod.service_account_name.clone().filter(|name| !name.is_empty()));
         Self {
             deployment: deployment.name_any(),
             service_account: account.map(|name| name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned())),
             image: container.and_then(|container| container.image.clone()),
-            replicas: (
-                status.and_then(|status| status.ready_replicas).unwrap_or_default(),
-                spec.and_then(|spec| spec.replicas).unwrap_or(1),
-            ),
+            replicas,
+            incomplete_rollout: incomplete_rollout(deployment, replicas),
             ..settings.unwrap_or_default()
         }
     }
@@ -171,6 +173,22 @@ impl OperatorSettings {
             }
         }
     }
+}
+
+/// Returns why the latest rollout of a Deployment is not complete; `None` if it is. During a rollout, pods of the earlier version
+/// count as ready, too.
+fn incomplete_rollout(deployment: &Deployment, (ready, wanted): (i32, i32)) -> Option<String> {
+    let status = deployment.status.as_ref();
+    let observed = status.and_then(|status| status.observed_generation).unwrap_or_default();
+    if observed < deployment.metadata.generation.unwrap_or_default() {
+        return Some("Kubernetes has not processed the last change of the Deployment".to_owned());
+    }
+    let updated = status.and_then(|status| status.updated_replicas).unwrap_or_default();
+    let unavailable = status.and_then(|status| status.unavailable_replicas).unwrap_or_default();
+    // Beside enough ready pods, the unavailable ones are those of the new version. If too few pods are ready, the rollout may have
+    // been complete long before.
+    let is_incomplete = updated < wanted || (unavailable > 0 && ready >= wanted);
+    is_incomplete.then(|| format!("{updated} of {wanted} pods have it; unavailable pods: {unavailable}"))
 }
 
 /// The flags and the variables of a container.

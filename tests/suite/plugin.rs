@@ -104,7 +104,8 @@ async fn samples_installed(cluster: &TestCluster, account: &Path) -> (SimulatedA
     // Its pods do not run here, so its status is set.
     cluster.kubectl(&["apply", "--server-side", "-k", &config("operator")]).await.expect("a Deployment");
     let deployment = ["-n", "stream-encryption-system", "deployment", "stream-encryption-operator"];
-    let status = json!({"status": {"replicas": 2, "readyReplicas": 2}}).to_string();
+    let status = json!({"observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2});
+    let status = json!({"status": status}).to_string();
     cluster
         .kubectl(
             &[&["patch", "--subresource=status", "--type=merge", "-p", &status], &deployment[..]].concat(),

@@ -55,7 +55,11 @@ fn deployment_check(namespace: &str, settings: &OperatorSettings, is_one_of_seve
         if is_one_of_several { format!(" of Deployment {}", settings.deployment) } else { String::new() };
     let (ready, wanted) = settings.replicas;
     let image = settings.image.as_deref().unwrap_or("unknown image");
-    let message = format!("{ready} of {wanted} pods{of} are ready, {image}");
+    let rollout = match &settings.incomplete_rollout {
+        Some(why) => format!("and the rollout of {image} is not complete: {why}"),
+        None => image.to_owned(),
+    };
+    let message = format!("{ready} of {wanted} pods{of} are ready, {rollout}");
     if wanted == 0 {
         return Check::failed(
             OPERATOR,
@@ -63,7 +67,7 @@ fn deployment_check(namespace: &str, settings: &OperatorSettings, is_one_of_seve
             "Start it (docs/troubleshooting.md, Stop the operator). Until then, its streams are neither encrypted nor checked.",
         );
     }
-    if ready < wanted {
+    if ready < wanted || settings.incomplete_rollout.is_some() {
         return Check::failed(
             OPERATOR,
             message,
@@ -279,6 +283,32 @@ mod tests {
             assert_eq!(deployment_checks("system", &Ok(of(replicas)))[0].result, expected, "{replicas:?}");
         }
         assert_eq!(deployment_checks("system", &Ok(Vec::new()))[0].result, Health::Warning);
+    }
+
+    /// By default, the pods of the earlier version run until those of the new one are ready.
+    #[test]
+    fn incomplete_rollout_fails_although_pods_are_ready() {
+        let incomplete = "and the rollout of operator:2 is not complete: ";
+        for ((observed, updated, unavailable), expected, rollout) in [
+            ((2, 1, 1), Health::Failed, "1 of 2 pods have it; unavailable pods: 1"),
+            ((2, 2, 1), Health::Failed, "2 of 2 pods have it; unavailable pods: 1"),
+            ((1, 2, 0), Health::Failed, "Kubernetes has not processed the last change of the Deployment"),
+            ((2, 2, 0), Health::Good, "operator:2"),
+        ] {
+            let deployment = json!({
+                "metadata": {"name": "operator", "generation": 2},
+                "spec": {"replicas": 2, "selector": {}, "template": {"spec": {"containers": [
+                    {"name": "operator", "image": "operator:2"},
+                ]}}},
+                "status": {"observedGeneration": observed, "replicas": 2 + unavailable, "readyReplicas": 2,
+                    "updatedReplicas": updated, "unavailableReplicas": unavailable},
+            });
+            let settings = OperatorSettings::of(&serde_json::from_value(deployment).unwrap());
+            let checks = deployment_checks("system", &Ok(vec![settings]));
+            let start = if expected == Health::Failed { incomplete } else { "" };
+            assert_eq!(checks[0].message, format!("2 of 2 pods are ready, {start}{rollout}"));
+            assert_eq!(checks[0].result, expected, "{checks:?}");
+        }
     }
 
     #[test]
