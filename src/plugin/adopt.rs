@@ -133,8 +133,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         notes.push(format!("An interrupted run cannot be continued: {error:#}."));
         ProgressFile::none()
     });
-    // A new manifest must name the key that is active now, and somebody may have changed the key since an earlier run.
-    if let Some(folder) = &folder {
+    // With `Enforce`, the operator changes a stream to the key of its manifest. A new manifest must therefore name the key that
+    // is active now, and somebody may have changed the key since an earlier run. With `Observe`, the operator reports that.
+    if let (Some(folder), Mode::Enforce) = (&folder, Mode::from(arguments.mode)) {
         progress.retain(|stream| !may_get_manifest(stream, &managed, folder));
     }
     let bars = Bars::new();
