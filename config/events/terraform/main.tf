@@ -1,5 +1,6 @@
 # The queue through which the operator receives AWS's events: docs/events.md. It has the same resources as ../cloudformation.yaml; a test
-# compares the event pattern and the policy of the queue. CloudTrail must have a trail that logs management events. Not tested on live AWS.
+# compares the event pattern, the policy of the queue and that of the event bus. CloudTrail must have a trail that logs management events.
+# Not tested on live AWS.
 
 variable "name" {
   description = "The name of the queue and of its rules. Each release of the operator needs a queue of its own, and so another name."
@@ -125,11 +126,25 @@ resource "aws_cloudwatch_event_bus" "hub" {
   name  = var.name
 }
 
-resource "aws_cloudwatch_event_permission" "hub" {
-  for_each       = toset(var.forwarding_accounts)
+# One policy for all accounts. With a resource for each account, Terraform writes the permissions at the same time,
+# and EventBridge keeps only some of them.
+resource "aws_cloudwatch_event_bus_policy" "hub" {
+  count          = local.is_hub ? 1 : 0
   event_bus_name = aws_cloudwatch_event_bus.hub[0].name
-  principal      = each.value
-  statement_id   = "AllowForwardingAccount${each.value}"
+  policy         = <<-JSON
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Sid": "AllowForwardingAccounts",
+          "Effect": "Allow",
+          "Principal": {"AWS": ${jsonencode(var.forwarding_accounts)}},
+          "Action": "events:PutEvents",
+          "Resource": "${aws_cloudwatch_event_bus.hub[0].arn}"
+        }
+      ]
+    }
+  JSON
 }
 
 resource "aws_cloudwatch_event_rule" "forwarded" {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 const TERRAFORM: &str = "config/events/terraform/main.tf";
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:stream-encryption-events";
+const BUS: &str = "arn:aws:events:eu-west-1:111122223333:event-bus/stream-encryption-events";
+const FORWARDING_ACCOUNTS: [&str; 2] = ["444455556666", "111122223333"];
 const RULE: &str = "arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events";
 /// The rule of the events that other accounts and regions forward, on the event bus of a hub.
 const FORWARDED: &str =
@@ -101,11 +103,15 @@ fn resolved(value: &Value) -> Value {
             assert_eq!(condition[0], "IsHub");
             resolved(&condition[1])
         }
+        Value::Object(map) if map.get("Ref").is_some_and(|name| name == "ForwardingAccounts") => {
+            json!(FORWARDING_ACCOUNTS)
+        }
         Value::Object(map) => match map.get("Fn::GetAtt").map(|at| word(&at[0])) {
             Some("Queue") => json!(QUEUE),
             Some("Events") => json!(RULE),
             Some("Heartbeat") => json!(format!("{RULE}-heartbeat")),
             Some("Forwarded") => json!(FORWARDED),
+            Some("Bus") => json!(BUS),
             Some(other) => panic!("{other} is not known"),
             None => map.iter().map(|(key, value)| (key.clone(), resolved(value))).collect(),
         },
@@ -126,6 +132,26 @@ fn queue_policies_match_the_cli() {
     let policy =
         policy.replace("${aws_sqs_queue.events.arn}", QUEUE).replace("${jsonencode(local.rules)}", &rules);
     assert_eq!(serde_json::from_str::<Value>(&policy).expect("JSON"), printed);
+}
+
+/// Terraform creates independent resources at the same time. A permission for each account would be such a resource,
+/// and `EventBridge` would keep only some of the permissions, without an error.
+#[test]
+fn bus_policy_of_a_hub_names_all_accounts_in_one_document() {
+    assert!(!text(TERRAFORM).contains("aws_cloudwatch_event_permission"));
+    let of_terraform = terraform_json();
+    // The first policy is that of the queue.
+    let (_, policy) = of_terraform.iter().filter(|(name, _)| name == "policy").nth(1).expect("a policy");
+    let policy = policy
+        .replace("${aws_cloudwatch_event_bus.hub[0].arn}", BUS)
+        .replace("${jsonencode(var.forwarding_accounts)}", &json!(FORWARDING_ACCOUNTS).to_string());
+    let mut policy: Value = serde_json::from_str(&policy).expect("JSON");
+    // CloudFormation has the StatementId instead.
+    let sid = policy["Statement"][0].as_object_mut().expect("a statement").remove("Sid");
+    assert!(sid.is_some());
+    let template = &resources("cloudformation.yaml")["BusPolicy"]["Properties"];
+    let expected = json!({"Version": "2012-10-17", "Statement": [resolved(&template["Statement"])]});
+    assert_eq!(policy, expected);
 }
 
 #[test]
