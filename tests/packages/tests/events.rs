@@ -154,6 +154,13 @@ fn bus_policy_of_a_hub_names_all_accounts_in_one_document() {
     assert_eq!(policy, expected);
 }
 
+/// Each shard has a stack of its own, with another name, in the same account and region.
+#[test]
+fn bus_policies_of_several_stacks_have_different_ids() {
+    let id = &resources("cloudformation.yaml")["BusPolicy"]["Properties"]["StatementId"];
+    assert_eq!(*id, json!({"Fn::Sub": "${Name}-accounts"}));
+}
+
 #[test]
 fn queues_are_encrypted_and_keep_messages_as_documented() {
     let resources = resources("cloudformation.yaml");
