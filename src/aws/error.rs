@@ -172,7 +172,8 @@ fn error_chain(error: &dyn Error) -> String {
     chain
 }
 
-fn answered(
+/// Returns the error of a response with this code of AWS, KMS's own code, this message and this HTTP status.
+pub(super) fn answered(
     operation: Operation,
     code: Option<&str>,
     kms_code: Option<&str>,

@@ -10,12 +10,12 @@ use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{Builder, Region as SdkRegion};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, QueueAttributeName};
+use aws_sdk_sqs::types::{BatchResultErrorEntry, DeleteMessageBatchRequestEntry, QueueAttributeName};
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::service::Operation;
 
-use super::error::aws_error;
+use super::error::{answered, aws_error};
 use super::signed_request_sender::SignedRequestSender;
 
 /// The longest time that SQS waits for a message, in seconds.
@@ -169,7 +169,8 @@ impl EventQueue {
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(message).collect())
     }
 
-    /// Deletes up to [`MAX_MESSAGES`] messages by their receipts. A message that SQS does not delete is delivered again.
+    /// Deletes up to [`MAX_MESSAGES`] messages by their receipts. Returns an error if SQS does not delete all of them. A
+    /// message that SQS does not delete is delivered again.
     pub async fn delete(&self, receipts: &[String]) -> Result<(), AwsError> {
         let operation = Operation::DeleteMessage;
         let entries = receipts.iter().zip(0..).filter_map(|(receipt, number): (_, usize)| {
@@ -181,14 +182,15 @@ impl EventQueue {
         });
         let request = self.client.delete_message_batch().queue_url(&self.url);
         let request = request.set_entries(Some(entries.collect()));
-        self.sender
+        let answer = self
+            .sender
             .send_without_permit(operation, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
-            .await
-            .map(drop)
+            .await?;
+        answer.failed.first().map_or(Ok(()), |failed| Err(entry_error(operation, failed)))
     }
 
     /// Returns the state of the queue.
@@ -213,6 +215,12 @@ impl EventQueue {
             policy: attributes.get(&QueueAttributeName::Policy).cloned(),
         })
     }
+}
+
+/// Converts the error of one entry of a batch. The response to the batch has the status of a success.
+fn entry_error(operation: Operation, entry: &BatchResultErrorEntry) -> AwsError {
+    let http = if entry.sender_fault { 400 } else { 500 };
+    answered(operation, Some(&entry.code), None, entry.message().unwrap_or_default(), http)
 }
 
 #[cfg(test)]

@@ -56,6 +56,21 @@ async fn finished_messages_are_deleted_in_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn message_that_sqs_does_not_delete_is_an_error() {
+    for (is_sender_fault, code, kind) in
+        [(true, "ReceiptHandleIsInvalid", ErrorKind::Invalid), (false, "InternalError", ErrorKind::Transient)]
+    {
+        let failed = json!({"Id": "1", "SenderFault": is_sender_fault, "Code": code, "Message": "recorded"});
+        let answer = json!({"Successful": [{"Id": "0"}], "Failed": [failed]});
+        let recorded = ReplayClient::answers([(200, answer.to_string())]);
+        let receipts = ["receipt-1".to_owned(), "receipt-2".to_owned()];
+        let error = queue(&recorded).delete(&receipts).await.unwrap_err();
+        assert_eq!((error.operation, error.kind), (Operation::DeleteMessage, kind));
+        assert_eq!((error.code.as_deref(), error.message.as_str()), (Some(code), "recorded"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn state_of_the_queue_is_read() {
     let attributes = json!({
         "ApproximateNumberOfMessages": "7", "ApproximateNumberOfMessagesNotVisible": "2", "VisibilityTimeout": "30",
