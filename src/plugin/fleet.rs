@@ -177,7 +177,8 @@ pub(super) enum Finding {
     Budget,
     /// The resource is suspended.
     Suspended,
-    /// Somebody probably has to act: usually, a key, a permission, a policy, the spec or the stream must be changed.
+    /// Somebody probably has to act: usually, a key, a permission, a policy, the spec or the stream must be changed. Also if
+    /// Ready is not True with a reason that this version does not know.
     Attention,
 }
 
@@ -387,11 +388,12 @@ impl Entry {
             Finding::Budget => self.calls_left().is_some_and(|left| left <= FEW_CALLS),
             Finding::Suspended => self.suspended,
             Finding::Attention => {
-                let reason = self.reason.as_ref().map(|reason| reason.parse::<Reason>());
-                self.stalled
-                    || self.is_unreadable()
-                    || reason
-                        .is_some_and(|reason| reason.is_ok_and(|reason| reason.remedy() == Remedy::Person))
+                let needs_person = |reason: &str| match reason.parse::<Reason>() {
+                    Ok(reason) => reason.remedy() == Remedy::Person,
+                    // Only a newer operator knows what resolves it.
+                    Err(()) => self.has(Finding::NotReady),
+                };
+                self.stalled || self.is_unreadable() || self.reason.as_deref().is_some_and(needs_person)
             }
         }
     }

@@ -15,9 +15,11 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>, now: Timest
     if entry.is_unreadable() {
         return "This version of the plugin does not know what the operator does next.".to_owned();
     }
-    let reason: Option<Reason> = entry.reason.as_ref().and_then(|reason| reason.parse().ok());
-    let Some(reason) = reason.filter(|_| !entry.outdated) else {
+    let Some(reason) = entry.reason.as_deref().filter(|_| !entry.outdated) else {
         return "The operator has not reconciled this resource yet. If that lasts longer than a minute, check that the operator runs and watches this namespace.".to_owned();
+    };
+    let Ok(reason) = reason.parse::<Reason>() else {
+        return format!("This version of the plugin does not know the reason {reason}. Update the plugin.");
     };
     if let Some(at) = entry.next_attempt_time.filter(|at| now.duration_since(*at) > LATE) {
         return format!(
@@ -155,6 +157,15 @@ mod tests {
         };
         assert!(at(3600).starts_with("The operator makes the next encryption call at"), "{}", at(3600));
         assert!(at(-3600).contains("Check that the operator runs"), "{}", at(-3600));
+    }
+
+    #[test]
+    fn reason_of_a_newer_operator_asks_for_an_update() {
+        let entry = Entry { reason: Some("FutureReason".to_owned()), ready: "False", ..Entry::default() };
+        assert_eq!(
+            of(&entry, None, Timestamp::UNIX_EPOCH),
+            "This version of the plugin does not know the reason FutureReason. Update the plugin."
+        );
     }
 
     #[test]

@@ -107,6 +107,15 @@ fn unreadable_resource_has_what_the_operator_reports() {
     assert!(of(&resource).has(Finding::Stalled));
 }
 
+/// A pipeline of an older plugin would pass.
+#[test]
+fn unknown_reason_needs_attention_unless_ready() {
+    for (ready, expected) in [("False", true), ("Unknown", true), ("True", false)] {
+        let status = json!({"conditions": [condition("Ready", ready, "FutureReason")]});
+        assert_eq!(entry(&status).has(Finding::Attention), expected, "{ready}");
+    }
+}
+
 #[test]
 fn plugin_page_lists_each_finding() {
     let page = include_str!("../../../docs/kubectl-plugin.md");
