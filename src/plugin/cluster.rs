@@ -14,10 +14,10 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use stream_encryption_api::SUSPEND_ANNOTATION;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::{FINALIZER, SUSPEND_ANNOTATION, has_finalizer};
 
 use crate::kubernetes::refusal_retry::repeating_refusals;
 use crate::kubernetes::valid_text::with_valid_text;
@@ -279,16 +279,20 @@ impl Cluster {
 
 impl Found {
     /// Takes an object of a list or of a watch. Of its metadata, which may have hundreds of kilobytes, only what a verb reads
-    /// stays: its name, and the annotation that suspends it.
+    /// stays: its name, the annotation that suspends it, and what its deletion does to the encryption.
     pub(super) fn of(mut delivered: DynamicObject) -> Self {
         let (namespace, name) = (delivered.namespace().unwrap_or_default(), delivered.name_any());
-        let ObjectMeta { generation, annotations, .. } = std::mem::take(&mut delivered.metadata);
+        let metadata = std::mem::take(&mut delivered.metadata);
+        let finalizers = has_finalizer(&metadata).then(|| vec![FINALIZER.to_owned()]);
+        let ObjectMeta { generation, annotations, deletion_timestamp, .. } = metadata;
         let suspend = annotations.and_then(|mut all| all.remove_entry(SUSPEND_ANNOTATION));
         delivered.metadata = ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(namespace.clone()),
             generation,
             annotations: suspend.map(|one| BTreeMap::from([one])),
+            deletion_timestamp,
+            finalizers,
             ..ObjectMeta::default()
         };
         let resource = match delivered.clone().try_parse::<StreamEncryption>() {

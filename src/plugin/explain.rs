@@ -2,6 +2,7 @@
 //! do. Reads only, and sends nothing to AWS.
 
 mod actions;
+mod deletion;
 mod next;
 
 use std::io::Write;

@@ -107,7 +107,8 @@ fn metadata_that_no_verb_reads_is_dropped() {
     for mode in ["Enforce", "OfANewerOperator"] {
         let object = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": "orders", "namespace": "data", "generation": 2, "labels": {"a": "x"},
-                "finalizers": ["a/b"], "annotations": {"a": "x", SUSPEND_ANNOTATION: "true"}},
+                "deletionTimestamp": "2026-01-02T00:00:00Z", "finalizers": ["a/b", FINALIZER],
+                "annotations": {"a": "x", SUSPEND_ANNOTATION: "true"}},
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "mode": mode}});
         let found = Found::of(serde_json::from_value(object).unwrap());
         let metadata = match found.resource {
@@ -115,6 +116,7 @@ fn metadata_that_no_verb_reads_is_dropped() {
             Err(unreadable) => unreadable.object.metadata,
         };
         let kept = json!({"name": "orders", "namespace": "data", "generation": 2,
+            "deletionTimestamp": "2026-01-02T00:00:00Z", "finalizers": [FINALIZER],
             "annotations": {SUSPEND_ANNOTATION: "true"}});
         assert_eq!(serde_json::to_value(metadata).unwrap(), kept, "{mode}");
     }

@@ -7,8 +7,12 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 use stream_encryption_core::model::arn::{KeyArn, check_name};
 
+use super::deletion::Deletion;
 use crate::plugin::fleet::Entry;
 use crate::plugin::operator_settings::LABEL;
+
+/// The effect of a command that lets a deletion with `deletionPolicy: Disable` continue.
+const DISABLES: &str = ", which disables encryption";
 
 /// Returns the actions for a resource, the most useful first. `resource` is `None` if it cannot be read.
 pub(super) fn of(
@@ -16,10 +20,44 @@ pub(super) fn of(
     resource: Option<&StreamEncryption>,
     operator_namespace: &str,
 ) -> Vec<String> {
-    let Some(reason) = entry.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok()) else {
-        return Vec::new();
+    let reason = entry.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok());
+    let of_reason = |effect: &str| {
+        let actions = reason.map(|reason| by_reason(entry, resource, reason, effect, operator_namespace));
+        actions.unwrap_or_default()
     };
-    let name = format!("{} -n {}", entry.resource, entry.namespace);
+    match resource.and_then(Deletion::of) {
+        None => of_reason(""),
+        // The operator makes no call any more. The stream may be encrypted, and then needs its key.
+        Some(deletion) if !deletion.disables_encryption => {
+            reason.map(|reason| key_commands(entry, reason)).unwrap_or_default()
+        }
+        Some(_) => {
+            let name = name(entry);
+            let mut actions = vec![format!(
+                "Keep the encryption as it is:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"deletionPolicy\":\"Retain\"}}}}'"
+            )];
+            let others =
+                if entry.suspended { resume(&name, resource, DISABLES) } else { of_reason(DISABLES) };
+            actions.extend(others);
+            actions
+        }
+    }
+}
+
+/// Returns the resource as the arguments of a kubectl command.
+fn name(entry: &Entry) -> String {
+    format!("{} -n {}", entry.resource, entry.namespace)
+}
+
+/// Returns the actions for a reason of Ready. The words before a retry or a resumption end with `effect`.
+fn by_reason(
+    entry: &Entry,
+    resource: Option<&StreamEncryption>,
+    reason: Reason,
+    effect: &str,
+    operator_namespace: &str,
+) -> Vec<String> {
+    let name = name(entry);
     let mut actions = match reason {
         // The operator makes no call with any key of its choice, not even after a retry.
         Reason::ActiveKeyUnknown if entry.desired_key.is_none() => Vec::new(),
@@ -30,12 +68,12 @@ pub(super) fn of(
         | Reason::KeyAccessDenied
         | Reason::ActiveKeyUnknown
         | Reason::DriftCorrectionLimitReached => vec![format!(
-            "Retry at once, after the cause is fixed:  kubectl annotate strenc {name} --overwrite {RETRY_ANNOTATION}=\"$(date +%s)\""
+            "Retry at once{effect}, after the cause is fixed:  kubectl annotate strenc {name} --overwrite {RETRY_ANNOTATION}=\"$(date +%s)\""
         )],
         Reason::Drifted => vec![format!(
             "Let the operator correct it:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"mode\":\"Enforce\"}}}}'"
         )],
-        Reason::Suspended => resume(&name, resource),
+        Reason::Suspended => resume(&name, resource, effect),
         Reason::NotPermitted | Reason::ConflictingPolicyRoles | Reason::DisableNotPermitted => {
             vec!["See which policies there are:  kubectl get strencpol".to_owned()]
         }
@@ -59,16 +97,16 @@ pub(super) fn of(
 }
 
 /// Returns the commands that end a suspension. Both the spec and the annotation can cause it.
-fn resume(name: &str, resource: Option<&StreamEncryption>) -> Vec<String> {
+fn resume(name: &str, resource: Option<&StreamEncryption>, effect: &str) -> Vec<String> {
     let mut actions = Vec::new();
     if resource.is_some_and(|resource| resource.spec.suspend) {
         actions.push(format!(
-            "Resume:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+            "Resume{effect}:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
         ));
     }
     let annotations = resource.and_then(|resource| resource.metadata.annotations.as_ref());
     if annotations.is_some_and(|annotations| annotations.contains_key(SUSPEND_ANNOTATION)) {
-        actions.push(format!("Resume:  kubectl annotate strenc {name} {SUSPEND_ANNOTATION}-"));
+        actions.push(format!("Resume{effect}:  kubectl annotate strenc {name} {SUSPEND_ANNOTATION}-"));
     }
     actions
 }
@@ -102,11 +140,21 @@ fn key_commands(entry: &Entry, reason: Reason) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stream_encryption_api::FINALIZER;
 
     use super::*;
     use crate::plugin::cluster::Found;
 
     fn explained(spec: &serde_json::Value, reason: &str, more: &serde_json::Value) -> Vec<String> {
+        explained_with(&json!({}), spec, reason, more)
+    }
+
+    fn explained_with(
+        metadata: &serde_json::Value,
+        spec: &serde_json::Value,
+        reason: &str,
+        more: &serde_json::Value,
+    ) -> Vec<String> {
         let mut status = json!({"conditions": [{"type": "Ready", "status": "False", "reason": reason,
             "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
         status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -117,6 +165,7 @@ mod tests {
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
             "status": status,
         });
+        object["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
         object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let resource: StreamEncryption = serde_json::from_value(object).unwrap();
         let found = Found {
@@ -160,6 +209,33 @@ mod tests {
         let actions = explained(&json!({"suspend": true}), "Suspended", &json!({}));
         assert_eq!(actions.len(), 2, "{actions:?}");
         assert!(actions[1].ends_with("streamencryption.dev/suspend-"));
+    }
+
+    /// Whoever copies the command must know that it disables encryption.
+    #[test]
+    fn command_that_continues_a_deletion_names_its_effect() {
+        let suspended = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FINALIZER]});
+        let mut resumed = suspended.clone();
+        resumed["annotations"] = json!({});
+        let disable = json!({"deletionPolicy": "Disable"});
+        for (metadata, reason, label) in [
+            (&suspended, "Suspended", "Resume, which disables encryption:"),
+            (&resumed, "DisablingFailed", "Retry at once, which disables encryption, after"),
+        ] {
+            let actions = explained_with(metadata, &disable, reason, &json!({}));
+            assert_eq!(actions.len(), 2, "{actions:?}");
+            assert!(
+                actions[0].starts_with("Keep the encryption as it is:  kubectl patch strenc orders -n data")
+                    && actions[0].contains(r#"{"deletionPolicy":"Retain"}"#),
+                "{actions:?}"
+            );
+            assert!(actions[1].starts_with(label), "{actions:?}");
+        }
+        let reasons = ["Suspended", "DisablingFailed"];
+        let retained = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        for actions in reasons.map(|reason| explained_with(&retained, &json!({}), reason, &json!({}))) {
+            assert!(actions.is_empty(), "the operator does nothing more: {actions:?}");
+        }
     }
 
     #[test]

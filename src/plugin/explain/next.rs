@@ -4,36 +4,94 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ReadyState, Reason};
 use stream_encryption_api::stream_encryption::{Mode, StreamEncryption};
 
+use super::deletion::Deletion;
 use crate::plugin::age::relative;
 use crate::plugin::fleet::Entry;
 
 /// Time after which a call that was due and is not in the status is worth a look.
 const LATE: SignedDuration = SignedDuration::from_mins(1);
 
+/// What to do if the operator does not reconcile a resource.
+const NOT_RECONCILED: &str =
+    "If that lasts longer than a minute, check that the operator runs and watches this namespace.";
+
 /// Returns what the operator does next. `resource` is `None` if it cannot be read.
 pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> String {
     if entry.is_unreadable() {
         return "This version of the plugin does not know what the operator does next.".to_owned();
     }
-    let Some(reason) = entry.reason.as_deref().filter(|_| !entry.outdated) else {
-        return "The operator has not reconciled this resource yet. If that lasts longer than a minute, check that the operator runs and watches this namespace.".to_owned();
-    };
-    let Ok(reason) = reason.parse::<Reason>() else {
-        return format!("This version of the plugin does not know the reason {reason}. Update the plugin.");
-    };
-    if let Some(at) = entry.next_attempt_time.filter(|at| now.duration_since(*at) > LATE) {
-        return format!(
-            "The operator was to make the next encryption call at {at} ({}), and the status has not changed since. Check that the operator runs: kubectl streamencryption doctor.",
-            relative(at, now)
-        );
+    if let Some(deletion) = resource.and_then(Deletion::of) {
+        return of_deletion(deletion, entry, now);
     }
-    if let Some(at) = entry.next_attempt_time {
-        return format!(
-            "The operator makes the next encryption call at {at} ({}), if it is still needed.",
-            relative(at, now)
-        );
+    if !entry.is_reconciled() {
+        return format!("The operator has not reconciled this resource yet. {NOT_RECONCILED}");
     }
     let observes = resource.is_some_and(|resource| resource.spec.mode == Mode::Observe);
+    match known_reason(entry) {
+        Ok(reason) => next_call(entry, "encryption call", now)
+            .unwrap_or_else(|| without_call(entry, reason, observes).to_owned()),
+        Err(unknown) => unknown,
+    }
+}
+
+/// Returns what the operator does next about a resource that is being deleted.
+fn of_deletion(deletion: Deletion, entry: &Entry, now: Timestamp) -> String {
+    let since = format!("Being deleted since {} ({}).", deletion.since, relative(deletion.since, now));
+    if !deletion.disables_encryption {
+        return format!("{since} The operator leaves the encryption of the stream as it is.");
+    }
+    if entry.suspended {
+        return format!(
+            "{since} Nothing happens while the resource is suspended. Once it is resumed, the operator disables the encryption of the stream, as deletionPolicy: Disable requires."
+        );
+    }
+    let first = format!(
+        "{since} The operator first disables the encryption of the stream, as deletionPolicy: Disable requires."
+    );
+    if !entry.is_reconciled() {
+        return format!("{first} It has not reconciled the deletion yet. {NOT_RECONCILED}");
+    }
+    let more = match known_reason(entry) {
+        Ok(reason) => {
+            next_call(entry, "call to disable encryption", now).or_else(|| match reason.ready_state() {
+                ReadyState::Progressing | ReadyState::Unknown | ReadyState::Stalled => {
+                    Some(without_call(entry, reason, false).to_owned())
+                }
+                // These words are about a resource that stays.
+                ReadyState::Ready | ReadyState::Reported | ReadyState::Unchanged => None,
+            })
+        }
+        Err(unknown) => Some(unknown),
+    };
+    match more {
+        Some(more) => format!("{first} {more}"),
+        None => first,
+    }
+}
+
+/// Returns the reason of Ready. If this version does not know it, returns a sentence that says so.
+fn known_reason(entry: &Entry) -> Result<Reason, String> {
+    let reason = entry.reason.as_deref().unwrap_or_default();
+    reason.parse::<Reason>().map_err(|()| {
+        format!("This version of the plugin does not know the reason {reason}. Update the plugin.")
+    })
+}
+
+/// Returns when the operator makes its next call, which is named `call`; `None` if the status announces none.
+fn next_call(entry: &Entry, call: &str, now: Timestamp) -> Option<String> {
+    let at = entry.next_attempt_time?;
+    let when = relative(at, now);
+    Some(if now.duration_since(at) > LATE {
+        format!(
+            "The operator was to make the next {call} at {at} ({when}), and the status has not changed since. Check that the operator runs: kubectl streamencryption doctor."
+        )
+    } else {
+        format!("The operator makes the next {call} at {at} ({when}), if it is still needed.")
+    })
+}
+
+/// Returns what the operator does next if the status announces no call.
+fn without_call(entry: &Entry, reason: Reason, observes: bool) -> &'static str {
     match reason.ready_state() {
         ReadyState::Ready if !observes => {
             "The operator describes the stream at each drift interval, and corrects drift."
@@ -50,7 +108,6 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>, now: Timest
         ReadyState::Stalled => stalled(entry, reason).unwrap_or("The operator cannot continue by itself."),
         ReadyState::Unchanged => "Nothing happens while the resource is suspended.",
     }
-    .to_owned()
 }
 
 /// Returns what must change before the operator continues: nothing that would not help for this reason. `None` for a
@@ -93,11 +150,21 @@ fn stalled(entry: &Entry, reason: Reason) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stream_encryption_api::FINALIZER;
 
     use super::*;
     use crate::plugin::cluster::Found;
 
     fn explained(spec: &serde_json::Value, reason: Reason, more: &serde_json::Value) -> String {
+        explained_with(&json!({}), spec, reason, more)
+    }
+
+    fn explained_with(
+        metadata: &serde_json::Value,
+        spec: &serde_json::Value,
+        reason: Reason,
+        more: &serde_json::Value,
+    ) -> String {
         let mut object = json!({
             "apiVersion": "streamencryption.dev/v1alpha1",
             "kind": "StreamEncryption",
@@ -106,6 +173,7 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason.as_str(),
                 "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
         });
+        object["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
         object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         object["status"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let resource: StreamEncryption = serde_json::from_value(object).unwrap();
@@ -157,6 +225,40 @@ mod tests {
         };
         assert!(at(3600).starts_with("The operator makes the next encryption call at"), "{}", at(3600));
         assert!(at(-3600).contains("Check that the operator runs"), "{}", at(-3600));
+    }
+
+    #[test]
+    fn deletion_states_its_effect_on_the_encryption() {
+        let deleted = "1969-12-31T12:00:00Z";
+        let since = "Being deleted since 1969-12-31T12:00:00Z (12h ago).";
+        let none = json!({});
+        let retained =
+            explained_with(&json!({"deletionTimestamp": deleted}), &none, Reason::DisablingFailed, &none);
+        assert_eq!(retained, format!("{since} The operator leaves the encryption of the stream as it is."));
+        let held = json!({"deletionTimestamp": deleted, "finalizers": [FINALIZER]});
+        let disable = json!({"deletionPolicy": "Disable"});
+        let suspended = json!({"deletionPolicy": "Disable", "suspend": true});
+        let at = json!({"nextAttemptTime": "1970-01-01T01:00:00Z"});
+        for (spec, reason, status, words) in [
+            (
+                &suspended,
+                Reason::Suspended,
+                &none,
+                "Once it is resumed, the operator disables the encryption",
+            ),
+            (&disable, Reason::DisablingFailed, &at, "makes the next call to disable encryption at 1970"),
+            (&disable, Reason::DisableNotPermitted, &none, "once a policy allows it to disable encryption"),
+            (&disable, Reason::Encrypted, &none, "as deletionPolicy: Disable requires."),
+        ] {
+            let next = explained_with(&held, spec, reason, status);
+            assert!(next.starts_with(since) && next.contains(words), "{reason}: {next}");
+            assert!(!next.contains("corrects drift"), "{reason}: {next}");
+        }
+        let outdated = json!({"observedGeneration": 1});
+        let mut changed = held;
+        changed["generation"] = json!(2);
+        let next = explained_with(&changed, &disable, Reason::Encrypted, &outdated);
+        assert!(next.contains("has not reconciled the deletion yet"), "{next}");
     }
 
     #[test]
