@@ -269,6 +269,16 @@ fn calls_left(entry: &Entry) -> Cell {
     Cell::toned(format!("{left} of {limit}"), tone)
 }
 
+/// Returns the group of a stream by its active key. If the status shows no key, the stream may be encrypted with any key,
+/// unless its state excludes that.
+fn key_group(entry: &Entry) -> String {
+    let without_key = match entry.state {
+        State::Plaintext | State::NotEncryptable => "no active key",
+        State::Changing | State::Unknown | State::Encrypted => "not known",
+    };
+    entry.active_key.clone().unwrap_or_else(|| without_key.to_owned())
+}
+
 /// Counts the streams by group, the largest group first.
 fn counts(entries: &[Entry], group: Group) -> Vec<Count> {
     let mut groups: BTreeMap<String, Count> = BTreeMap::new();
@@ -277,7 +287,7 @@ fn counts(entries: &[Entry], group: Group) -> Vec<Count> {
             Group::Namespace => Some(entry.namespace.clone()),
             Group::Account => entry.account.clone(),
             Group::Region => entry.region.clone(),
-            Group::Key => Some(entry.active_key.clone().unwrap_or_else(|| "no active key".to_owned())),
+            Group::Key => Some(key_group(entry)),
             Group::State => Some(format!("{:?}", entry.state)),
         };
         let name = name.unwrap_or_else(|| NONE.to_owned());
@@ -334,4 +344,27 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
     }
     table.write(&mut out)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever retires a key relies on it.
+    #[test]
+    fn stream_without_known_key_is_not_counted_as_without_key() {
+        for (state, key, group) in [
+            (State::Plaintext, None, "no active key"),
+            (State::NotEncryptable, None, "no active key"),
+            (State::Unknown, None, "not known"),
+            (State::Changing, None, "not known"),
+            (State::Unknown, Some("AWS_OWNED_CMK"), "AWS_OWNED_CMK"),
+        ] {
+            let entry = Entry { state, active_key: key.map(str::to_owned), ..Entry::default() };
+            let counts = counts(&[entry], Group::Key);
+            let groups: Vec<(&str, u32)> =
+                counts.iter().map(|count| (count.group.as_str(), count.streams)).collect();
+            assert_eq!(groups, [(group, 1)], "{state:?} {key:?}");
+        }
+    }
 }
