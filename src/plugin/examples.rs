@@ -6,8 +6,8 @@ Examples:
   kubectl streamencryption status -A --only attention,plaintext
   # How many streams each key encrypts
   kubectl streamencryption status -A --by key
-  # In a pipeline: fail if a stream is in plaintext
-  kubectl streamencryption status -n data --fail-on plaintext";
+  # In a pipeline: fail if a stream is in plaintext, or if its last Describe is too old
+  kubectl streamencryption status -n data --fail-on plaintext,stale";
 
 pub(super) const EXPLAIN: &str = "\
 Examples:

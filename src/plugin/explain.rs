@@ -68,8 +68,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let name = name_alone(&arguments.name)?;
     let cluster = arguments.cluster.connect().await?;
     let found = cluster.resource(name).await?;
-    let entry = Entry::of(&found);
     let now = Timestamp::now();
+    let entry = Entry::of(&found).with_age(now);
     let resource = found.resource.as_deref().ok();
     let calls = match calls(&cluster, &entry).await {
         Ok(calls) => Some(calls),

@@ -1,7 +1,7 @@
 //! One stream of the fleet as people see it: its state, derived from the status that the operator wrote. Pure.
 
 use clap::ValueEnum;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +17,15 @@ use super::output::Columns;
 
 /// Calls left at which a budget is about to run out; the alert `StreamEncryptionFewCallsLeft` has the same number.
 pub(super) const FEW_CALLS: u32 = 3;
+
+/// How far a time of a Describe in a status lags: the operator writes a new one once a day. The rest is for
+/// Describes that wait for their turn.
+pub(super) const DESCRIBE_TIME_LAG: SignedDuration = SignedDuration::from_mins(24 * 60 + 20);
+
+/// Maximum age of the last Describe in a status while the operator describes the stream: the longest drift interval of the
+/// settings is a day, each interval varies by a tenth, and the time lags.
+pub(super) const MAX_DESCRIBE_AGE: SignedDuration =
+    SignedDuration::from_mins(24 * 66).saturating_add(DESCRIBE_TIME_LAG);
 
 /// How a key without an ARN is named, as in the spec.
 const AWS_OWNED: &str = "AWS_OWNED_CMK";
@@ -86,6 +95,8 @@ pub(super) struct Entry {
     /// Whether the spec has changed since the operator wrote the status. Everything else is then that of the earlier spec,
     /// except that Ready is not known.
     pub(super) outdated: bool,
+    /// Whether the last Describe is too old to prove the state, at the time of [`Entry::with_age`].
+    pub(super) stale: bool,
     /// The status of the condition `KeyUsable`; absent if the resource does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) key_usable: Option<&'static str>,
@@ -138,6 +149,7 @@ impl Columns for Entry {
             "stalled",
             "suspended",
             "outdated",
+            "stale",
             "keyUsable",
             "encryptedSinceTime",
             "plaintextSinceTime",
@@ -169,6 +181,8 @@ pub(super) enum Finding {
     Changing,
     /// It is not known whether records are encrypted.
     Unknown,
+    /// AWS last described the stream more than two days ago, so the state may have changed since.
+    Stale,
     /// The desired key or the active key is unusable: the condition `KeyUsable` is False.
     KeyUnusable,
     /// The active key is unusable: records are lost, or cannot be read.
@@ -189,6 +203,12 @@ impl Entry {
             Ok(resource) => Self::of_resource(found, resource),
             Err(unreadable) => Self::of_unreadable(found, unreadable),
         }
+    }
+
+    /// Sets whether the state is stale at this time. An unknown state is never stale.
+    pub(super) fn with_age(self, now: Timestamp) -> Self {
+        let is_old = self.last_describe_time.is_none_or(|at| now.duration_since(at) > MAX_DESCRIBE_AGE);
+        Self { stale: is_old && self.state != State::Unknown, ..self }
     }
 
     /// Describes a resource that this program cannot read. The operator may be newer, so what it reports is quoted, and
@@ -383,6 +403,7 @@ impl Entry {
                 Some(EncryptionStatus::Enabling | EncryptionStatus::Disabling)
             ),
             Finding::Unknown => self.state == State::Unknown,
+            Finding::Stale => self.stale,
             Finding::KeyUnusable => self.key_usable == Some(ConditionStatus::False.as_str()),
             Finding::ActiveKeyUnusable => self.active_key_unusable_since_time.is_some(),
             Finding::Budget => self.calls_left().is_some_and(|left| left <= FEW_CALLS),

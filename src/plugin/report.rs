@@ -20,7 +20,7 @@ use stream_encryption_api::ledger::StreamLedger;
 use super::Outcome;
 use super::age::short;
 use super::cluster::{Cluster, Found, Scope, ScopeArguments};
-use super::fleet::State;
+use super::fleet::{MAX_DESCRIBE_AGE, State};
 use super::ledger_calls;
 use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, printable, stdout, write_value};
 use super::places::PlaceArguments;
@@ -87,6 +87,30 @@ struct Report {
     streams: Vec<ReportedStream>,
 }
 
+impl Report {
+    /// Checks the age of each stream's last Describe. If it is too old, the stream passes no control. A survey comes first: its
+    /// Describes count.
+    fn check_age(&mut self) {
+        let mut stale = 0;
+        for stream in &mut self.streams {
+            stream.entry = std::mem::take(&mut stream.entry).with_age(self.generated_time);
+            if stream.entry.stale {
+                stale += 1;
+                for control in &mut stream.controls {
+                    control.expire();
+                }
+            }
+        }
+        if stale > 0 {
+            self.warnings.push(format!(
+                "The report has no Describe of the last {} for {stale} of {} streams, so these pass no control. The operator may not run, or the resources may be suspended. With --aws and --region, the report describes the streams itself.",
+                short(MAX_DESCRIBE_AGE),
+                self.streams.len()
+            ));
+        }
+    }
+}
+
 /// Writes a report.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !arguments.aws && names_aws(&arguments.places) {
@@ -102,6 +126,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.aws {
         surveyed::add(&mut report, &cluster, &scope, &found, &ledgers, &arguments.places).await?;
     }
+    report.check_age();
     for warning in report.warnings.iter().chain(&report.unread) {
         notice(warning);
     }
@@ -267,6 +292,7 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     use clap::Parser as _;
+    use serde_json::json;
 
     use super::*;
     use crate::plugin::Command;
@@ -319,10 +345,9 @@ mod tests {
         assert!(!write_file(&path, b"not read").unwrap());
     }
 
-    #[test]
-    fn incomplete_report_does_not_say_that_all_is_well() {
-        let mut report = Report {
-            generated_time: Timestamp::UNIX_EPOCH,
+    fn report(generated_time: Timestamp, streams: Vec<ReportedStream>) -> Report {
+        Report {
+            generated_time,
             version: "",
             server: String::new(),
             scope: String::new(),
@@ -330,8 +355,46 @@ mod tests {
             accounts: Vec::new(),
             warnings: Vec::new(),
             unread: Vec::new(),
-            streams: Vec::new(),
+            streams,
+        }
+    }
+
+    /// The operator does not run, or somebody has suspended the resource.
+    #[test]
+    fn stream_described_long_ago_passes_no_control() {
+        let stream = |encrypted: &str, described: &str| {
+            let condition = json!({"type": "Encrypted", "status": encrypted, "reason": "Encrypted", "message": "why",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "orders", "namespace": "data"},
+                "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+                "status": {"conditions": [condition], "lastDescribeTime": described}});
+            ReportedStream::of(&Found::of(serde_json::from_value(resource).unwrap()), &BTreeMap::new())
         };
+        let verdicts = |report: &Report| -> Vec<Vec<Verdict>> {
+            let of =
+                |stream: &ReportedStream| stream.controls.iter().map(|one| one.result).collect::<Vec<_>>();
+            report.streams.iter().map(of).collect()
+        };
+        let now = "2026-01-04T00:00:00Z".parse().unwrap();
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z");
+        let mut stale = report(now, vec![stream("True", old), stream("False", old), stream("True", new)]);
+        stale.check_age();
+        let expected = [[Verdict::Unknown; 3], [Verdict::Failed; 3], [Verdict::Passed; 3]];
+        assert_eq!(verdicts(&stale), expected);
+        let [warning] = &stale.warnings[..] else { panic!("one warning: {:?}", stale.warnings) };
+        assert!(
+            warning.starts_with("The report has no Describe of the last 2d2h for 2 of 3 streams"),
+            "{warning}"
+        );
+        let mut fresh = report(now, vec![stream("True", new)]);
+        fresh.check_age();
+        assert_eq!((verdicts(&fresh), fresh.warnings.len()), (vec![vec![Verdict::Passed; 3]], 0));
+    }
+
+    #[test]
+    fn incomplete_report_does_not_say_that_all_is_well() {
+        let mut report = report(Timestamp::UNIX_EPOCH, Vec::new());
         let text = |report: &Report| {
             let mut out = anstream::StripStream::new(Vec::new());
             write_tables(&mut out, report).unwrap();

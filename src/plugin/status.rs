@@ -104,13 +104,13 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.scope.cluster.connect().await?;
     let scope = arguments.scope.scope(&cluster)?;
     let found = cluster.resources(&scope).await?;
-    let all: Vec<Entry> = found.iter().map(Entry::of).collect();
+    let now = Timestamp::now();
+    let all: Vec<Entry> = found.iter().map(|found| Entry::of(found).with_age(now)).collect();
     let fails = all.iter().any(|entry| has_any(entry, &arguments.fail_on));
     let entries: Vec<Entry> = all
         .into_iter()
         .filter(|entry| arguments.only.is_empty() || has_any(entry, &arguments.only))
         .collect();
-    let now = Timestamp::now();
     if arguments.by.is_some() && entries.is_empty() && arguments.output == Format::Table {
         print_nothing(&scope, arguments);
     } else if let Some(group) = arguments.by {
@@ -348,7 +348,27 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// A pipeline must not pass for as long as the operator does not run.
+    #[test]
+    fn pipeline_can_fail_on_a_stale_state() {
+        let now: Timestamp = "2026-01-04T00:00:00Z".parse().unwrap();
+        let fail_on = Program::parse_from(["status", "--fail-on", "plaintext,stale"]).arguments.fail_on;
+        for (described, fails) in [("2026-01-01T00:00:00Z", true), ("2026-01-03T00:00:00Z", false)] {
+            let last_describe_time = Some(described.parse().unwrap());
+            let entry = Entry { state: State::Encrypted, last_describe_time, ..Entry::default() };
+            assert_eq!(has_any(&entry.with_age(now), &fail_on), fails, "{described}");
+        }
+    }
 
     /// Whoever retires a key relies on it.
     #[test]

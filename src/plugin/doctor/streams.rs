@@ -11,11 +11,7 @@ use super::Check;
 use crate::aws::rate_limit::{DEFAULT_RATE_PERCENT, DRIFT_DIVISOR};
 use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, Scope};
-use crate::plugin::fleet::{Entry, Finding};
-
-/// How far a time of a Describe in a status lags: the operator writes a new one once a day. The rest is for
-/// Describes that wait for their turn.
-const LAG: SignedDuration = SignedDuration::from_mins(24 * 60 + 20);
+use crate::plugin::fleet::{DESCRIBE_TIME_LAG, Entry, Finding};
 
 /// Runs the checks. `drift_interval` is the operator's, between two Describes of a stream at rest.
 pub(super) async fn all(cluster: &Cluster, scope: &Scope, drift_interval: SignedDuration) -> Vec<Check> {
@@ -129,7 +125,7 @@ fn pace(entries: &[Entry], drift_interval: SignedDuration, now: Timestamp) -> Ch
     let age = now.duration_since(oldest);
     let message = format!("the oldest description in a status is {} old{limit}", short(age));
     // The interval of each stream varies by a tenth.
-    if age <= interval + interval / 10 + LAG {
+    if age <= interval + interval / 10 + DESCRIBE_TIME_LAG {
         return Check::good(name, message);
     }
     Check::warning(

@@ -83,6 +83,27 @@ fn stream_is_known_before_the_first_reconcile() {
     assert!(entry.has(Finding::NotReady) && entry.has(Finding::Unknown) && !entry.has(Finding::Plaintext));
 }
 
+/// While the operator does not run, its last statuses stay.
+#[test]
+fn state_of_an_old_describe_is_stale() {
+    assert_eq!(MAX_DESCRIBE_AGE, SignedDuration::from_mins(50 * 60 + 44));
+    let now: Timestamp = "2026-01-04T00:00:00Z".parse().unwrap();
+    for (encrypted, described, stale) in [
+        ("True", json!("2026-01-01T00:00:00Z"), true),
+        ("False", json!("2026-01-01T00:00:00Z"), true),
+        ("True", Value::Null, true),
+        // An operator with a drift interval of a day writes no newer time.
+        ("True", json!("2026-01-01T22:00:00Z"), false),
+        ("True", json!("2026-01-04T00:00:01Z"), false),
+        ("Unknown", json!("2026-01-01T00:00:00Z"), false),
+    ] {
+        let status = json!({"lastDescribeTime": described,
+            "conditions": [condition("Encrypted", encrypted, "Encrypted")]});
+        let entry = entry(&status).with_age(now);
+        assert_eq!(entry.has(Finding::Stale), stale, "{encrypted} {described}");
+    }
+}
+
 /// A newer operator has values that this version does not know.
 #[test]
 fn unreadable_resource_has_what_the_operator_reports() {
@@ -125,6 +146,9 @@ fn plugin_page_lists_each_finding() {
     let values = Finding::value_variants().iter().filter_map(ValueEnum::to_possible_value);
     let values: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
     assert_eq!(listed, values, "left: docs/kubectl-plugin.md; right: the code");
+    let age =
+        format!("{} hours and {} minutes", MAX_DESCRIBE_AGE.as_hours(), MAX_DESCRIBE_AGE.as_mins() % 60);
+    assert!(page.contains(&age), "{age}");
 }
 
 /// Each runbook lists the streams of its alert by one of these findings.

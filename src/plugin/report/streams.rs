@@ -33,7 +33,7 @@ pub(super) struct ReportedStream {
     calls: Vec<LedgerCall>,
     /// The periods in which records were in plaintext, oldest first.
     plaintext_periods: Vec<Period>,
-    controls: Vec<ControlResult>,
+    pub(super) controls: Vec<ControlResult>,
 }
 
 /// A period in plaintext. It may have begun earlier: the operator knows only what it has observed.

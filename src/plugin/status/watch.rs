@@ -49,7 +49,7 @@ async fn print_changes(
     while let Some(next) = events.next().await {
         match next {
             Ok(event) => {
-                for entry in rows.take(event) {
+                for entry in rows.take(event, Timestamp::now()) {
                     if !write_next(out, arguments.output, &entry)? {
                         write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
                     }
@@ -88,16 +88,17 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Records an event, and returns the rows to print.
-    fn take(&mut self, event: Event<DynamicObject>) -> Vec<Entry> {
+    fn take(&mut self, event: Event<DynamicObject>, now: Timestamp) -> Vec<Entry> {
+        let entry = |object| Entry::of(&Found::of(object)).with_age(now);
         match event {
-            Event::Apply(object) => self.changed(Entry::of(&Found::of(object))).into_iter().collect(),
+            Event::Apply(object) => self.changed(entry(object)).into_iter().collect(),
             Event::InitApply(object) => {
-                let entry = Entry::of(&Found::of(object));
+                let entry = entry(object);
                 self.listed.insert(id(&entry));
                 self.changed(entry).into_iter().collect()
             }
             Event::Delete(object) => {
-                let last = self.shown.remove(&id(&Entry::of(&Found::of(object))));
+                let last = self.shown.remove(&id(&entry(object)));
                 last.map(Entry::deleted).into_iter().collect()
             }
             Event::Init => {
