@@ -20,6 +20,7 @@ local annotations = metadata.annotations or {}
 local by_git = obj.spec ~= nil and obj.spec.suspend == true
 local suspended = by_git or suspends(annotations["streamencryption.dev/suspend"])
 local deleting = metadata.deletionTimestamp ~= nil
+local disables = deleting and obj.spec ~= nil and obj.spec.deletionPolicy == "Disable"
 
 local actions = {}
 actions["reconcile"] = {
@@ -34,7 +35,7 @@ actions["suspend"] = {
 }
 actions["resume"] = {
   ["disabled"] = by_git or not suspended,
-  ["displayName"] = "Resume",
+  ["displayName"] = disables and "Resume, which disables encryption" or "Resume",
   ["iconClass"] = "fa fa-fw fa-play-circle",
 }
 return actions
