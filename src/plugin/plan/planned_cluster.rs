@@ -1,15 +1,19 @@
-//! Kubernetes for a plan: the operator's own reads, with the policies of the person's files in place of those that are
-//! stored. Every write returns an error, and is never sent.
+//! Kubernetes for the plan of one resource: the operator's own reads, with the policies of the person's files in place of
+//! those that are stored. Every write returns an error, and is never sent.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use stream_encryption_api::ledger::{KnownEncryption, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::{
-    KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+    KeyObjectReference, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
+use stream_encryption_core::controller::ledger_store::resource_identity;
+use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::ledger;
 
 use crate::kubernetes::Cluster;
 
@@ -17,8 +21,56 @@ use crate::kubernetes::Cluster;
 pub(super) struct PlannedCluster {
     /// The operator's own access.
     pub(super) cluster: Cluster,
-    /// Whether the ledgers are known. Without them, the calls that the status reports are counted as made now.
-    pub(super) reads_ledgers: bool,
+    /// The ledgers.
+    pub(super) ledgers: Ledgers,
+}
+
+/// The ledgers of a plan.
+pub(super) enum Ledgers {
+    /// Those of the cluster.
+    Stored,
+    /// Those of the cluster are not known. This one, which follows from the status of the resource, stands for the one of its
+    /// stream; `None` if the status names no stream.
+    Reported(Option<Box<StreamLedger>>),
+}
+
+impl Ledgers {
+    /// Returns the ledger that follows from the status of a resource.
+    pub(super) fn reported(resource: &StreamEncryption, now: Timestamp) -> Self {
+        Self::Reported(reported(resource, now).map(Box::new))
+    }
+}
+
+/// Returns a ledger with what a status reports: the calls, as if they were made now, and the encryption. Without it, the
+/// operator's code would rebuild a ledger as after its loss, and wait until AWS's answers are newer than the rebuilt calls. The
+/// operator has observed the effect of the real ones, so they are confirmed.
+fn reported(resource: &StreamEncryption, now: Timestamp) -> Option<StreamLedger> {
+    let status = resource.status.as_ref()?;
+    let stream: StreamArn = status.stream.as_ref()?.arn.as_deref()?.parse().ok()?;
+    let empty = ledger::new(&stream, resource_identity(resource));
+    // A rebuilt ledger has only the operator's own calls.
+    let own = status.calls.as_ref().map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));
+    let mut spec = ledger::rebuilt_from_status(&empty, stream.service, own, now);
+    for call in &mut spec.calls {
+        call.confirmed = true;
+    }
+    spec.known_encryption = known_encryption(status);
+    Some(StreamLedger::new(&ledger::name(&stream), spec))
+}
+
+/// Returns the encryption that a status reports; `None` if it reports none, or does not disclose the key.
+fn known_encryption(status: &StreamEncryptionStatus) -> Option<KnownEncryption> {
+    let Some(key) = &status.active_key else {
+        let since_time = MicroTime(status.plaintext_since_time.as_ref()?.0);
+        return Some(KnownEncryption { key: None, since_time, encrypted_since_time: None });
+    };
+    let since_time = MicroTime(status.encrypted_since_time.as_ref()?.0);
+    let is_disclosed = key.kind == KeyType::AwsOwned || key.arn.is_some();
+    is_disclosed.then(|| KnownEncryption {
+        key: Some(key.clone()),
+        since_time: since_time.clone(),
+        encrypted_since_time: Some(since_time),
+    })
 }
 
 fn not_written<T>() -> Result<T, KubeError> {
@@ -36,10 +88,13 @@ impl KubeApi for PlannedCluster {
     }
 
     async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
-        if !self.reads_ledgers {
-            return Ok(None);
+        match &self.ledgers {
+            Ledgers::Stored => self.cluster.ledger(name, from).await,
+            Ledgers::Reported(ledger) => {
+                let is_named = |ledger: &&StreamLedger| ledger.metadata.name.as_deref() == Some(name);
+                Ok(ledger.as_deref().filter(is_named).cloned())
+            }
         }
-        self.cluster.ledger(name, from).await
     }
 
     async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
@@ -88,5 +143,186 @@ impl KubeApi for PlannedCluster {
         reference: &KeyObjectReference,
     ) -> Result<ReferencedKey, KubeError> {
         self.cluster.referenced_key(namespace, reference).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use jiff::SignedDuration;
+    use kube::Client;
+    use serde_json::{Value, json};
+    use stream_encryption_api::ledger::{Action, Target};
+    use stream_encryption_api::stream_encryption::KeyIdentity;
+    use stream_encryption_core::controller::memory::Memory;
+    use stream_encryption_core::controller::preview::{PlannedStep, Preview, PreviewError, preview};
+    use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+    use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
+    use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId};
+    use stream_encryption_core::model::aws_error::{Accepted, AwsError};
+    use stream_encryption_core::model::decision::decide;
+    use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
+    use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+    use stream_encryption_core::model::principal::Principal;
+
+    use super::super::Finding;
+    use super::super::dry_run::Change;
+    use super::super::row::Row;
+    use super::*;
+
+    const STREAM: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+    const OLD_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/old";
+    const NEW_KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/new";
+
+    /// An AWS in which each stream is encrypted with [`OLD_KEY`], for which each alias stands.
+    struct Encrypted;
+
+    impl StreamApi for Encrypted {
+        async fn identity(&self) -> Result<AwsAccount, AwsError> {
+            Ok(AwsAccount::of(&STREAM.parse().unwrap()))
+        }
+
+        async fn verify_clock(&self) -> Result<(), AwsError> {
+            Ok(())
+        }
+
+        async fn describe_stream(
+            &self,
+            stream: &StreamArn,
+            _: &Principal,
+            _: Priority,
+        ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+            let description = StreamDescription {
+                arn: stream.clone(),
+                created: None,
+                source: Some("DirectPut".to_owned()),
+                state: StreamState::Active,
+                raw_status: "ACTIVE".to_owned(),
+                encryption: ReportedEncryption::On(Key::Customer(OLD_KEY.parse().unwrap())),
+                retention: SignedDuration::from_hours(24),
+            };
+            Ok(Some((description, Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None })))
+        }
+
+        async fn describe_key(
+            &self,
+            _: &StreamArn,
+            name: &KmsKeyId,
+            _: &Principal,
+            _: Priority,
+        ) -> Result<Option<KeyMetadata>, AwsError> {
+            let arn = match name {
+                KmsKeyId::Arn(arn) => arn.clone(),
+                KmsKeyId::Alias(_) => OLD_KEY.parse().unwrap(),
+            };
+            let state = KeyState::Enabled;
+            Ok(Some(KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
+        }
+
+        async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
+            unreachable!("a plan sends no call")
+        }
+
+        async fn start(
+            &self,
+            _: &StreamArn,
+            _: &Key,
+            _: &Principal,
+            _: &Signer,
+            _: Timestamp,
+        ) -> Result<Accepted, AwsError> {
+            unreachable!("a plan sends no call")
+        }
+
+        async fn stop(
+            &self,
+            _: &StreamArn,
+            _: Option<&Key>,
+            _: &Principal,
+            _: &Signer,
+            _: Timestamp,
+        ) -> Result<Accepted, AwsError> {
+            unreachable!("a plan sends no call")
+        }
+
+        async fn put_record(
+            &self,
+            _: &StreamArn,
+            _: &str,
+            _: &Principal,
+            _: &Signer,
+        ) -> Result<bool, AwsError> {
+            unreachable!("a plan writes no test record")
+        }
+    }
+
+    /// Returns a resource whose key has this field. Its status reports the old key, and one call.
+    fn resource(field: &str, key: &str) -> StreamEncryption {
+        serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data", "uid": "uid-1", "generation": 2},
+            "spec": {"stream": {"arn": STREAM}, "key": {"type": "CUSTOMER_MANAGED_CMK", field: key}},
+            "status": {
+                "stream": {"arn": STREAM, "service": "Firehose", "region": "eu-west-1", "name": "orders"},
+                "activeKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": OLD_KEY},
+                "encryptedSinceTime": "2020-01-01T00:00:00Z",
+                "calls": {"used": 1, "limit": 20},
+            },
+        }))
+        .unwrap()
+    }
+
+    /// Plans a resource in a cluster that answers so to the read of a ledger.
+    async fn planned(
+        resource: &StreamEncryption,
+        ledgers: Ledgers,
+        (code, ledger): (u16, Value),
+    ) -> Result<Preview, PreviewError> {
+        let server = Router::new().fallback(async move |uri: Uri| {
+            if uri.path().contains("/streamledgers/") {
+                return (StatusCode::from_u16(code).unwrap(), ledger.to_string());
+            }
+            let policies = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicyList",
+                "metadata": {"resourceVersion": "1"}, "items": [],
+            });
+            (StatusCode::OK, policies.to_string())
+        });
+        let policy = StreamEncryptionPolicySpec::own_account();
+        let cluster = Cluster::new(Client::new(server, "operator"), "operator", Some(policy));
+        let context = Context {
+            aws: Encrypted,
+            kube: PlannedCluster { cluster, ledgers },
+            clock: Clock::system(),
+            decide,
+            config: Config {
+                region: "eu-west-1".parse().unwrap(),
+                drift_interval: SignedDuration::from_mins(10),
+                drift_interval_with_events: None,
+            },
+            memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
+        };
+        Box::pin(preview(&context, resource)).await
+    }
+
+    /// The call that the status counts was made long ago, or AWS has confirmed it.
+    #[tokio::test]
+    async fn unknown_ledger_delays_no_planned_call() {
+        let key = KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(NEW_KEY.to_owned()) };
+        let start = PlannedStep::Call(Target { action: Action::Start, key: Some(key) });
+        for (field, key, change, step) in [
+            ("arn", NEW_KEY, Change::Changed, start),
+            ("arn", OLD_KEY, Change::Unchanged, PlannedStep::Nothing),
+            ("alias", "alias/orders", Change::Unchanged, PlannedStep::Nothing),
+        ] {
+            let resource = resource(field, key);
+            let ledgers = Ledgers::reported(&resource, Timestamp::now());
+            let plan = planned(&resource, ledgers, (404, Value::Null)).await.unwrap();
+            assert_eq!((&plan.step, plan.calls.map(|calls| calls.used)), (&step, Some(1)), "{plan:?}");
+            let row = Row::planned("data", &resource, change, String::new(), plan, None);
+            assert_eq!(row.has(Finding::Calls), change == Change::Changed, "{row:?}");
+        }
     }
 }

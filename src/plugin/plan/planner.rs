@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use stream_encryption_core::model::ledger;
 use super::dry_run::{Accepted, Change, NotAccepted, Target};
 use super::manifests::{self, Manifests, PolicyFile};
 use super::merge::{self, LastApply};
-use super::planned_cluster::PlannedCluster;
+use super::planned_cluster::{Ledgers, PlannedCluster};
 use super::recorded::{Failures, Recorded};
 use super::row::Row;
 use crate::kubernetes::Unmanaged;
@@ -76,7 +77,7 @@ impl Planner<'_> {
             Err(error) => return refused(format!("The operator cannot read it: {error}.")),
         };
         let failures = Failures::default();
-        let plan = match Box::pin(preview::preview(&self.operator(&failures), &resource)).await {
+        let plan = match Box::pin(preview::preview(&self.operator(&failures, &resource), &resource)).await {
             Ok(plan) => plan,
             Err(error @ (PreviewError::Kubernetes(_) | PreviewError::Changed)) => {
                 return unplanned(format!("The plan failed: {error}."));
@@ -100,10 +101,16 @@ impl Planner<'_> {
     }
 
     /// Creates the operator for one object, so that its failures are not those of another one.
-    fn operator(&self, failures: &Failures) -> Context<Recorded<ReadOnly>, PlannedCluster> {
+    fn operator(
+        &self,
+        failures: &Failures,
+        resource: &StreamEncryption,
+    ) -> Context<Recorded<ReadOnly>, PlannedCluster> {
+        let ledgers =
+            if self.reads_ledgers { Ledgers::Stored } else { Ledgers::reported(resource, Timestamp::now()) };
         Context {
             aws: Recorded { aws: self.aws.clone(), failures: failures.clone() },
-            kube: PlannedCluster { cluster: self.access.clone(), reads_ledgers: self.reads_ledgers },
+            kube: PlannedCluster { cluster: self.access.clone(), ledgers },
             clock: Clock::system(),
             decide,
             config: self.config.clone(),
