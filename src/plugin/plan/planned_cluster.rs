@@ -73,6 +73,17 @@ fn known_encryption(status: &StreamEncryptionStatus) -> Option<KnownEncryption> 
     })
 }
 
+/// Returns the error of a plan whose ledger could not be read. The operator's code reports a rejected read as an invalid ledger.
+/// The operator itself may be able to read the ledger: it has other permissions, and a newer version knows more fields.
+fn unread_ledger(error: KubeError) -> KubeError {
+    match error {
+        KubeError::Rejected(why) => KubeError::Unavailable(format!(
+            "you or this version of the plugin cannot read the StreamLedger: {why}"
+        )),
+        KubeError::Conflict | KubeError::Unavailable(_) => error,
+    }
+}
+
 fn not_written<T>() -> Result<T, KubeError> {
     Err(KubeError::Rejected("a plan writes nothing".to_owned()))
 }
@@ -89,7 +100,7 @@ impl KubeApi for PlannedCluster {
 
     async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
         match &self.ledgers {
-            Ledgers::Stored => self.cluster.ledger(name, from).await,
+            Ledgers::Stored => self.cluster.ledger(name, from).await.map_err(unread_ledger),
             Ledgers::Reported(ledger) => {
                 let is_named = |ledger: &&StreamLedger| ledger.metadata.name.as_deref() == Some(name);
                 Ok(ledger.as_deref().filter(is_named).cloned())
@@ -153,6 +164,7 @@ mod tests {
     use jiff::SignedDuration;
     use kube::Client;
     use serde_json::{Value, json};
+    use stream_encryption_api::condition::Reason;
     use stream_encryption_api::ledger::{Action, Target};
     use stream_encryption_api::stream_encryption::KeyIdentity;
     use stream_encryption_core::controller::memory::Memory;
@@ -324,5 +336,28 @@ mod tests {
             let row = Row::planned("data", &resource, change, String::new(), plan, None);
             assert_eq!(row.has(Finding::Calls), change == Change::Changed, "{row:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn ledger_is_not_invalid_because_the_plugin_cannot_read_it() {
+        let resource = resource("arn", OLD_KEY);
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "uid-1"});
+        let ledger = |spec: Value| {
+            let ledger = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger",
+                "metadata": {"name": "stream-1"}, "spec": spec});
+            (200, ledger)
+        };
+        let newer = ledger(json!({"streamARN": STREAM, "owner": owner, "futureField": 1}));
+        let forbidden = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+            "code": 403, "message": "you cannot get streamledgers"});
+        for answer in [newer, (403, forbidden)] {
+            let error = planned(&resource, Ledgers::Stored, answer).await.unwrap_err();
+            let is_unread = matches!(&error, PreviewError::Kubernetes(KubeError::Unavailable(why))
+                if why.contains("cannot read the StreamLedger"));
+            assert!(is_unread, "{error:?}");
+        }
+        let of_another_stream = ledger(json!({"streamARN": "arn", "owner": owner}));
+        let plan = planned(&resource, Ledgers::Stored, of_another_stream).await.unwrap();
+        assert_eq!(plan.reason, Some(Reason::LedgerInvalid));
     }
 }

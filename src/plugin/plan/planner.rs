@@ -11,7 +11,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Target as EncryptionTarget;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_api::stream_encryption::StreamEncryption;
-use stream_encryption_core::controller::kube_api::{KubeApi as _, ReadFrom};
+use stream_encryption_core::controller::kube_api::{KubeApi as _, KubeError, ReadFrom};
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::preview::{self, Preview, PreviewError};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
@@ -79,9 +79,7 @@ impl Planner<'_> {
         let failures = Failures::default();
         let plan = match Box::pin(preview::preview(&self.operator(&failures, &resource), &resource)).await {
             Ok(plan) => plan,
-            Err(error @ (PreviewError::Kubernetes(_) | PreviewError::Changed)) => {
-                return unplanned(format!("The plan failed: {error}."));
-            }
+            Err(error) => return unplanned(failed(&error)),
         };
         if let Some(words) = plan.reason.and_then(|reason| failures.explain(reason)) {
             return unplanned(words);
@@ -117,6 +115,17 @@ impl Planner<'_> {
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),
         }
+    }
+}
+
+/// Returns why a resource could not be planned.
+fn failed(error: &PreviewError) -> String {
+    match error {
+        // Also a ledger that the API server returns, and the plugin cannot read.
+        PreviewError::Kubernetes(KubeError::Unavailable(why)) => {
+            format!("The plan failed at the API server: {why}.")
+        }
+        PreviewError::Kubernetes(_) | PreviewError::Changed => format!("The plan failed: {error}."),
     }
 }
 
@@ -213,6 +222,13 @@ mod tests {
             [name, pair("stage", "live"), pair("team", "data")],
             "those of others stay"
         );
+    }
+
+    #[test]
+    fn unread_ledger_is_not_an_unavailable_api_server() {
+        let error = KubeError::Unavailable("you cannot read the StreamLedger".to_owned());
+        let words = failed(&PreviewError::Kubernetes(error));
+        assert_eq!(words, "The plan failed at the API server: you cannot read the StreamLedger.");
     }
 
     #[test]
