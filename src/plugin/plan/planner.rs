@@ -64,10 +64,7 @@ impl Planner<'_> {
                     Err(error) => return refused(format!("The object is invalid: {error:#}.")),
                 }
             }
-            Err(NotAccepted::Unanswered(words)) => return unplanned(words),
-            Err(
-                NotAccepted::Refused(words) | NotAccepted::NoNamespace(words) | NotAccepted::Forbidden(words),
-            ) => return refused(words),
+            Err(why) => return without_plan(&namespace, &name, why),
         };
         if let Some(words) = self.watched.excludes(&namespace, accepted.object.labels()) {
             return refused(words);
@@ -114,6 +111,17 @@ impl Planner<'_> {
             config: self.config.clone(),
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),
+        }
+    }
+}
+
+/// Returns the row of an object of which it is not known what would be stored.
+fn without_plan(namespace: &str, name: &str, why: NotAccepted) -> Row {
+    match why {
+        NotAccepted::Refused(words) | NotAccepted::NoNamespace(words) => Row::refused(namespace, name, words),
+        // Whoever applies the files may have the permission that the person who plans lacks.
+        NotAccepted::Forbidden(words) | NotAccepted::Unanswered(words) => {
+            Row::unplanned(namespace, name, words)
         }
     }
 }
@@ -222,6 +230,20 @@ mod tests {
             [name, pair("stage", "live"), pair("team", "data")],
             "those of others stay"
         );
+    }
+
+    #[test]
+    fn missing_permission_of_the_planner_is_no_refusal() {
+        let words = || "why".to_owned();
+        for (why, is_refused) in [
+            (NotAccepted::Refused(words()), true),
+            (NotAccepted::NoNamespace(words()), true),
+            (NotAccepted::Forbidden(words()), false),
+            (NotAccepted::Unanswered(words()), false),
+        ] {
+            let row = without_plan("data", "orders", why);
+            assert_eq!((row.refused, row.unplanned), (is_refused, !is_refused), "{row:?}");
+        }
     }
 
     #[test]
