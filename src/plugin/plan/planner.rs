@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Target as EncryptionTarget;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
-use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
 use stream_encryption_core::controller::kube_api::{KubeApi as _, KubeError, ReadFrom};
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::preview::{self, Preview, PreviewError};
@@ -69,9 +69,13 @@ impl Planner<'_> {
         if let Some(words) = self.watched.excludes(&namespace, accepted.object.labels()) {
             return refused(words);
         }
-        let resource: StreamEncryption = match accepted.object.try_parse() {
+        let resource = match parsed(accepted.object) {
             Ok(resource) => resource,
-            Err(error) => return refused(format!("The operator cannot read it: {error}.")),
+            Err(error) => {
+                return unplanned(format!(
+                    "This version of the plugin cannot read the object: {error:#}. Update the plugin."
+                ));
+            }
         };
         let failures = Failures::default();
         let plan = match Box::pin(preview::preview(&self.operator(&failures, &resource), &resource)).await {
@@ -124,6 +128,13 @@ fn without_plan(namespace: &str, name: &str, why: NotAccepted) -> Row {
             Row::unplanned(namespace, name, words)
         }
     }
+}
+
+/// Reads an object that the API server accepts. An unknown field of the spec is an error: a newer operator may act on it. An
+/// unknown field of the status changes no plan.
+fn parsed(object: DynamicObject) -> anyhow::Result<StreamEncryption> {
+    manifests::strictly::<StreamEncryptionSpec>(object.data["spec"].clone()).context("spec")?;
+    Ok(object.try_parse()?)
 }
 
 /// Returns why a resource could not be planned.
@@ -253,15 +264,33 @@ mod tests {
         assert_eq!(words, "The plan failed at the API server: you cannot read the StreamLedger.");
     }
 
+    fn object(spec: &Value) -> DynamicObject {
+        serde_json::from_value(
+            json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders"}, "spec": spec}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn spec_of_a_newer_operator_is_not_planned() {
+        let stream = json!({"service": "Kinesis", "name": "orders"});
+        let key = json!({"type": "AWS_OWNED_CMK", "future": 1});
+        for (spec, words) in [
+            (json!({"stream": stream, "future": 1}), "spec: unknown field future"),
+            (json!({"stream": stream, "key": key}), "spec: unknown field key.future"),
+            (json!({"stream": stream, "mode": "Future"}), "spec: unknown variant `Future`"),
+        ] {
+            let error = format!("{:#}", parsed(object(&spec)).unwrap_err());
+            assert!(error.starts_with(words), "{error}");
+        }
+        let mut known = object(&json!({"stream": stream}));
+        known.data["status"] = json!({"future": 1});
+        parsed(known).unwrap();
+    }
+
     #[test]
     fn object_of_a_new_namespace_must_be_valid() {
-        let object = |spec: &Value| -> DynamicObject {
-            serde_json::from_value(
-                json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-                "metadata": {"name": "orders"}, "spec": spec}),
-            )
-            .unwrap()
-        };
         let stream = json!({"service": "Kinesis", "name": "orders"});
         let accepted = in_new_namespace(&object(&json!({"stream": stream})), "new").unwrap();
         assert_eq!(accepted.object.metadata.namespace.as_deref(), Some("new"));
