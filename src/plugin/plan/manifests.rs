@@ -12,6 +12,7 @@ use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_api::stream_encryption::KeyObjectReference;
 use stream_encryption_core::model::permission::Policy;
 
 /// The objects that a plan is made for.
@@ -25,6 +26,17 @@ pub(super) struct Manifests {
     pub(super) namespaces: BTreeMap<String, DynamicObject>,
     /// Number of objects of other kinds.
     pub(super) others: usize,
+    /// The Key objects among these.
+    keys: Vec<KeyFile>,
+}
+
+/// A Key object, as `key.objectRef` names it.
+#[derive(Debug)]
+struct KeyFile {
+    group: String,
+    /// The namespace; `None` for that of the apply.
+    namespace: Option<String>,
+    name: String,
 }
 
 /// A `StreamEncryptionPolicy`, as given, and as the operator would read it.
@@ -80,6 +92,21 @@ impl Manifests {
         let mut manifests = Self::default();
         manifests.add(&String::from_utf8_lossy(&output.stdout)).context("the output of kubectl kustomize")?;
         Ok(manifests)
+    }
+
+    /// Returns whether the files have the Key object that a resource of this namespace names. `default_namespace` is that of the
+    /// objects without one.
+    pub(super) fn has_key(
+        &self,
+        reference: &KeyObjectReference,
+        namespace: &str,
+        default_namespace: &str,
+    ) -> bool {
+        self.keys.iter().any(|key| {
+            key.group == reference.group
+                && key.name == reference.name
+                && key.namespace.as_deref().unwrap_or(default_namespace) == namespace
+        })
     }
 
     /// Adds the objects of a text with one or more YAML documents, or JSON.
@@ -138,6 +165,12 @@ impl Manifests {
                     "this version of the plugin does not know {kind} of {version}; it knows streamencryption.dev/v1alpha1"
                 );
             }
+            (version, "Key") => {
+                let group = version.split_once('/').map_or("", |(group, _)| group).to_owned();
+                let key: DynamicObject = serde_json::from_value(object)?;
+                self.keys.push(KeyFile { group, namespace: key.namespace(), name: key.name_any() });
+                self.others += 1;
+            }
             _ => self.others += 1,
         }
         Ok(())
@@ -190,6 +223,34 @@ metadata: {name: data, labels: {team: data}}
         assert_eq!(names, ["one", "two"]);
         assert_eq!(manifests.namespaces["data"].labels()["team"], "data");
         assert_eq!(manifests.others, 1);
+    }
+
+    #[test]
+    fn key_object_of_the_files_is_found_by_reference() {
+        let text = r"
+apiVersion: kms.services.k8s.aws/v1alpha1
+kind: Key
+metadata: {name: orders}
+---
+apiVersion: kms.aws.m.upbound.io/v1beta1
+kind: Key
+metadata: {name: clicks, namespace: web}
+";
+        let mut manifests = Manifests::default();
+        manifests.add(text).unwrap();
+        let (ack, crossplane) = ("kms.services.k8s.aws", "kms.aws.m.upbound.io");
+        for (group, name, namespace, is_found) in [
+            (ack, "orders", "data", true),
+            (ack, "orders", "web", false),
+            (crossplane, "orders", "data", false),
+            (crossplane, "clicks", "web", true),
+            (crossplane, "clicks", "data", false),
+        ] {
+            let (group, name) = (group.to_owned(), name.to_owned());
+            let reference = KeyObjectReference { group, kind: "Key".to_owned(), name };
+            assert_eq!(manifests.has_key(&reference, namespace, "data"), is_found, "{reference:?}");
+        }
+        assert_eq!(manifests.others, 2);
     }
 
     #[test]

@@ -333,7 +333,7 @@ mod tests {
             let ledgers = Ledgers::reported(&resource, Timestamp::now());
             let plan = planned(&resource, ledgers, (404, Value::Null)).await.unwrap();
             assert_eq!((&plan.step, plan.calls.map(|calls| calls.used)), (&step, Some(1)), "{plan:?}");
-            let row = Row::planned("data", &resource, change, String::new(), plan, None);
+            let row = Row::planned("data", &resource, change, String::new(), plan, None, false);
             assert_eq!(row.has(Finding::Calls), change == Change::Changed, "{row:?}");
         }
     }

@@ -86,7 +86,11 @@ impl Planner<'_> {
             return unplanned(words);
         }
         let requested = self.requested(&plan).await;
-        Row::planned(&namespace, &resource, accepted.change, accepted.note, plan, requested.as_ref())
+        let reference = resource.spec.key.as_ref().and_then(|key| key.object_ref.as_ref());
+        let has_key = reference
+            .is_some_and(|reference| self.manifests.has_key(reference, &namespace, &self.cluster.namespace));
+        let requested = requested.as_ref();
+        Row::planned(&namespace, &resource, accepted.change, accepted.note, plan, requested, has_key)
     }
 
     /// Returns the encryption that the operator's last call has requested, while AWS reports a change; `None` if it is not

@@ -22,6 +22,9 @@ use crate::plugin::output::{Columns, NONE, Tone, printable};
 /// The operation of a test record.
 const PUT_RECORD: &str = "PutRecord";
 
+/// The note if the operator waits for a Key object that the files have.
+const KEY_OF_FILES: &str = "The files have the Key of key.objectRef. The operator continues once this Key is applied and has an ARN.";
+
 /// The plan of one object.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -115,7 +118,8 @@ impl Row {
         Self { namespace: namespace.to_owned(), resource: name.to_owned(), message, ..Self::default() }
     }
 
-    /// Returns the row of a planned object. `requested` is the encryption that AWS is applying, if that is known.
+    /// Returns the row of a planned object. `requested` is the encryption that AWS is applying, if that is known. `has_key` states
+    /// whether the files have the Key object of `key.objectRef`.
     pub(super) fn planned(
         namespace: &str,
         resource: &StreamEncryption,
@@ -123,6 +127,7 @@ impl Row {
         note: String,
         plan: Preview,
         requested: Option<&Target>,
+        has_key: bool,
     ) -> Self {
         let service = plan.stream.as_ref().map(|stream| stream.service);
         let (call, call_key) = match (&plan.step, service) {
@@ -139,11 +144,17 @@ impl Row {
             ) => (None, None),
         };
         let refused = plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled);
+        let is_key_missing = plan.reason == Some(Reason::KeyReferenceNotReady);
+        let awaits_key = has_key && (is_key_missing || plan.reason == Some(Reason::KeyReferenceCRDMissing));
+        let note =
+            if awaits_key { [note.as_str(), KEY_OF_FILES].join(" ").trim_start().to_owned() } else { note };
         Self {
+            // The apply creates the Key, but does not install its controller.
             waiting: !refused
                 && call.is_none()
+                && !(awaits_key && is_key_missing)
                 && plan.reason.is_some_and(|reason| reason.remedy() == Remedy::Person),
-            call_later: !refused && calls_later(resource, change, &plan, requested),
+            call_later: !refused && calls_later(resource, change, &plan, requested, awaits_key),
             refused,
             unplanned: false,
             namespace: namespace.to_owned(),
@@ -184,12 +195,13 @@ impl Row {
 }
 
 /// Returns whether the operator makes or may make a call later although nobody acts: at a known time, or because the change
-/// that it waits for may end with another encryption than the desired one.
+/// that it waits for may end with another encryption than the desired one, or because the files have the Key that it waits for.
 fn calls_later(
     resource: &StreamEncryption,
     change: Change,
     plan: &Preview,
     requested: Option<&Target>,
+    awaits_key: bool,
 ) -> bool {
     if plan.step != PlannedStep::Nothing || resource.spec.mode == Mode::Observe {
         return false;
@@ -199,6 +211,7 @@ fn calls_later(
         |encryption: Option<&Target>| encryption.is_none_or(|encryption| !is_desired(resource, encryption));
     let is_converged = change == Change::Unchanged && matches_status(resource, plan.active_key.as_ref());
     plan.next_attempt.is_some()
+        || awaits_key
         || match plan.reason {
             Some(Reason::Enabling | Reason::Disabling) => may_differ(requested),
             // A reshard, for example, keeps the encryption.

@@ -38,7 +38,7 @@ fn without_step(reason: Reason, next_attempt: Option<Timestamp>, requested: Opti
     let resource = StreamEncryption::new("orders", spec);
     let target = |arn: &str| Target { action: Action::Start, key: Some(key_identity(arn)) };
     let requested = requested.map(target);
-    Row::planned("data", &resource, Change::Changed, String::new(), plan, requested.as_ref())
+    Row::planned("data", &resource, Change::Changed, String::new(), plan, requested.as_ref(), false)
 }
 
 fn row(call: Option<&'static str>) -> Row {
@@ -92,6 +92,26 @@ fn change_to_another_encryption_is_followed_by_a_call() {
 }
 
 #[test]
+fn key_object_of_the_files_is_followed_by_a_call() {
+    let resource = StreamEncryption::new("orders", StreamEncryptionSpec::default());
+    for (reason, has_key, is_later, is_waiting) in [
+        (Reason::KeyReferenceNotReady, true, true, false),
+        (Reason::KeyReferenceCRDMissing, true, true, true),
+        (Reason::KeyReferenceNotReady, false, false, true),
+        (Reason::KeyDisabled, true, false, true),
+    ] {
+        let (plan, note) = (waiting_plan(reason, None, None), "A note.".to_owned());
+        let row = Row::planned("data", &resource, Change::Created, note, plan, None, has_key);
+        let found = (row.has(Finding::Calls), row.has(Finding::Waiting));
+        assert_eq!(found, (is_later, is_waiting), "{reason}, {has_key}");
+        let sign = if is_later { "~ " } else { "? " };
+        let text = text(&[row]);
+        assert!(text.starts_with(sign), "{text}");
+        assert_eq!(text.contains("    A note. The files have the Key of key.objectRef."), is_later, "{text}");
+    }
+}
+
+#[test]
 fn update_of_a_converged_stream_is_followed_by_no_call() {
     let alias = KeyReference {
         kind: KeyType::CustomerManaged,
@@ -126,7 +146,7 @@ fn update_of_a_converged_stream_is_followed_by_no_call() {
             ..StreamEncryptionStatus::default()
         });
         let plan = waiting_plan(Reason::StreamUpdating, active.clone(), None);
-        let row = Row::planned("data", &resource, change, String::new(), plan, None);
+        let row = Row::planned("data", &resource, change, String::new(), plan, None, false);
         assert_eq!(row.has(Finding::Calls), is_later, "{desired:?}, {active:?}, {change:?}, {observed}");
     }
 }
