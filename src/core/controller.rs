@@ -193,8 +193,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
-    // Whether the time of a reported call is not within the last 24 hours. If so, the time of the event or the operator's clock
-    // is wrong. A Describe shows which of the two: AWS refuses a request whose date is wrong.
+    // Whether the time of a reported call is not within the last 24 hours, give or take the 15 minutes by which a clock may be
+    // wrong. If so, the time of the event or the operator's clock is wrong. A Describe shows which of the two: AWS refuses a request whose date is wrong.
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;

@@ -107,8 +107,8 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// Leaves the calls of other streams in the inbox. Until a resource is reconciled, it is registered with the stream of
-    /// its status. Its stream may be another one by now: a name without an ARN may be that of another account's stream, or
+    /// Removes the calls of other streams from this notice, so that the inbox keeps them. Until a resource is reconciled, it is
+    /// registered with the stream of its status. Its stream may be another one by now: a name without an ARN may be that of another account's stream, or
     /// the resource was created again.
     pub fn keep_calls_of(&mut self, stream: &StreamArn) {
         let own = hash_of(stream);

@@ -178,7 +178,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let operation = Operation::change(stream.service, target.action);
     if let Err(error) = write_ledger(context, resource, state).await {
         // The API server may have applied the write, or may still apply it. If the next reconcile finds the reservation, it
-        // records that the call was not sent. Otherwise the stream would wait for the effect of the call.
+        // records that the call was not sent. Without this record, the stream would wait for the effect of the call.
         if !matches!(error, KubeError::Rejected(_)) {
             let why = "the API server did not acknowledge the reservation";
             context.memory.record_unsent_call(

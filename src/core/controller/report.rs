@@ -325,7 +325,8 @@ pub(super) fn status(
     status
 }
 
-/// Returns the status without the fields and the conditions that depend on its age.
+/// Returns the status that follows from the decision, the observation and the ledger. The caller, `status`, adds the last
+/// handled retry and the time of the last Describe, and replaces the condition `Encrypted` if its state is outdated.
 fn decided(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
@@ -365,7 +366,8 @@ fn decided(
         limit: budget.limit,
         next_available_time: budget.next_available_time.map(next_whole_second),
     };
-    // A resource that may not claim the stream does not restore a deleted ledger.
+    // A resource that may not claim the stream does not restore a deleted ledger, so `counted` lacks the calls of that ledger.
+    // The status keeps the number that it has.
     status.calls = calls_in_status.filter(|_| !state.spec.claim().allowed).or(Some(counted));
     status.active_key = status_fields::active_key(&input);
     status.encryption_status = match state.observed {
