@@ -209,7 +209,7 @@ impl Shared {
             let (mut fleet, now) = (FleetSnapshot::default(), Timestamp::now());
             store.for_each(|resource| match &resource.0 {
                 Ok(resource) => fleet.add(resource, self.context.memory.described_at(resource), now),
-                Err(invalid) => fleet.add_invalid(&invalid.metadata),
+                Err(invalid) => fleet.add_invalid(&invalid.metadata, now),
             });
             fleet
         });

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -61,6 +61,8 @@ pub struct FleetSnapshot {
     streams: BTreeMap<(Service, &'static str), u32>,
     /// Resources by service and by the reason of `Ready`. An invalid resource has no service.
     reasons: BTreeMap<(Option<Service>, &'static str), u32>,
+    /// Longest time that any of them has been reconciling or stalled, likewise.
+    longest_not_ready: BTreeMap<(Option<Service>, &'static str), SignedDuration>,
     /// Fewest calls left of any stream.
     lowest_calls_left: Option<u32>,
     /// Streams whose records are in plaintext and should be encrypted.
@@ -107,6 +109,13 @@ struct OfState {
     state: Label,
 }
 
+impl Given {
+    /// Returns the labels of a reason; `None` is the service of an invalid resource.
+    fn new(service: Option<Service>, reason: &'static str) -> Self {
+        Self { aws_service: service.map_or(Label(UNKNOWN), super::of), reason: Label(reason) }
+    }
+}
+
 impl EventRegions {
     /// Counts the ages of the last events of each account and region; `None` once its events count as lost.
     pub fn of(ages: impl IntoIterator<Item = Option<Duration>>) -> Self {
@@ -131,18 +140,34 @@ impl FleetSnapshot {
         }
         let status = resource.status.as_ref();
         let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
-        *self.reasons.entry((service_of(resource), reason)).or_default() += 1;
+        self.count_reason(service_of(resource), reason, not_ready_since(resource), now);
         if let Some(status) = status {
             self.count(resource, status, described, now);
         }
     }
 
-    /// Adds an invalid resource with this metadata. If it is being deleted, it is counted only until the operator has removed its
-    /// finalizer: another one may keep the resource for a long time.
-    pub fn add_invalid(&mut self, metadata: &ObjectMeta) {
+    /// Adds an invalid resource with this metadata, at `now`. If it is being deleted, it is counted only until the operator has
+    /// removed its finalizer: another one may keep the resource for a long time.
+    pub fn add_invalid(&mut self, metadata: &ObjectMeta, now: Timestamp) {
         if metadata.deletion_timestamp.is_none() || has_finalizer(metadata) {
-            // The status that the operator writes has this reason. It cannot be parsed here, either.
-            *self.reasons.entry((None, Reason::SpecInvalid.as_str())).or_default() += 1;
+            // The status that the operator writes has this reason. It cannot be parsed here, either, so the time of its conditions
+            // is unknown.
+            let reason = Reason::SpecInvalid.as_str();
+            self.count_reason(None, reason, metadata.creation_timestamp.as_ref(), now);
+        }
+    }
+
+    fn count_reason(
+        &mut self,
+        service: Option<Service>,
+        reason: &'static str,
+        not_ready_since: Option<&Time>,
+        now: Timestamp,
+    ) {
+        *self.reasons.entry((service, reason)).or_default() += 1;
+        if let Some(since) = not_ready_since {
+            let longest = self.longest_not_ready.entry((service, reason)).or_default();
+            *longest = (*longest).max(now.duration_since(since.0));
         }
     }
 
@@ -192,10 +217,18 @@ impl FleetSnapshot {
         registry.register("streams", "Streams by encryption status as AWS reports it", streams);
         let reasons = Family::<Given, Gauge>::default();
         for ((service, reason), count) in &self.reasons {
-            let aws_service = service.map_or(Label(UNKNOWN), super::of);
-            reasons.get_or_create(&Given { aws_service, reason: Label(reason) }).set(i64::from(*count));
+            reasons.get_or_create(&Given::new(*service, reason)).set(i64::from(*count));
         }
         registry.register("resources", "Resources by reason of the Ready condition", reasons);
+        let longest = Family::<Given, Gauge<f64, AtomicU64>>::default();
+        for ((service, reason), time) in &self.longest_not_ready {
+            longest.get_or_create(&Given::new(*service, reason)).set(time.as_secs_f64());
+        }
+        registry.register(
+            "longest_not_ready_seconds",
+            "Longest time that a resource has been reconciling or stalled, by reason of the Ready condition",
+            longest,
+        );
         if let Some(left) = self.lowest_calls_left {
             registry.register("lowest_calls_left", "Fewest calls left of any stream", gauge(left));
         }
@@ -293,6 +326,19 @@ fn service_of(resource: &StreamEncryption) -> Option<Service> {
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {
     find(&status.conditions, ConditionType::Ready)?.reason.parse().ok()
+}
+
+/// Returns since when the resource has not been ready: since it has been reconciling or stalled, or since its creation if it has
+/// no status. `None` if it is ready, or not ready because a user chose so: it is suspended or only observed.
+///
+/// `Ready` itself is no measure: it is also False while a stream is only observed, and changes between False and Unknown.
+fn not_ready_since(resource: &StreamEncryption) -> Option<&Time> {
+    let conditions = resource.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if conditions.is_empty() {
+        return resource.metadata.creation_timestamp.as_ref();
+    }
+    let since = |kind| find(conditions, kind).map(|condition| &condition.last_transition_time);
+    since(ConditionType::Reconciling).or_else(|| since(ConditionType::Stalled))
 }
 
 fn word(priority: Priority) -> &'static str {

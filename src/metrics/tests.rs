@@ -47,7 +47,7 @@ fn snapshot<'a>(
         if let Some(resource) = resource {
             fleet.add(resource, None, now);
         } else {
-            fleet.add_invalid(&ObjectMeta::default());
+            fleet.add_invalid(&ObjectMeta::default(), now);
         }
     }
     fleet
@@ -118,7 +118,10 @@ fn plain(encryption: &str, since: &str) -> StreamEncryption {
     let status = json!({
         "encryptionStatus": "DISABLED", "stream": stream("Kinesis"), "calls": {"used": 18, "limit": 20},
         "plaintextSinceTime": since, "lastDescribeTime": since,
-        "conditions": [condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", "False", "KeyDisabled")],
+        "conditions": [
+            condition("Ready", "False", "KeyDisabled"), condition("Reconciling", "True", "KeyDisabled"),
+            condition("KeyUsable", "False", "KeyDisabled"),
+        ],
     });
     resource(encryption, &status)
 }
@@ -164,6 +167,44 @@ fn resources_are_counted_by_their_status() {
     }
 }
 
+/// A count cannot tell one resource for an hour from many for a minute each.
+#[test]
+fn longest_time_not_ready_is_reported_by_reason() {
+    let now = at("2026-01-01T01:00:00Z");
+    let of = |kind: &str, reason: &str, since: &str| {
+        let mut why = condition(kind, "True", reason);
+        why["lastTransitionTime"] = json!(since);
+        // Ready has been False for an hour.
+        resource("Enabled", &json!({"conditions": [condition("Ready", "False", reason), why]}))
+    };
+    let updating = ["2026-01-01T00:58:00Z", "2026-01-01T00:59:00Z"];
+    let [older, newer] = updating.map(|since| of("Reconciling", "StreamUpdating", since));
+    let refused = of("Stalled", "NotPermitted", "2026-01-01T00:00:00Z");
+    let clock_set_back = of("Reconciling", "Enabling", "2026-01-01T02:00:00Z");
+    let observed = of("Encrypted", "Drifted", "2026-01-01T00:00:00Z");
+    let ready = resource("Enabled", &json!({"conditions": [condition("Ready", "True", "Encrypted")]}));
+    let mut unvisited = resource("Enabled", &json!(null));
+    unvisited.metadata.creation_timestamp = Some(Time(at("2026-01-01T00:50:00Z")));
+    let all = [&older, &newer, &refused, &clock_set_back, &observed, &ready, &unvisited];
+    let mut fleet = snapshot(all.map(Some), now);
+    let created = Some(Time(at("2026-01-01T00:30:00Z")));
+    fleet.add_invalid(&ObjectMeta { creation_timestamp: created, ..ObjectMeta::default() }, now);
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
+    let name = "stream_encryption_longest_not_ready_seconds";
+    let mut longest = lines(&text, name);
+    longest.sort_unstable();
+    assert_eq!(
+        longest,
+        [
+            format!("{name}{{aws_service=\"Kinesis\",reason=\"Enabling\"}} 0.0"),
+            format!("{name}{{aws_service=\"Kinesis\",reason=\"NotPermitted\"}} 3600.0"),
+            format!("{name}{{aws_service=\"Kinesis\",reason=\"StreamUpdating\"}} 120.0"),
+            format!("{name}{{aws_service=\"Kinesis\",reason=\"UNKNOWN\"}} 600.0"),
+            format!("{name}{{aws_service=\"UNKNOWN\",reason=\"SpecInvalid\"}} 1800.0"),
+        ]
+    );
+}
+
 #[test]
 fn requested_plaintext_is_not_counted() {
     let fleet = snapshot([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
@@ -207,12 +248,13 @@ fn deleted_invalid_resource_counts_only_with_the_finalizer() {
     for (is_deleted, finalizer, is_counted) in
         [(true, FINALIZER, true), (true, "example.com/other", false), (false, "example.com/other", true)]
     {
-        let mut fleet = FleetSnapshot::default();
-        fleet.add_invalid(&ObjectMeta {
+        let (mut fleet, now) = (FleetSnapshot::default(), at("2026-01-01T00:00:00Z"));
+        let metadata = ObjectMeta {
             finalizers: Some(vec![finalizer.to_owned()]),
-            deletion_timestamp: is_deleted.then(|| Time(at("2026-01-01T00:00:00Z"))),
+            deletion_timestamp: is_deleted.then_some(Time(now)),
             ..ObjectMeta::default()
-        });
+        };
+        fleet.add_invalid(&metadata, now);
         let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
         assert_eq!(text.lines().any(|other| other == line), is_counted, "{is_deleted} {finalizer}\n{text}");
     }

@@ -273,8 +273,7 @@ fn reasons() -> Vec<(String, bool)> {
     found
 }
 
-/// The alert excludes only reasons that match the spec, that a user requested, or that have their own alert.
-/// A typo would exclude nothing.
+/// The alert excludes only reasons that have their own alert. A typo would exclude nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn not_ready_alert_excludes_known_reasons_but_none_that_stalls() {
     let alerts = alerts().await;
