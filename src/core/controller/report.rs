@@ -290,11 +290,11 @@ pub(super) fn status(
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
-    let before = &*status_fields::about(before, &state.spec.stream);
-    // Only `Suspended` has this state.
+    // Only `Suspended` has this state. The status stays that of the last Describe, with the ARN of the stream that was described.
     if decision.reason.ready_state() == ReadyState::Unchanged {
         return outdated_status::suspended(resource, before, state.now);
     }
+    let before = &*status_fields::about(before, &state.spec.stream);
     let mut status = decided(resource, before, state, decision);
     let was_described =
         matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();

@@ -185,8 +185,9 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     };
     let permission = EffectivePolicy::of(policies, own);
     let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
+    // The status is about another stream. In memory is the time of a test record that this process has written.
     if status.is_some_and(|status| !status_fields::may_be_of(&status, &stream)) {
-        desired.verified = None;
+        desired.verified = last.verified;
     }
     let mut spec = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),

@@ -80,6 +80,24 @@ fn keys_of_another_stream_are_no_previous_keys() {
     }
 }
 
+/// Otherwise a region that is set for some minutes would erase what a suspended resource reports, until somebody resumes it.
+#[test]
+fn suspended_resource_keeps_the_status_of_its_last_describe() {
+    let world = with_name();
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    status_after_start(&world);
+    world.state().resource.as_mut().unwrap().spec.suspend = true;
+    let since = status_after_start(&world).suspended_since_time;
+    change_to_another_stream(&world, |_| ());
+    world.state().elapsed += Duration::from_mins(1);
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    assert!(since.is_some() && status.suspended_since_time == since, "{status:?}");
+    assert_eq!(status.active_key, Some(Key::AwsOwned.to_api()));
+    assert_eq!(arn_of(&status), Some(&*ARN.replace("eu-west-1", "us-east-1")));
+}
+
 #[test]
 fn test_record_of_another_stream_does_not_verify_this_one() {
     let world = with_name();
@@ -93,4 +111,23 @@ fn test_record_of_another_stream_does_not_verify_this_one() {
     let status = status_after_start(&world);
     assert_eq!(world.count(Request::PutRecord), 2);
     assert!(status.verified_time.is_some());
+}
+
+#[test]
+fn refused_status_of_another_stream_leads_to_one_test_record() {
+    let world = with_name();
+    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    for _ in 0..4 {
+        status_after_start(&world);
+    }
+    change_to_another_stream(&world, |_| ());
+    world.state().refuses_status = true;
+    let (context, before) = (world.context(), world.count(Request::PutRecord));
+    for _ in 0..20 {
+        world.state().elapsed += Duration::from_mins(10);
+        let cached = world.state().resource.clone().unwrap();
+        let _ = run(reconcile(&context, &cached));
+    }
+    assert_eq!(world.count(Request::PutRecord) - before, 1);
 }
