@@ -30,6 +30,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let scenario = Scenario::parse();
+    anyhow::ensure!(scenario.stops <= scenario.resources, "--stops must be at most --resources");
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS implementation is already installed"))?;

@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(5);
 pub(crate) async fn correct(scenario: &Scenario, stage: &Stage) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
     for number in 0..scenario.stops {
-        // Spread over all streams, and so over all regions and namespaces.
+        // Spread over all streams, and so over all regions and namespaces. Each stream is stopped once.
         let stream = number * scenario.resources / scenario.stops;
         times.push(correction(scenario, stage, stream).await?);
     }
