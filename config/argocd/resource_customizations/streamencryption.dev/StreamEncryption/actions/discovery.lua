@@ -20,12 +20,20 @@ local annotations = metadata.annotations or {}
 local by_git = obj.spec ~= nil and obj.spec.suspend == true
 local suspended = by_git or suspends(annotations["streamencryption.dev/suspend"])
 local deleting = metadata.deletionTimestamp ~= nil
-local disables = deleting and obj.spec ~= nil and obj.spec.deletionPolicy == "Disable"
+local deleting_with_finalizer = false
+for _, finalizer in ipairs(metadata.finalizers or {}) do
+  if deleting and finalizer == "streamencryption.dev/disable-encryption" then
+    deleting_with_finalizer = true
+  end
+end
+-- The operator disables encryption when it continues the deletion. Without its finalizer, it leaves the stream as it is.
+local disables = deleting_with_finalizer and obj.spec ~= nil and obj.spec.deletionPolicy == "Disable"
+local effect = disables and ", which disables encryption" or ""
 
 local actions = {}
 actions["reconcile"] = {
   ["disabled"] = suspended,
-  ["displayName"] = "Describe and retry now",
+  ["displayName"] = "Describe and retry now" .. effect,
   ["iconClass"] = "fa fa-fw fa-sync",
 }
 actions["suspend"] = {
@@ -35,7 +43,7 @@ actions["suspend"] = {
 }
 actions["resume"] = {
   ["disabled"] = by_git or not suspended,
-  ["displayName"] = disables and "Resume, which disables encryption" or "Resume",
+  ["displayName"] = "Resume" .. effect,
   ["iconClass"] = "fa fa-fw fa-play-circle",
 }
 return actions
