@@ -26,7 +26,7 @@ use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, notice, printabl
 use super::places::PlaceArguments;
 use crate::adopt::atomic_file;
 use crate::telemetry::error_chain;
-use controls::{CONTROLS, Verdict};
+use controls::{CONTROLS, Verdict, results};
 use streams::ReportedStream;
 
 /// The flags of `report`.
@@ -45,7 +45,7 @@ pub struct Arguments {
     /// Write to this file instead of the standard output.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Exit with 3 if a stream fails a control; for pipelines.
+    /// Exit with 3 if a stream fails a control, or if its last Describe is too old; for pipelines.
     #[arg(long)]
     fail_on_failed_controls: bool,
 }
@@ -88,17 +88,15 @@ struct Report {
 }
 
 impl Report {
-    /// Checks the age of each stream's last Describe. If it is too old, the stream passes no control. A survey comes first: its
-    /// Describes count.
+    /// Checks the age of each stream's last Describe. If it is too old, the state is no longer known, and the stream passes no
+    /// control. A survey comes first: its Describes count.
     fn check_age(&mut self) {
         let mut stale = 0;
         for stream in &mut self.streams {
             stream.entry = std::mem::take(&mut stream.entry).with_age(self.generated_time);
             if stream.entry.stale {
                 stale += 1;
-                for control in &mut stream.controls {
-                    control.expire();
-                }
+                expire(stream);
             }
         }
         if stale > 0 {
@@ -109,6 +107,27 @@ impl Report {
             ));
         }
     }
+
+    /// Returns whether a pipeline must not pass: a stream fails a control, or its last Describe is too old to tell.
+    fn fails(&self) -> bool {
+        self.streams.iter().any(|stream| stream.entry.stale || stream.fails_a_control())
+    }
+}
+
+/// Takes that the last Describe is too old to prove the state. The state of a stream that failed its controls stays: nothing
+/// shows that the stream has been encrypted since.
+fn expire(stream: &mut ReportedStream) {
+    let entry = &mut stream.entry;
+    if matches!(entry.state, State::Plaintext | State::Changing) {
+        return;
+    }
+    entry.state = State::Unknown;
+    let status = entry.message.take().map(|words| format!(" The status is of that time: {words}"));
+    entry.message = Some(format!(
+        "The last Describe is too old: the state may have changed since.{}",
+        status.unwrap_or_default()
+    ));
+    stream.controls = entry.service.map(|service| results(service, State::Unknown)).unwrap_or_default();
 }
 
 /// Writes a report.
@@ -142,8 +161,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         None => write(&mut stdout(), arguments.output, &report)?,
     }
     ensure!(report.unread.is_empty(), "not everything could be read; the problems are listed above");
-    let fails = report.streams.iter().any(ReportedStream::fails_a_control);
-    Ok(if arguments.fail_on_failed_controls && fails { Outcome::Found } else { Outcome::Done })
+    Ok(if arguments.fail_on_failed_controls && report.fails() { Outcome::Found } else { Outcome::Done })
 }
 
 /// Checks that a file can be written, so that a wrong path fails before a survey that may take an hour. Keeps what the file
@@ -252,7 +270,7 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
     }
     table.write(out)?;
     let failing: Vec<_> = streams.iter().filter(|stream| stream.fails_a_control()).collect();
-    if failing.is_empty() && report.unread.is_empty() {
+    if !report.fails() && report.unread.is_empty() {
         writeln!(out, "\nNo stream fails a control.")?;
         return Ok(());
     }
@@ -359,6 +377,12 @@ mod tests {
         }
     }
 
+    fn tables(report: &Report) -> String {
+        let mut out = anstream::StripStream::new(Vec::new());
+        write_tables(&mut out, report).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
     /// The operator does not run, or somebody has suspended the resource.
     #[test]
     fn stream_described_long_ago_passes_no_control() {
@@ -387,22 +411,31 @@ mod tests {
             warning.starts_with("The report has no Describe of the last 2d2h for 2 of 3 streams"),
             "{warning}"
         );
+        let table = tables(&stale);
+        for (state, count) in [("Encrypted", "1"), ("Plaintext", "1"), ("Unknown", "1"), ("all", "3")] {
+            let is_sum = |line: &str| line.split_whitespace().eq([state, count]);
+            assert!(table.lines().any(is_sum), "{state}: {table}");
+        }
+        let written = serde_json::to_value(&stale.streams[0]).unwrap();
+        assert_eq!(written["state"], "Unknown");
         let mut fresh = report(now, vec![stream("True", new)]);
         fresh.check_age();
         assert_eq!((verdicts(&fresh), fresh.warnings.len()), (vec![vec![Verdict::Passed; 3]], 0));
+        // A pipeline must not pass for as long as the operator does not run.
+        let mut unproven = report(now, vec![stream("True", old)]);
+        unproven.check_age();
+        for (report, fails) in [(&unproven, true), (&fresh, false)] {
+            assert_eq!(report.fails(), fails);
+            assert_eq!(tables(report).contains("No stream fails a control."), !fails);
+        }
     }
 
     #[test]
     fn incomplete_report_does_not_say_that_all_is_well() {
         let mut report = report(Timestamp::UNIX_EPOCH, Vec::new());
-        let text = |report: &Report| {
-            let mut out = anstream::StripStream::new(Vec::new());
-            write_tables(&mut out, report).unwrap();
-            String::from_utf8(out.into_inner()).unwrap()
-        };
-        assert!(text(&report).ends_with("No stream fails a control.\n"));
+        assert!(tables(&report).ends_with("No stream fails a control.\n"));
         report.unread.push("111122223333 in eu-west-1: AccessDenied".to_owned());
-        let incomplete = text(&report);
+        let incomplete = tables(&report);
         assert!(
             incomplete.ends_with("not everything could be read\n111122223333 in eu-west-1: AccessDenied\n")
         );

@@ -88,17 +88,6 @@ pub(super) struct ControlResult {
     pub(super) note: Option<&'static str>,
 }
 
-impl ControlResult {
-    /// Takes that the last Describe is too old to prove the state. A failed control stays failed: nothing shows that the
-    /// stream has been encrypted since.
-    pub(super) fn expire(&mut self) {
-        if self.result != Verdict::Failed {
-            self.result = Verdict::Unknown;
-            self.note = Some("The last Describe is too old: the state may have changed since.");
-        }
-    }
-}
-
 /// Returns the verdict of each control that is about streams of this service.
 pub(super) fn results(service: Service, state: State) -> Vec<ControlResult> {
     let concerned = CONTROLS.iter().filter(|control| control.service == service);
