@@ -76,6 +76,10 @@ pub(super) struct Entry {
     /// The name of the stream.
     pub(super) name: String,
     pub(super) state: State,
+    /// Whether the condition Encrypted is False. Otherwise, somebody may have encrypted a stream in the state Plaintext since
+    /// the last Describe.
+    #[serde(skip)]
+    pub(super) encrypted_is_false: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) encryption_status: Option<EncryptionStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,6 +275,7 @@ impl Entry {
         let Some(status) = &resource.status else { return entry };
         let condition = |kind| find(&status.conditions, kind);
         let is_true = |condition: &Condition| condition.status == ConditionStatus::True.as_str();
+        let is_false = |condition: &Condition| condition.status == ConditionStatus::False.as_str();
         if let Some(ready) = condition(ConditionType::Ready) {
             entry.ready = status_word(&ready.status);
             entry.reason = Some(ready.reason.clone());
@@ -289,6 +294,7 @@ impl Entry {
         }
         entry.key_usable = condition(ConditionType::KeyUsable).map(|usable| status_word(&usable.status));
         entry.state = state(status);
+        entry.encrypted_is_false = condition(ConditionType::Encrypted).is_some_and(is_false);
         entry.encryption_status = status.encryption_status;
         entry.active_key = status.active_key.as_ref().map(key);
         entry.desired_key = status.desired_key.as_ref().map(key);

@@ -272,10 +272,13 @@ fn calls_left(entry: &Entry) -> Cell {
 /// Returns the group of a stream by its active key. If the status shows no key, the stream may be encrypted with any key,
 /// unless its state excludes that.
 fn key_group(entry: &Entry) -> String {
-    let without_key = match entry.state {
-        State::Plaintext | State::NotEncryptable => "no active key",
-        State::Changing | State::Unknown | State::Encrypted => "not known",
+    let has_no_key = match entry.state {
+        // Without a recent Describe, somebody may have encrypted the stream meanwhile.
+        State::Plaintext => entry.encrypted_is_false && !entry.stale,
+        State::NotEncryptable => true,
+        State::Changing | State::Unknown | State::Encrypted => false,
     };
+    let without_key = if has_no_key { "no active key" } else { "not known" };
     entry.active_key.clone().unwrap_or_else(|| without_key.to_owned())
 }
 
@@ -349,8 +352,10 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use serde_json::json;
 
     use super::*;
+    use crate::plugin::cluster::Found;
 
     #[derive(clap::Parser)]
     struct Program {
@@ -380,11 +385,33 @@ mod tests {
             (State::Changing, None, "not known"),
             (State::Unknown, Some("AWS_OWNED_CMK"), "AWS_OWNED_CMK"),
         ] {
-            let entry = Entry { state, active_key: key.map(str::to_owned), ..Entry::default() };
+            let active_key = key.map(str::to_owned);
+            let entry = Entry { state, active_key, encrypted_is_false: true, ..Entry::default() };
             let counts = counts(&[entry], Group::Key);
             let groups: Vec<(&str, u32)> =
                 counts.iter().map(|count| (count.group.as_str(), count.streams)).collect();
             assert_eq!(groups, [(group, 1)], "{state:?} {key:?}");
+        }
+    }
+
+    /// The operator can no longer describe the stream, or does not run, and somebody encrypts the stream meanwhile.
+    #[test]
+    fn stream_that_was_in_plaintext_may_use_any_key() {
+        let now: Timestamp = "2026-01-04T00:00:00Z".parse().unwrap();
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z");
+        for (encrypted, described, group) in
+            [("False", new, "no active key"), ("False", old, "not known"), ("Unknown", new, "not known")]
+        {
+            let condition = json!({"type": "Encrypted", "status": encrypted, "reason": "AccessDenied", "message": "why",
+                "lastTransitionTime": old});
+            let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+                "metadata": {"name": "orders", "namespace": "data"},
+                "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+                "status": {"conditions": [condition], "plaintextSinceTime": old, "lastDescribeTime": described}});
+            let found = Found::of(serde_json::from_value(resource).unwrap());
+            let entry = Entry::of(&found).with_age(now);
+            assert_eq!(entry.state, State::Plaintext);
+            assert_eq!(key_group(&entry), group, "{encrypted} {described}");
         }
     }
 }
