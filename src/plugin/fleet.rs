@@ -10,6 +10,7 @@ use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
 };
 use stream_encryption_core::controller::annotations::is_suspended;
+use stream_encryption_core::controller::is_deleted_without_disabling;
 use stream_encryption_core::model::arn::StreamArn;
 
 use super::cluster::{Found, Unreadable};
@@ -96,9 +97,12 @@ pub(super) struct Entry {
     pub(super) reconciling: bool,
     pub(super) stalled: bool,
     pub(super) suspended: bool,
-    /// Whether the spec has changed since the operator wrote the status. Everything else is then that of the earlier spec,
-    /// except that Ready is not known.
+    /// Whether the spec has changed, or the resource was deleted, since the operator wrote the status. Everything else is then
+    /// that of the earlier spec, except that Ready is not known. Never set if the status is final.
     pub(super) outdated: bool,
+    /// Whether the resource is being deleted, and its status no longer changes.
+    #[serde(skip)]
+    pub(super) final_status: bool,
     /// Whether the last Describe is too old to prove the state, at the time of [`Entry::with_age`].
     pub(super) stale: bool,
     /// The status of the condition `KeyUsable`; absent if the resource does not have it.
@@ -269,8 +273,11 @@ impl Entry {
     }
 
     fn of_resource(found: &Found, resource: &StreamEncryption) -> Self {
-        let mut entry =
-            Self { suspended: is_suspended(resource), ..Self::empty(&found.namespace, &found.name) };
+        let mut entry = Self {
+            suspended: is_suspended(resource),
+            final_status: is_deleted_without_disabling(resource),
+            ..Self::empty(&found.namespace, &found.name)
+        };
         entry.set_stream(resource);
         let Some(status) = &resource.status else { return entry };
         let condition = |kind| find(&status.conditions, kind);
@@ -281,16 +288,18 @@ impl Entry {
             entry.reason = Some(ready.reason.clone());
             entry.message = Some(ready.message.clone());
         }
-        entry.reconciling = condition(ConditionType::Reconciling).is_some_and(is_true);
+        entry.reconciling = !entry.final_status && condition(ConditionType::Reconciling).is_some_and(is_true);
         entry.stalled = condition(ConditionType::Stalled).is_some_and(is_true);
         let is_seen = status.observed_generation.is_some_and(|seen| seen != UNSEEN);
-        entry.outdated = is_seen && status.observed_generation != resource.metadata.generation;
+        let is_of_earlier = is_seen && status.observed_generation != resource.metadata.generation;
+        // A deletion, too, changes the generation.
+        entry.outdated = is_of_earlier && !entry.final_status;
         if entry.outdated {
             entry.ready = ConditionStatus::Unknown.as_str();
-            let of_earlier = entry.message.unwrap_or_default();
-            entry.message = Some(format!(
-                "The spec has changed, and the operator has not reconciled it yet. Until then, the status is that of the earlier spec: {of_earlier}"
-            ));
+        }
+        if let Some(caveat) = entry.caveat(resource.metadata.deletion_timestamp.is_some()) {
+            let message = entry.message.unwrap_or_default();
+            entry.message = Some(format!("{caveat}{message}"));
         }
         entry.key_usable = condition(ConditionType::KeyUsable).map(|usable| status_word(&usable.status));
         entry.state = state(status);
@@ -314,6 +323,18 @@ impl Entry {
             entry.calls_next_available_time = time(&calls.next_available_time);
         }
         entry
+    }
+
+    /// Returns the words before the message of a status that is outdated or final; `None` for any other status.
+    fn caveat(&self, is_deleted: bool) -> Option<&'static str> {
+        if self.final_status {
+            return Some("The resource is being deleted; its status no longer changes. The last status: ");
+        }
+        self.outdated.then_some(if is_deleted {
+            "The resource is being deleted, and the operator has not reconciled the deletion yet. Until then, the status is the earlier one: "
+        } else {
+            "The spec has changed, and the operator has not reconciled it yet. Until then, the status is that of the earlier spec: "
+        })
     }
 
     /// Sets which stream it is: by the status or, before the first reconcile, by the spec.
@@ -381,9 +402,9 @@ impl Entry {
         self.reason.as_deref() == Some(UNREADABLE)
     }
 
-    /// Returns whether the operator has reconciled the resource with its present spec.
+    /// Returns whether the operator has reconciled the resource with its present spec, or has nothing left to reconcile.
     pub(super) fn is_reconciled(&self) -> bool {
-        self.reason.is_some() && !self.outdated
+        self.final_status || (self.reason.is_some() && !self.outdated)
     }
 
     /// Returns whether the operator leaves the stream alone because of the policies, so that nobody may be managing it.

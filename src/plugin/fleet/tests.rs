@@ -1,6 +1,7 @@
 //! Tests of [`super`].
 
 use serde_json::{Value, json};
+use stream_encryption_api::FINALIZER;
 
 use super::*;
 
@@ -9,13 +10,21 @@ fn entry(status: &Value) -> Entry {
 }
 
 fn entry_of_generation(generation: Option<i64>, status: &Value) -> Entry {
-    let resource = json!({
+    entry_with(&json!({"generation": generation}), "Retain", status)
+}
+
+/// The entry of a resource with this metadata besides its name, and with this deletion policy.
+fn entry_with(metadata: &Value, deletion_policy: &str, status: &Value) -> Entry {
+    let mut resource = json!({
         "apiVersion": "streamencryption.dev/v1alpha1",
         "kind": "StreamEncryption",
-        "metadata": {"name": "orders", "namespace": "data", "generation": generation},
-        "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
+        "metadata": metadata,
+        "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"},
+            "deletionPolicy": deletion_policy},
         "status": status,
     });
+    resource["metadata"]["name"] = json!("orders");
+    resource["metadata"]["namespace"] = json!("data");
     Entry::of(&Found {
         namespace: "data".to_owned(),
         name: "orders".to_owned(),
@@ -62,6 +71,33 @@ fn status_of_an_earlier_spec_is_not_ready() {
     assert_eq!(seen(2), (false, "True", State::Encrypted, [false; 3]));
     assert_eq!(seen(1), (true, "Unknown", State::Encrypted, [true, true, false]));
     assert!(!seen(UNSEEN).0, "the operator has not written any status");
+}
+
+/// The finalizer of another client may hold the resource for a long time, and runbooks use this list.
+#[test]
+fn deleted_resource_with_final_status_is_not_reconciling() {
+    let conditions = [condition("Ready", "False", "Enabling"), condition("Reconciling", "True", "Enabling")];
+    let status = json!({"observedGeneration": 1, "conditions": conditions});
+    let deleted = |finalizer: &str, policy: &str, status: &Value| {
+        let metadata = json!({"generation": 2, "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "finalizers": [finalizer]});
+        let entry = entry_with(&metadata, policy, status);
+        (entry.has(Finding::Reconciling), entry.message.unwrap_or_default())
+    };
+    let other = "example.com/other";
+    for (finalizer, policy) in [(other, "Retain"), (other, "Disable"), (FINALIZER, "Retain")] {
+        let (is_reconciling, message) = deleted(finalizer, policy, &status);
+        assert!(!is_reconciling, "{finalizer} {policy}");
+        assert!(
+            message.starts_with("The resource is being deleted; its status no longer changes."),
+            "{message}"
+        );
+        assert!(message.ends_with("why") && !message.contains("spec has changed"), "{message}");
+    }
+    assert!(!deleted(other, "Retain", &Value::Null).0, "the operator has not written any status");
+    let (is_reconciling, message) = deleted(FINALIZER, "Disable", &status);
+    assert!(is_reconciling && message.contains("has not reconciled the deletion yet"), "{message}");
+    assert!(!message.contains("spec has changed"), "{message}");
 }
 
 /// An auditor reads the column, and whoever retires a key counts by it.
