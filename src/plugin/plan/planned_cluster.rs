@@ -3,7 +3,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use stream_encryption_api::ledger::{KnownEncryption, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::ledger::{
+    Call, ExternalCall, KnownEncryption, Owner, StreamLedger, StreamLedgerSpec,
+};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::{
     KeyObjectReference, KeyType, StreamEncryption, StreamEncryptionStatus,
@@ -48,12 +50,25 @@ fn reported(resource: &StreamEncryption, now: Timestamp) -> Option<StreamLedger>
     let status = resource.status.as_ref()?;
     let stream: StreamArn = status.stream.as_ref()?.arn.as_deref()?.parse().ok()?;
     let empty = ledger::new(&stream, resource_identity(resource));
-    // A rebuilt ledger has only the operator's own calls.
-    let own = status.calls.as_ref().map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));
+    let used = status.calls.as_ref().map_or(0, |calls| calls.used);
+    let external = status.calls.as_ref().and_then(|calls| calls.external).unwrap_or(0);
+    // A rebuilt ledger has only the operator's own calls. The policies limit only these, but AWS limits the calls of all
+    // callers.
+    let own = used.saturating_sub(external);
     let mut spec = ledger::rebuilt_from_status(&empty, stream.service, own, now);
     for call in &mut spec.calls {
         call.confirmed = true;
     }
+    let of_others = ledger::rebuilt_from_status(&empty, stream.service, external, now).calls.into_iter();
+    spec.external_calls = of_others
+        .map(|Call { id, target, time, .. }| ExternalCall {
+            event_id: id,
+            action: target.action,
+            time,
+            caller_type: None,
+            code: None,
+        })
+        .collect();
     spec.known_encryption = known_encryption(status);
     Some(StreamLedger::new(&ledger::name(&stream), spec))
 }
@@ -166,7 +181,7 @@ mod tests {
     use serde_json::{Value, json};
     use stream_encryption_api::condition::Reason;
     use stream_encryption_api::ledger::{Action, Target};
-    use stream_encryption_api::stream_encryption::KeyIdentity;
+    use stream_encryption_api::stream_encryption::{KeyIdentity, Service};
     use stream_encryption_core::controller::memory::Memory;
     use stream_encryption_core::controller::preview::{PlannedStep, Preview, PreviewError, preview};
     use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
@@ -335,6 +350,26 @@ mod tests {
             assert_eq!((&plan.step, plan.calls.map(|calls| calls.used)), (&step, Some(1)), "{plan:?}");
             let row = Row::planned("data", &resource, change, String::new(), plan, None, false);
             assert_eq!(row.has(Finding::Calls), change == Change::Changed, "{row:?}");
+        }
+    }
+
+    /// The operator has made fewer calls than the policies allow, but no call of AWS's limit is left.
+    #[tokio::test]
+    async fn unknown_ledger_counts_the_calls_of_others() {
+        let kinesis_stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
+        for (service, stream) in [(Service::Firehose, STREAM), (Service::Kinesis, kinesis_stream)] {
+            let mut resource = resource("arn", NEW_KEY);
+            resource.spec.stream.arn = Some(stream.to_owned());
+            let status = resource.status.as_mut().unwrap();
+            let reported = status.stream.as_mut().unwrap();
+            (reported.arn, reported.service) = (Some(stream.to_owned()), service);
+            status.calls =
+                Some(serde_json::from_value(json!({"used": 25, "external": 23, "limit": 25})).unwrap());
+            let ledgers = Ledgers::reported(&resource, Timestamp::now());
+            let plan = planned(&resource, ledgers, (404, Value::Null)).await.unwrap();
+            let outcome = (&plan.step, plan.reason, plan.calls.map(|calls| (calls.used, calls.limit)));
+            let expected = (&PlannedStep::Nothing, Some(Reason::CallLimitReached), Some((25, 25)));
+            assert_eq!(outcome, expected, "{plan:?}");
         }
     }
 
