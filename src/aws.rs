@@ -29,6 +29,6 @@ mod signed_request_sender;
 mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
-pub use event_queue::{EventQueue, InvalidQueueUrl, MAX_MESSAGES, Message, QueueState, QueueUrl};
+pub use event_queue::{EventQueue, InvalidQueueUrl, Message, QueueState, QueueUrl};
 pub use identity::{CredentialsReport, Holder};
 pub use pages::Tag;

@@ -21,7 +21,7 @@ use super::signed_request_sender::SignedRequestSender;
 /// The longest time that SQS waits for a message, in seconds.
 const LONG_POLL_SECONDS: i32 = 20;
 /// The largest number of messages in one request.
-pub const MAX_MESSAGES: usize = 10;
+const MAX_MESSAGES: usize = 10;
 /// Deadline of a request that waits for messages.
 const RECEIVE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -145,7 +145,7 @@ impl EventQueue {
         Self { client, sender, url: queue.url.clone() }
     }
 
-    /// Receives up to [`MAX_MESSAGES`] messages; none, if none arrives within 20 seconds.
+    /// Receives up to 10 messages; none, if none arrives within 20 seconds.
     pub async fn receive(&self) -> Result<Vec<Message>, AwsError> {
         let operation = Operation::ReceiveMessage;
         let count = i32::try_from(MAX_MESSAGES).unwrap_or(1);
@@ -169,9 +169,26 @@ impl EventQueue {
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(message).collect())
     }
 
-    /// Deletes up to [`MAX_MESSAGES`] messages by their receipts. Returns an error if SQS does not delete all of them. A
-    /// message that SQS does not delete is delivered again.
-    pub async fn delete(&self, receipts: &[String]) -> Result<(), AwsError> {
+    /// Deletes messages by their receipts, up to 10 in one request. Returns one error for each request in which SQS does not
+    /// delete all messages. If SQS deletes only some of them, the next request follows. If a request fails as a whole, this
+    /// request is the last one. SQS delivers a message again that it does not delete.
+    pub async fn delete(&self, receipts: &[String]) -> Vec<AwsError> {
+        let mut errors = Vec::new();
+        for batch in receipts.chunks(MAX_MESSAGES) {
+            match self.delete_batch(batch).await {
+                Ok(undeleted) => errors.extend(undeleted),
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
+            }
+        }
+        errors
+    }
+
+    /// Deletes messages in one request. Returns the error of the first message that SQS does not delete; `None` if SQS
+    /// deletes all of them.
+    async fn delete_batch(&self, receipts: &[String]) -> Result<Option<AwsError>, AwsError> {
         let operation = Operation::DeleteMessage;
         let entries = receipts.iter().zip(0..).filter_map(|(receipt, number): (_, usize)| {
             DeleteMessageBatchRequestEntry::builder()
@@ -190,7 +207,7 @@ impl EventQueue {
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
-        answer.failed.first().map_or(Ok(()), |failed| Err(entry_error(operation, failed)))
+        Ok(answer.failed.first().map(|failed| entry_error(operation, failed)))
     }
 
     /// Returns the state of the queue.

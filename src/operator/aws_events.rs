@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::dispatcher::Trigger;
-use crate::aws::{EventQueue, MAX_MESSAGES, Message};
+use crate::aws::{EventQueue, Message};
 use crate::kubernetes::caches::Cache;
 use crate::kubernetes::store::Key;
 use crate::kubernetes::watches::MaybeInvalidResource;
@@ -267,13 +267,10 @@ impl<'a> MessageHandler<'a> {
     }
 
     async fn delete_finished(&mut self, queue: &EventQueue) {
-        for receipts in self.finished.chunks(MAX_MESSAGES) {
-            if let Err(error) = queue.delete(receipts).await {
-                // They are delivered again, and then deleted.
-                warn!(code = error.code, kind = ?error.kind, aws_message = error.message, "failed to delete AWS's events");
-                self.metrics.event_queue_failed();
-                break;
-            }
+        for error in queue.delete(&self.finished).await {
+            // The messages are delivered again, and then deleted.
+            warn!(code = error.code, kind = ?error.kind, aws_message = error.message, "failed to delete AWS's events");
+            self.metrics.event_queue_failed();
         }
         self.finished.clear();
     }

@@ -116,7 +116,9 @@ async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Aws
         Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody(), signer).await.map(drop),
         Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody(), signer).await.map(drop),
         Op::ReceiveMessage => aws.event_queue(&events()).receive().await.map(drop),
-        Op::DeleteMessage => aws.event_queue(&events()).delete(&["receipt".to_owned()]).await,
+        Op::DeleteMessage => {
+            aws.event_queue(&events()).delete(&["receipt".to_owned()]).await.pop().map_or(Ok(()), Err)
+        }
         Op::GetQueueAttributes => aws.event_queue(&events()).state().await.map(drop),
         Op::ListDeliveryStreams => {
             aws.list_streams(Service::Firehose, &ours_account(), &ours().region, &somebody()).await.map(drop)

@@ -7,7 +7,7 @@ use aws_smithy_http_client::test_util::NeverClient;
 use serde_json::json;
 use stream_encryption_core::model::aws_error::ErrorKind;
 
-use super::super::replay::{ReplayClient, config, sender};
+use super::super::replay::{ReplayClient, Sent, config, sender};
 use super::*;
 
 const URL: &str = "https://sqs.eu-central-1.amazonaws.com/111122223333/stream-encryption-events";
@@ -47,7 +47,7 @@ async fn finished_messages_are_deleted_in_one_request() {
         200,
         json!({"Successful": [{"Id": "0"}, {"Id": "1"}], "Failed": []}).to_string(),
     )]);
-    queue(&recorded).delete(&["receipt-1".to_owned(), "receipt-2".to_owned()]).await.unwrap();
+    assert_eq!(queue(&recorded).delete(&["receipt-1".to_owned(), "receipt-2".to_owned()]).await, []);
     let [sent] = recorded.sent().try_into().unwrap();
     assert_eq!(sent.operation, "DeleteMessageBatch");
     let entries =
@@ -64,9 +64,28 @@ async fn message_that_sqs_does_not_delete_is_an_error() {
         let answer = json!({"Successful": [{"Id": "0"}], "Failed": [failed]});
         let recorded = ReplayClient::answers([(200, answer.to_string())]);
         let receipts = ["receipt-1".to_owned(), "receipt-2".to_owned()];
-        let error = queue(&recorded).delete(&receipts).await.unwrap_err();
+        let [error] = queue(&recorded).delete(&receipts).await.try_into().unwrap();
         assert_eq!((error.operation, error.kind), (Operation::DeleteMessage, kind));
         assert_eq!((error.code.as_deref(), error.message.as_str()), (Some(code), "recorded"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_that_is_not_deleted_delays_no_other_deletion() {
+    let failed =
+        json!({"Id": "3", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "recorded"});
+    let partly = (200, json!({"Successful": [], "Failed": [failed]}).to_string());
+    let denied = (400, json!({"__type": "AccessDeniedException", "message": "recorded"}).to_string());
+    let all = (200, json!({"Successful": [], "Failed": []}).to_string());
+    let receipts: Vec<String> = (0..15).map(|number| format!("receipt-{number}")).collect();
+    for (first, kind, sizes) in
+        [(partly, ErrorKind::Invalid, vec![10, 5]), (denied, ErrorKind::Denied, vec![10])]
+    {
+        let recorded = ReplayClient::answers([first, all.clone()]);
+        let errors = queue(&recorded).delete(&receipts).await;
+        assert_eq!(errors.iter().map(|error| error.kind).collect::<Vec<_>>(), [kind]);
+        let size = |sent: Sent| sent.body["Entries"].as_array().unwrap().len();
+        assert_eq!(recorded.sent().into_iter().map(size).collect::<Vec<_>>(), sizes, "{kind:?}");
     }
 }
 
