@@ -38,7 +38,7 @@ use crate::model::service::Operation;
 const MAX_AGE_AT_LEDGER_WRITE: Duration = Duration::from_mins(2);
 
 /// Number of consecutive writes of a ledger without an acknowledgement after which a reconcile reports that the ledger cannot be
-/// written. While an admission webhook fails the writes of ledgers only, no reconcile would report anything otherwise.
+/// written. A webhook may fail the writes of ledgers only. Without this limit, no reconcile would then report anything.
 const UNACKNOWLEDGED_BEFORE_REPORT: u32 = 3;
 
 /// Maximum time from the reservation of a call to AWS's response. If it is longer, the process was paused, or the API server or

@@ -15,7 +15,7 @@ pub(super) enum Interruption {
     /// reconcile begins without a remembered description.
     RememberedNotFresh,
     /// The reconcile ends here, and the next one follows at this time: at once if it must begin with a new version of the
-    /// resource, later if nothing is left to do. At the end of the term, the next leader does it.
+    /// resource, later if nothing is left to do. At the end of the term, the next leader reconciles the resource.
     Ended(Timestamp),
     /// A request to Kubernetes failed, before the report or for the report itself.
     Kubernetes(KubeError),

@@ -173,8 +173,8 @@ async fn delete<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Returns whether the cache holds the owner. A cache that lags only delays a deletion. While the cache is not current, the
-/// API server is asked instead.
+/// Returns whether the cache holds the owner. A cache that lags only delays a deletion. While the cache cannot be read, for
+/// example because its watch has failed, the API server is asked instead.
 async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
     is_gone(kube, owner, ReadFrom::Cache).await == Ok(false)
 }

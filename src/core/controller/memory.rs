@@ -156,7 +156,7 @@ pub struct UnwrittenEncryption {
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
 pub struct Remembered {
-    /// The time of the request and the response of the Describe; the response is `None` if the stream does not exist.
+    /// When the Describe was requested, and its response: `None` if the stream does not exist.
     /// The outer `None`: only the key was described. Describing the stream is not allowed, for example because another
     /// resource manages it.
     pub stream: Option<(Moment, Option<StreamDescription>)>,

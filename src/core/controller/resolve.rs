@@ -3,8 +3,8 @@
 //!
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that key. Sends AWS no
 //! request about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the alias is
-//! allowed. An invalid spec is detected before any request to AWS, except for a region of another partition than the
-//! operator's: only the operator's identity shows that one.
+//! allowed. An invalid spec is detected before any request to AWS, with one exception: a region of another partition than the
+//! operator's. AWS returns the operator's partition only with the operator's identity.
 //!
 //! After this step, `stream` in the spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to
 //! quote it in messages, and to see whether it contains an ARN, in which case the status may show the account.
@@ -185,7 +185,8 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     };
     let permission = EffectivePolicy::of(policies, own);
     let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
-    // The status is about another stream. In memory is the time of a test record that this process has written.
+    // The status is about another stream, so its `verifiedTime` does not count. The time in memory counts: while the API server
+    // refuses the status of the new stream, only the memory has the time of the test record of this process.
     if status.is_some_and(|status| !status_fields::may_be_of(&status, &stream)) {
         desired.verified = last.verified;
     }

@@ -1,5 +1,5 @@
-//! The port to AWS: the requests of the operator. The operator implements it with the SDKs, the simulation with
-//! a model.
+//! The port to AWS: the requests of reconciles and of the cleanup of ledgers. The operator implements it with the SDKs, the
+//! simulation with a model. The requests to the queue of AWS's events are not in it.
 //!
 //! The [`Principal`] is part of each request, so that no request is ever sent with the credentials of another
 //! principal.
@@ -15,7 +15,7 @@ use crate::model::key::{Key, KeyMetadata};
 use crate::model::observation::StreamDescription;
 use crate::model::principal::Principal;
 
-/// All requests of the operator to AWS. `Aws` implements them for the real AWS; the simulation replaces it.
+/// The requests to AWS. `Aws` implements them for the real AWS; the simulation replaces it.
 pub trait StreamApi: Send + Sync + 'static {
     /// Returns the account and partition of the operator's credentials (`GetCallerIdentity`).
     fn identity(&self) -> impl Future<Output = Result<AwsAccount, AwsError>> + Send;
