@@ -130,6 +130,9 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();
+            if description.is_none() && !is_same_account(context, state).await {
+                return Err(Interruption::Outdated);
+            }
             if let Some(ReportedEncryption::Failed { reason, details, .. }) =
                 description.as_ref().map(|description| &description.encryption)
             {
@@ -145,6 +148,13 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
         }
     }
     Ok(())
+}
+
+/// Returns whether the operator's credentials are still those of the account with which the spec was resolved. They may have been
+/// renewed for the Describe, and the other account knows no stream of that name. A role is one of its own account.
+async fn is_same_account<A: StreamApi, R: KubeApi>(context: &Context<A, R>, state: &ReconcileState) -> bool {
+    let own = state.spec.permission.own_account();
+    state.spec.principal.role.is_some() || context.aws.identity().await.is_ok_and(|identity| identity == *own)
 }
 
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream

@@ -15,7 +15,7 @@ use stream_encryption_api::condition::{
 };
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionStatus};
 use stream_encryption_api::{RETRY_ANNOTATION, has_finalizer};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::context::Context;
 use super::finalize;
@@ -204,6 +204,13 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
     if let Some((service, after)) = encrypted_after(before, status, context.clock.now()) {
         context.metrics.encrypted(service, after);
     }
+    if let Some((before, now)) = replaced_stream(before, status) {
+        let ObjectMeta { namespace, name, .. } = read;
+        warn!(
+            namespace,
+            name, before, now, "the name stands for another stream now, so the earlier one is not managed"
+        );
+    }
     if has_no_event(&status.conditions) && !has_no_event(&before.conditions) {
         return;
     }
@@ -229,14 +236,25 @@ fn retried_without_change(
     Some(ReconcileEvent { warning: false, reason: "RetryHandled".to_owned(), action: "Retry", note })
 }
 
-/// Returns the service, and the time for which records were in plaintext, if that time has just ended.
+/// Returns the service, and the time for which records of this stream were in plaintext, if that time has just ended.
 fn encrypted_after(
     before: &StreamEncryptionStatus,
     after: &StreamEncryptionStatus,
     now: Timestamp,
 ) -> Option<(Service, SignedDuration)> {
     let since = before.plaintext_since_time.as_ref().filter(|_| after.active_key.is_some())?;
-    Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
+    let service = after.stream.as_ref()?.service;
+    replaced_stream(before, after).is_none().then(|| (service, now.duration_since(since.0)))
+}
+
+/// Returns the ARNs of the two streams if the status is about another stream than before.
+fn replaced_stream<'a>(
+    before: &'a StreamEncryptionStatus,
+    after: &'a StreamEncryptionStatus,
+) -> Option<(&'a str, &'a str)> {
+    let arn_of = |status: &'a StreamEncryptionStatus| status.stream.as_ref()?.arn.as_deref();
+    let (before, after) = (arn_of(before)?, arn_of(after)?);
+    (before != after).then_some((before, after))
 }
 
 /// Returns whether the reason of `Ready` is one that publishes no event (`Settling`).

@@ -81,7 +81,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         changing_at,
-        verified: state.spec.desired.verified,
+        verified: state.spec.desired.verified.map(|time| (state.spec.stream_identity(), time)),
         described,
         failures: if state.finalizer_failure.is_some() { state.last.failures } else { written.failures },
         retry_due: None,
@@ -183,6 +183,7 @@ fn remembered(
     let dues = [remembered.map(|remembered| remembered.due), state.next_record()];
     let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
     Some(Remembered {
+        identity: state.spec.stream_identity(),
         stream,
         key: state.spec.described_key.clone().map(Box::new),
         active_key_report: state.active_key_report.clone().map(Box::new),

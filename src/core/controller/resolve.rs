@@ -9,6 +9,7 @@
 //! After this step, `stream` in the spec of the resource (not [`ResolvedSpec::stream`]) is read for two purposes only: to
 //! quote it in messages, and to see whether it contains an ARN, in which case the status may show the account.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -62,6 +63,14 @@ pub(super) struct ResolvedSpec {
 }
 
 impl ResolvedSpec {
+    /// Returns a hash of the stream, of the role, and of the account of the operator's credentials. A name without an ARN, and a
+    /// name in another account, stand for another stream once one of them changes. What AWS returned before counts no longer.
+    pub(super) fn stream_identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.stream, &self.principal.role, self.permission.own_account()).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Returns the names of the desired key for which AWS's events can arrive: the name in the request that KMS has
     /// answered, and the ARN of the key. An ARN in the spec is returned without an answer, too; an alias is not.
     pub(super) fn key_names(&self) -> impl Iterator<Item = KmsKeyId> {
@@ -158,7 +167,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
     let resolve_started = context.clock.monotonic();
-    let mut desired = desired(resource, last, context.clock.now());
+    let desired = desired(resource);
     let named = stream(&resource.spec.stream, &context.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
@@ -184,12 +193,6 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         }
     };
     let permission = EffectivePolicy::of(policies, own);
-    let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
-    // The status is about another stream, so its `verifiedTime` does not count. The time in memory counts: while the API server
-    // refuses the status of the new stream, only the memory has the time of the test record of this process.
-    if status.is_some_and(|status| !status_fields::may_be_of(&status, &stream)) {
-        desired.verified = last.verified;
-    }
     let mut spec = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),
         desired,
@@ -203,6 +206,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         resolve_started,
         stream,
     };
+    spec.desired.verified = verified(resource, last, &spec, context.clock.now());
     match key {
         None => {}
         Some(NamedKey::AwsOwned) => spec.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
@@ -300,16 +304,27 @@ fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 
-fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) -> DesiredState {
-    let spec = &resource.spec;
-    let deleting = resource.metadata.deletion_timestamp.is_some();
+/// Returns when AWS last encrypted a test record of this stream, according to the status and to this process.
+fn verified(
+    resource: &StreamEncryption,
+    last: &LastReconcile,
+    spec: &ResolvedSpec,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let status = previous_status(&resource.metadata, resource.status.as_ref(), last);
-    let reported = status.as_deref().and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
+    let status = status.as_deref().filter(|status| status_fields::may_be_of(status, &spec.stream));
+    let reported = status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
+    let recorded = last.verified.filter(|(identity, _)| *identity == spec.stream_identity());
     // AWS accepts a clock that differs from its own by at most `MAX_CLOCK_SKEW`, so the clocks of two replicas differ by at most
     // twice that, which is less than `MAX_IN_FLIGHT`. A time that is further in the future was written by hand, or with a clock
     // that was wrong. A test record replaces it.
     let is_possible = |time: &Timestamp| time.duration_since(now) <= MAX_IN_FLIGHT;
-    let verified = [reported, last.verified].into_iter().flatten().filter(is_possible).max();
+    [reported, recorded.map(|(_, time)| time)].into_iter().flatten().filter(is_possible).max()
+}
+
+fn desired(resource: &StreamEncryption) -> DesiredState {
+    let spec = &resource.spec;
+    let deleting = resource.metadata.deletion_timestamp.is_some();
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {
         encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
@@ -319,7 +334,7 @@ fn desired(resource: &StreamEncryption, last: &LastReconcile, now: Timestamp) ->
         disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
         deleting,
         verify: spec.verification == Verification::PutRecord,
-        verified,
+        verified: None,
         retry: retry_token(resource),
         key_reference: spec.key.as_ref().and_then(key_reference),
     }
@@ -376,6 +391,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     spec: &mut ResolvedSpec,
     name: KmsKeyId,
 ) {
+    let identity = spec.stream_identity();
     let desired = &mut spec.desired;
     desired.encryption = DesiredEncryption::UnknownKey;
     if let KmsKeyId::Arn(arn) = &name {
@@ -391,7 +407,8 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if desired.suspended {
         return;
     }
-    let remembered = last.remembered.as_ref().and_then(|remembered| remembered.key.as_deref());
+    let remembered = last.remembered.as_ref().filter(|remembered| remembered.identity == identity);
+    let remembered = remembered.and_then(|remembered| remembered.key.as_deref());
     let answer =
         match remembered.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
             Some(metadata) => Ok(metadata),

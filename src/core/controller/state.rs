@@ -124,22 +124,25 @@ impl Observed {
 }
 
 impl ReconcileState {
-    /// Creates the state, with the description of the last reconcile if that description is still valid. The
-    /// description is invalid as soon as another replica has written the ledger: that replica's observation is
-    /// newer, and a message based on both would contradict itself.
+    /// Creates the state, with the description of the last reconcile if that description is still valid. The description is
+    /// invalid if it is of another stream, or was requested with the credentials of another account. It is also invalid as soon
+    /// as another replica has written the ledger: that replica's observation is newer, and a message based on both would
+    /// contradict itself.
     pub(super) fn new(
         now: Timestamp,
         spec: ResolvedSpec,
         ledger: LedgerHandle,
-        last: LastReconcile,
+        mut last: LastReconcile,
         resource: &StreamEncryption,
         expected_change: SignedDuration,
     ) -> Self {
+        last.remembered = last.remembered.filter(|remembered| remembered.identity == spec.stream_identity());
         let remembered =
             last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
         let described = remembered
             .and_then(|remembered| Some((remembered.stream.clone()?, &remembered.active_key_report)));
         let before = previous_status(&resource.metadata, resource.status.as_ref(), &last);
+        let before = before.as_deref().map(|before| status_fields::about(before, &spec.stream));
         let is_encryption_reported = before.as_deref().is_some_and(status_fields::is_encryption_reported);
         let (observed, active_key_report) = match (&spec.key_error, described) {
             (None, Some(((at, description), report))) => {

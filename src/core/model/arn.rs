@@ -38,7 +38,7 @@ pub struct Arn<'a> {
 }
 
 /// An account with its partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AwsAccount {
     /// The account.
     pub account: Account,

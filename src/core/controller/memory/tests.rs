@@ -14,6 +14,7 @@ fn retried(retry: &str) -> StreamEncryption {
 /// The entry of a resource whose stream was described now.
 fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
     let remembered = Remembered {
+        identity: 0,
         stream: Some((Moment { wall: now, monotonic: Duration::ZERO }, None)),
         key: None,
         active_key_report: None,

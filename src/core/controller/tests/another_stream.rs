@@ -10,7 +10,10 @@ use stream_encryption_api::stream_encryption::{
 };
 
 use super::fakes::{Request, World, run};
+use super::transitions::Durations;
 use super::{ARN, reconcile, resource};
+use crate::controller::Context;
+use crate::controller::memory::LastReconcile;
 use crate::model::key::Key;
 use crate::model::observation::ReportedEncryption;
 
@@ -59,6 +62,45 @@ fn plaintext_of_another_stream_is_not_reported() {
     assert_eq!(status.encryption_status, None);
     let encrypted = find(&status.conditions, ConditionType::Encrypted).unwrap();
     assert_eq!(encrypted.status, ConditionStatus::Unknown.as_str());
+}
+
+/// The ledger of this stream is of the time when the name stood for it before.
+#[test]
+fn old_ledger_of_a_stream_is_not_reported_for_another_status() {
+    let world = with_name();
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    for _ in 0..2 {
+        assert!(status_after_start(&world).active_key.is_some());
+    }
+    change_to_another_stream(&world, |_| ());
+    world.state().describe_fails = true;
+    let status = status_after_start(&world);
+    assert_eq!((status.active_key, status.encrypted_since_time), (None, None));
+    let encrypted = find(&status.conditions, ConditionType::Encrypted).unwrap();
+    assert_eq!(encrypted.status, ConditionStatus::Unknown.as_str());
+}
+
+#[test]
+fn plaintext_time_of_another_stream_is_not_measured() {
+    let world = with_name();
+    status_after_start(&world);
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let durations = Durations::default();
+    for is_other in [true, false] {
+        let plaintext_since_time = Some(Time("2026-01-01T00:00:00Z".parse().unwrap()));
+        let mut state = world.state();
+        let status = state.resource.as_mut().unwrap().status.as_mut().unwrap();
+        status.plaintext_since_time = plaintext_since_time;
+        drop(state);
+        if is_other {
+            change_to_another_stream(&world, |_| ());
+        }
+        world.state().elapsed += Duration::from_mins(1);
+        let context = Context { metrics: Box::new(durations.clone()), ..world.context() };
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached)).unwrap();
+        assert_eq!(durations.0.lock().unwrap().len(), usize::from(!is_other), "{is_other}");
+    }
 }
 
 #[test]
@@ -111,6 +153,28 @@ fn test_record_of_another_stream_does_not_verify_this_one() {
     let status = status_after_start(&world);
     assert_eq!(world.count(Request::PutRecord), 2);
     assert!(status.verified_time.is_some());
+}
+
+#[test]
+fn test_record_in_memory_of_another_stream_does_not_verify_this_one() {
+    let world = with_name();
+    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    for _ in 0..4 {
+        status_after_start(&world);
+    }
+    let context = world.context();
+    let cached = {
+        let mut state = world.state();
+        state.elapsed += Duration::from_mins(1);
+        let resource = state.resource.as_mut().unwrap();
+        resource.status.as_mut().unwrap().verified_time = None;
+        resource.clone()
+    };
+    let of_another = LastReconcile { verified: Some((0, context.clock.now())), ..LastReconcile::default() };
+    context.memory.keep(&cached, of_another);
+    let _ = run(reconcile(&context, &cached));
+    assert_eq!(world.count(Request::PutRecord), 2);
 }
 
 #[test]

@@ -127,6 +127,41 @@ fn deleted_resource_stays_if_requests_reach_another_account() {
     assert_eq!(ready, "StreamARNMismatch");
 }
 
+/// An administrator corrects the policy: the stream is described with the role before anything is decided about the deletion.
+#[test]
+fn answer_to_another_account_removes_no_finalizer() {
+    let mut resource = deleted();
+    resource.spec.stream.arn = Some(ARN.replace("111122223333", "444455556666"));
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    world.state().policies[0].streams = vec!["arn:*:firehose:*:444455556666:deliverystream/*".to_owned()];
+    world.state().is_missing = true;
+    let context = world.context();
+    reconcile_stored(&world, &context);
+    let role = PolicyRole { arn: "arn:aws:iam::444455556666:role/spoke".to_owned(), external_id: None };
+    world.state().policies[0].role = Some(role);
+    world.state().describe_fails = true;
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::Describe), 2, "the second one is sent with the role");
+    assert!(world.state().resource.is_some(), "its stream may be encrypted");
+}
+
+/// The credentials were renewed for the Describe, and are of an account that has no such stream.
+#[test]
+fn renewed_credentials_remove_no_finalizer() {
+    let world = World::new(deleted());
+    world.state().policies[0].allow_disable = true;
+    world.state().is_missing = true;
+    world.before(Request::Describe, |state| {
+        state.identity = Identity::Fails;
+        Ok(())
+    });
+    let cached = world.state().resource.clone().unwrap();
+    let _ = run(reconcile(&world.context(), &cached));
+    assert_eq!(world.count(Request::Describe), 1);
+    assert!(world.state().resource.is_some());
+}
+
 #[test]
 fn removed_finalizer_prevents_the_stop() {
     let mut resource = deleted();

@@ -73,6 +73,7 @@ fn takeover_discards_what_is_remembered_for_earlier_owner() {
     let world = world_with_rival();
     let context = world.context();
     let remembered = Remembered {
+        identity: 0,
         stream: Some((context.clock.moment(), None)),
         key: None,
         active_key_report: None,

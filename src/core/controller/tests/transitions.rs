@@ -29,7 +29,7 @@ fn event_is_published_once_although_the_response_is_lost() {
 
 /// The durations in plaintext that reconciles have recorded.
 #[derive(Clone, Default)]
-struct Durations(Arc<Mutex<Vec<SignedDuration>>>);
+pub(super) struct Durations(pub(super) Arc<Mutex<Vec<SignedDuration>>>);
 
 impl ReconcileMetrics for Durations {
     fn encrypted(&self, _: Service, after: SignedDuration) {
