@@ -30,7 +30,9 @@ impl<P: Wiring> Run<'_, P> {
         let (Some(receiver), event) = (receiver, self.wiring.parse_event(&message, now)) else {
             return state.redeliver(number);
         };
-        let Some(event) = event else { return state.statistics.count("a message is no event") };
+        let Some(event) = event else {
+            return state.statistics.count("a message in the queue is no event that the operator uses");
+        };
         state.messages.arrived(&event, now);
         state.statistics.count("an event of AWS arrives");
         drop(state);
