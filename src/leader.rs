@@ -5,8 +5,8 @@
 //! 30 s or more. A leader renews it every 5 s. The leader stops if it could not renew the lease for 30 s, if somebody else holds
 //! the lease, or if somebody has deleted it. Leader and standby measure by their monotonic clocks, so it does not matter what time
 //! the replicas' clocks show. The leader measures from before its last renewal, a standby from after it has read that renewal,
-//! so the leader stops first. `kube_lease_manager` is not used, because it compares the lease with the local clock, and its
-//! writes do not name the version that was read.
+//! so the leader stops first. The crate `kube-lease-manager` is not used, because it compares the lease with the local clock,
+//! and its writes do not name the version that was read.
 //!
 //! Leader election only saves work. Two replicas can lead at once for some seconds, if somebody deletes or edits the Lease, if
 //! a leader is paused, or if its last reconciles outlast the lease. Then streams are described twice as often, but no replica
@@ -82,9 +82,9 @@ impl LeaderElection {
     /// when the lease is lost or `end` is cancelled. `work` must then end soon, without waiting for AWS's rate limits. It
     /// runs in a task of its own, so it cannot delay a renewal.
     ///
-    /// `on_answer` is called after each read, acquisition or renewal of the lease that did not fail, also after a conflict: the
-    /// replica is then ready. It is not called after a read that finds no lease, because the API server may not permit the
-    /// replica to create one.
+    /// `on_answer` reports that the replica is ready. It is called after each read that finds the lease, after each request to
+    /// acquire the lease that did not fail (a conflict is no failure), and after each renewal that leaves this replica the holder.
+    /// It is not called after a read that finds no lease, because the API server may not permit the replica to create one.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
         end: &CancellationToken,
