@@ -13,7 +13,7 @@ use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::memory::LastOutcome;
-use super::resolve::{self, ResolveError};
+use super::resolve::{self, ResolveError, ResolvedSpec};
 use super::state::{MAX_AGE_AFTER_PERMIT, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::KmsKeyId;
@@ -130,7 +130,10 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();
-            if description.is_none() && !is_same_account(context, state).await {
+            let is_stream =
+                description.as_ref().is_some_and(|description| description.arn == state.spec.stream);
+            let same = is_same_account(context, &state.spec);
+            if !is_stream && !state.term_end.in_term(&context.clock, same).await? {
                 return Err(Interruption::Outdated);
             }
             if let Some(ReportedEncryption::Failed { reason, details, .. }) =
@@ -151,10 +154,11 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns whether the operator's credentials are still those of the account with which the spec was resolved. They may have been
-/// renewed for the Describe, and the other account knows no stream of that name. A role is one of its own account.
-async fn is_same_account<A: StreamApi, R: KubeApi>(context: &Context<A, R>, state: &ReconcileState) -> bool {
-    let own = state.spec.permission.own_account();
-    state.spec.principal.role.is_some() || context.aws.identity().await.is_ok_and(|identity| identity == *own)
+/// exchanged for the Describe by those of another account, which has no stream of that name, or another one. If the principal has a
+/// role, returns `true`: requests then reach the account of the role, whatever the operator's credentials are.
+async fn is_same_account<A: StreamApi, R: KubeApi>(context: &Context<A, R>, spec: &ResolvedSpec) -> bool {
+    let own = spec.permission.own_account();
+    spec.principal.role.is_some() || context.aws.identity().await.is_ok_and(|identity| identity == *own)
 }
 
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream

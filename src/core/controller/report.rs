@@ -16,7 +16,7 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError};
-use super::memory::{LastReconcile, Remembered};
+use super::memory::LastReconcile;
 use super::outdated_status;
 use super::publish::update_status;
 use super::resolve::ResolveError;
@@ -56,7 +56,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     // it is not believed.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     learn_change_time(context, &state, &decision);
-    let (remembered, next_record) = (remembered(resource, &state, &decision), next_record(&state, &decision));
+    let (remembered, next_record) = (state.remembered(resource, &decision), next_record(&state, &decision));
     let described = state.described_at().or(state.answered_request).or(state.last.described);
     let unacknowledged_writes = state.ledger.unacknowledged_writes;
     // If the ledger cannot be read, it may still be the one that lacks what an earlier reconcile has learned.
@@ -162,35 +162,6 @@ fn next_record(state: &ReconcileState, decision: &Decision) -> Option<Timestamp>
         (Observed::Failed(_) | Observed::NotYet, _) => next,
         (Observed::Described { .. }, _) => None,
     }
-}
-
-/// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.
-fn remembered(
-    resource: &StreamEncryption,
-    state: &ReconcileState,
-    decision: &Decision,
-) -> Option<Remembered> {
-    let stream = match &state.observed {
-        Observed::Described { at, description, .. } => Some((*at, description.clone())),
-        Observed::NotYet if state.spec.described_key.is_some() => None,
-        Observed::NotYet | Observed::Failed(_) => return None,
-    };
-    // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
-    // the next description.
-    let remembered = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
-    // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
-    // one does not. The same applies to a test record that was not written yet.
-    let dues = [remembered.map(|remembered| remembered.due), state.next_record()];
-    let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
-    Some(Remembered {
-        identity: state.spec.stream_identity(),
-        stream,
-        key: state.spec.described_key.clone().map(Box::new),
-        active_key_report: state.active_key_report.clone().map(Box::new),
-        due,
-        retry: remembered.map_or_else(|| retry_token(resource), |remembered| remembered.retry.clone()),
-        deleting: state.spec.desired.deleting,
-    })
 }
 
 /// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is

@@ -63,11 +63,16 @@ pub(super) struct ResolvedSpec {
 }
 
 impl ResolvedSpec {
-    /// Returns a hash of the stream, of the role, and of the account of the operator's credentials. A name without an ARN, and a
-    /// name in another account, stand for another stream once one of them changes. What AWS returned before counts no longer.
+    /// Returns a hash of the stream, and of the role or the account with which requests about it are sent. Once one of them
+    /// changes, what AWS returned before may be about another stream, or may come from an account that has no such stream.
     pub(super) fn stream_identity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.stream, &self.principal.role, self.permission.own_account()).hash(&mut hasher);
+        self.stream.hash(&mut hasher);
+        match &self.principal.role {
+            // A role is one of its own account.
+            Some(role) => role.hash(&mut hasher),
+            None => self.permission.own_account().hash(&mut hasher),
+        }
         hasher.finish()
     }
 

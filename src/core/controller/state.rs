@@ -8,18 +8,19 @@ use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
+use super::annotations::retry_token;
 use super::clock::Moment;
 use super::interruption::Interruption;
 use super::kube_api::KubeError;
 use super::ledger_store::LedgerHandle;
-use super::memory::{KnownCall, LastReconcile};
+use super::memory::{KnownCall, LastReconcile, Remembered};
 use super::previous_status::previous_status;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
 use super::term_end::TermEnd;
 use crate::model::arn::KeyArn;
 use crate::model::aws_error::AwsError;
-use crate::model::decision::{DecisionInput, LastObservation, Ownership};
+use crate::model::decision::{Decision, DecisionInput, LastObservation, Ownership};
 use crate::model::key::{Key, KeyProblem};
 use crate::model::ledger;
 use crate::model::observation::{Observation, Requested, StreamDescription};
@@ -132,13 +133,15 @@ impl ReconcileState {
         now: Timestamp,
         spec: ResolvedSpec,
         ledger: LedgerHandle,
-        mut last: LastReconcile,
+        last: LastReconcile,
         resource: &StreamEncryption,
         expected_change: SignedDuration,
     ) -> Self {
-        last.remembered = last.remembered.filter(|remembered| remembered.identity == spec.stream_identity());
-        let remembered =
-            last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
+        let is_valid = |remembered: &&Remembered| {
+            last.ledger_version.as_deref() == ledger.version()
+                && remembered.identity == spec.stream_identity()
+        };
+        let remembered = last.remembered.as_ref().filter(is_valid);
         let described = remembered
             .and_then(|remembered| Some((remembered.stream.clone()?, &remembered.active_key_report)));
         let before = previous_status(&resource.metadata, resource.status.as_ref(), &last);
@@ -172,6 +175,38 @@ impl ReconcileState {
             expected_change,
             term_end: TermEnd::default(),
         }
+    }
+
+    /// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.
+    pub(super) fn remembered(&self, resource: &StreamEncryption, decision: &Decision) -> Option<Remembered> {
+        let stream = match &self.observed {
+            Observed::Described { at, description, .. } => Some((*at, description.clone())),
+            Observed::NotYet if self.spec.described_key.is_some() => None,
+            // A policy that is replaced, or whose role changes, may be back in a moment. Nothing has to be described then.
+            Observed::NotYet if self.last.ledger_version.as_deref() == self.ledger.version() => {
+                let identity = self.spec.stream_identity();
+                return self.last.remembered.clone().filter(|remembered| remembered.identity != identity);
+            }
+            Observed::NotYet | Observed::Failed(_) => return None,
+        };
+        // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
+        // the next description.
+        let identity = self.spec.stream_identity();
+        let is_used = |remembered: &&Remembered| !self.is_fresh() && remembered.identity == identity;
+        let remembered = self.last.remembered.as_ref().filter(is_used);
+        // An earlier due time stays in force: an earlier decision needed a newer description from that time on, even if this
+        // one does not. The same applies to a test record that was not written yet.
+        let dues = [remembered.map(|remembered| remembered.due), self.next_record()];
+        let due = dues.into_iter().flatten().fold(decision.describe_due, Timestamp::min);
+        Some(Remembered {
+            identity,
+            stream,
+            key: self.spec.described_key.clone().map(Box::new),
+            active_key_report: self.active_key_report.clone().map(Box::new),
+            due,
+            retry: remembered.map_or_else(|| retry_token(resource), |remembered| remembered.retry.clone()),
+            deleting: self.spec.desired.deleting,
+        })
     }
 
     /// Returns the time before which no further test record may be written, if it is still to come.

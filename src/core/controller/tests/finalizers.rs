@@ -1,5 +1,7 @@
 //! The finalizer: a reconcile that cannot add or remove it, and a deletion that must wait.
 
+use std::time::Duration;
+
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::policy::PolicyRole;
 use stream_encryption_api::stream_encryption::DeletionPolicy;
@@ -141,9 +143,32 @@ fn answer_to_another_account_removes_no_finalizer() {
     let role = PolicyRole { arn: "arn:aws:iam::444455556666:role/spoke".to_owned(), external_id: None };
     world.state().policies[0].role = Some(role);
     world.state().describe_fails = true;
-    reconcile_stored(&world, &context);
+    // The first of these reconciles only gives way to one that has a place for a Describe.
+    for _ in 0..2 {
+        reconcile_stored(&world, &context);
+    }
     assert_eq!(world.count(Request::Describe), 2, "the second one is sent with the role");
     assert!(world.state().resource.is_some(), "its stream may be encrypted");
+}
+
+#[test]
+fn policy_that_was_away_for_a_moment_costs_no_describe() {
+    let world = World::new(resource());
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let role = PolicyRole { arn: "arn:aws:iam::111122223333:role/streams".to_owned(), external_id: None };
+    world.state().policies[0].role = Some(role);
+    let context = world.context();
+    let reason_after_reconcile = || {
+        world.state().elapsed += Duration::from_secs(10);
+        reconcile_stored(&world, &context);
+        let status = world.state().resource.clone().unwrap().status.unwrap();
+        find(&status.conditions, ConditionType::Ready).unwrap().reason.clone()
+    };
+    assert_eq!([reason_after_reconcile(), reason_after_reconcile()], ["Settling", "Encrypted"]);
+    let policies = std::mem::take(&mut world.state().policies);
+    assert_eq!(reason_after_reconcile(), "NotPermitted");
+    world.state().policies = policies;
+    assert_eq!((reason_after_reconcile().as_str(), world.count(Request::Describe)), ("Encrypted", 1));
 }
 
 /// The credentials were renewed for the Describe, and are of an account that has no such stream.
