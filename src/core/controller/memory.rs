@@ -89,9 +89,9 @@ pub struct LastReconcile {
     /// or may still apply it. `None` once that is excluded: after two minutes, or after a later write was acknowledged,
     /// because the API server then refuses the earlier one, which names an old version.
     pub unacknowledged_write: Option<Timestamp>,
-    /// The latest time at which a test record was encrypted, and the
-    /// [identity of its stream](super::resolve::ResolvedSpec::stream_identity): this process has observed it, or has read it from
-    /// the status. The stored status may not have this time, because the write of the status may have failed.
+    /// The latest time at which a test record was encrypted, and the identity of its stream (`ResolvedSpec::stream_identity`):
+    /// this process has observed it, or has read it from the status. The stored status may not have this time, because the write
+    /// of the status may have failed.
     pub verified: Option<(u64, Timestamp)>,
     /// When this process requested the last Describe of the stream that succeeded. The stored status may have an earlier time.
     pub described: Option<Timestamp>,
@@ -157,7 +157,7 @@ pub struct UnwrittenEncryption {
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
 pub struct Remembered {
-    /// The [identity of the stream](super::resolve::ResolvedSpec::stream_identity) that AWS was asked about.
+    /// The identity of the stream that AWS was asked about (`ResolvedSpec::stream_identity`).
     pub identity: u64,
     /// When the Describe was requested, and its response: `None` if the stream does not exist.
     /// The outer `None`: only the key was described. Describing the stream is not allowed, for example because another
