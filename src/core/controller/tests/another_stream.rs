@@ -30,6 +30,18 @@ fn with_name() -> World {
     World::new(resource)
 }
 
+/// Returns such a world after AWS has encrypted a test record.
+fn with_test_record() -> World {
+    let world = with_name();
+    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    for _ in 0..4 {
+        status_after_start(&world);
+    }
+    assert_eq!(world.count(Request::PutRecord), 1);
+    world
+}
+
 /// Reconciles after the start of an operator, and returns the status.
 fn status_after_start(world: &World) -> StreamEncryptionStatus {
     world.state().elapsed += Duration::from_mins(1);
@@ -142,13 +154,7 @@ fn suspended_resource_keeps_the_status_of_its_last_describe() {
 
 #[test]
 fn test_record_of_another_stream_does_not_verify_this_one() {
-    let world = with_name();
-    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    for _ in 0..4 {
-        status_after_start(&world);
-    }
-    assert_eq!(world.count(Request::PutRecord), 1);
+    let world = with_test_record();
     change_to_another_stream(&world, |_| ());
     let status = status_after_start(&world);
     assert_eq!(world.count(Request::PutRecord), 2);
@@ -157,12 +163,7 @@ fn test_record_of_another_stream_does_not_verify_this_one() {
 
 #[test]
 fn test_record_in_memory_of_another_stream_does_not_verify_this_one() {
-    let world = with_name();
-    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    for _ in 0..4 {
-        status_after_start(&world);
-    }
+    let world = with_test_record();
     let context = world.context();
     let cached = {
         let mut state = world.state();
@@ -179,12 +180,7 @@ fn test_record_in_memory_of_another_stream_does_not_verify_this_one() {
 
 #[test]
 fn refused_status_of_another_stream_leads_to_one_test_record() {
-    let world = with_name();
-    world.state().resource.as_mut().unwrap().spec.verification = Verification::PutRecord;
-    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
-    for _ in 0..4 {
-        status_after_start(&world);
-    }
+    let world = with_test_record();
     change_to_another_stream(&world, |_| ());
     world.state().refuses_status = true;
     let (context, before) = (world.context(), world.count(Request::PutRecord));

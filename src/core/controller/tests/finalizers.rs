@@ -115,14 +115,20 @@ fn finalizer_is_kept_while_policies_name_different_roles() {
     assert!(stored.metadata.finalizers.is_some_and(|all| !all.is_empty()));
 }
 
-#[test]
-fn deleted_resource_stays_if_requests_reach_another_account() {
+/// Returns a world with a deleted resource, whose stream is in another account. The policy has no role of that account.
+fn with_policy_that_lacks_its_role() -> World {
     let mut resource = deleted();
     resource.spec.stream.arn = Some(ARN.replace("111122223333", "444455556666"));
     let world = World::new(resource);
     world.state().policies[0].allow_disable = true;
     world.state().policies[0].streams = vec!["arn:*:firehose:*:444455556666:deliverystream/*".to_owned()];
     world.state().is_missing = true;
+    world
+}
+
+#[test]
+fn deleted_resource_stays_if_requests_reach_another_account() {
+    let world = with_policy_that_lacks_its_role();
     reconcile_stored(&world, &world.context());
     let resource = world.state().resource.clone().expect("its stream may be encrypted");
     let ready = find(&resource.status.unwrap().conditions, ConditionType::Ready).unwrap().reason.clone();
@@ -132,12 +138,7 @@ fn deleted_resource_stays_if_requests_reach_another_account() {
 /// An administrator corrects the policy: the stream is described with the role before anything is decided about the deletion.
 #[test]
 fn answer_to_another_account_removes_no_finalizer() {
-    let mut resource = deleted();
-    resource.spec.stream.arn = Some(ARN.replace("111122223333", "444455556666"));
-    let world = World::new(resource);
-    world.state().policies[0].allow_disable = true;
-    world.state().policies[0].streams = vec!["arn:*:firehose:*:444455556666:deliverystream/*".to_owned()];
-    world.state().is_missing = true;
+    let world = with_policy_that_lacks_its_role();
     let context = world.context();
     reconcile_stored(&world, &context);
     let role = PolicyRole { arn: "arn:aws:iam::444455556666:role/spoke".to_owned(), external_id: None };
