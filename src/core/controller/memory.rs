@@ -100,7 +100,7 @@ pub struct LastReconcile {
     pub failures: u32,
     /// Number of consecutive reconciles that could not describe the stream: the Describe failed, or a request to AWS before it. A
     /// refusal counts, too.
-    pub unanswered: u32,
+    pub undescribed: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,
     /// Whether a reconcile was interrupted since: its decision needed a newer description, or what it was

@@ -142,7 +142,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
                 debug!(stream = %state.spec.stream, reason, details, "AWS reported a failure");
             }
             state.signer = signer;
-            state.answered_request = Some(at.wall);
+            state.successful_describe = Some(at.wall);
             state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use crate::model::message;
 
 /// Number of consecutive reconciles without a description after which it is unknown whether records are
 /// encrypted.
-const MOST_UNANSWERED: u32 = 3;
+const UNDESCRIBED_BEFORE_UNKNOWN: u32 = 3;
 /// Age of `lastDescribeTime` from which a newer time alone is reason for a write. A write an hour would be most of the
 /// requests of a fleet at rest, and each of them makes Argo CD compare the resource again.
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -78,17 +78,18 @@ fn may_match(resource: &StreamEncryption, status: &StreamEncryptionStatus) -> bo
 
 /// Returns whether it is unknown whether records are encrypted now. There are two such cases:
 ///
-/// - AWS did not describe the stream in [`MOST_UNANSWERED`] consecutive reconciles or more. `unanswered` is their number.
+/// - AWS did not describe the stream in [`UNDESCRIBED_BEFORE_UNKNOWN`] consecutive reconciles or more. `undescribed` is their
+///   number.
 /// - The status reports that it is unknown, and AWS has not described the stream since (`was_described` is `false`). So a
 ///   process that has just started continues with what the status reports.
-pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32, was_described: bool) -> bool {
+pub(super) fn is_outdated(before: &StreamEncryptionStatus, undescribed: u32, was_described: bool) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
         encrypted.is_some_and(|old| {
             truth_of(old) == ConditionStatus::Unknown && message::is_outdated(&old.message)
         })
     };
-    unanswered >= MOST_UNANSWERED || (!was_described && was_outdated())
+    undescribed >= UNDESCRIBED_BEFORE_UNKNOWN || (!was_described && was_outdated())
 }
 
 /// Returns the `Encrypted` condition of a state that is no longer known. Its message contains the last known state, which
@@ -192,7 +193,7 @@ mod tests {
             encrypted(ConditionStatus::Unknown, &message::outdated(None, "Records are in plaintext."));
         // While policies do not allow the stream to be described, no request fails. A replica that has just started then
         // reports the same as one that has counted failures before.
-        for (before, unanswered, was_described, expected) in [
+        for (before, undescribed, was_described, expected) in [
             (&known, 2, false, false),
             (&known, 3, false, true),
             (&known, 0, false, false),
@@ -201,9 +202,9 @@ mod tests {
             (&outdated, 0, true, false),
         ] {
             assert_eq!(
-                is_outdated(before, unanswered, was_described),
+                is_outdated(before, undescribed, was_described),
                 expected,
-                "{unanswered}, {was_described}"
+                "{undescribed}, {was_described}"
             );
         }
     }

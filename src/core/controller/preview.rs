@@ -128,10 +128,10 @@ fn unresolved<A: StreamApi, R: KubeApi>(
         return Ok(Preview::of_released(resource));
     }
     let (reason, words) = why.report()?;
-    let unanswered = u32::from(matches!(why, ResolveError::Identity(_)));
+    let undescribed = u32::from(matches!(why, ResolveError::Identity(_)));
     let before = resource.status.clone().unwrap_or_default();
     let now = context.clock.now();
-    let status = report::unresolved_status(resource, &before, (reason, &words), unanswered, now);
+    let status = report::unresolved_status(resource, &before, (reason, &words), undescribed, now);
     Ok(Preview::of_status(None, PlannedStep::Nothing, reason, &status))
 }
 
@@ -149,7 +149,7 @@ impl PreviewError {
 impl Preview {
     fn of_decision(resource: &StreamEncryption, state: &ReconcileState, decision: &Decision) -> Self {
         let before = resource.status.clone().unwrap_or_default();
-        let status = report::status(resource, &before, state, decision, report::unanswered(state));
+        let status = report::status(resource, &before, state, decision, report::undescribed(state));
         let step = match &decision.step {
             Step::ChangeEncryption(call) => PlannedStep::Call(call.target.clone()),
             Step::Verify => PlannedStep::TestRecord,

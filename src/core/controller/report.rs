@@ -39,8 +39,8 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     state: ReconcileState,
 ) -> Result<Timestamp, Interruption> {
     let decision = decision_to_report(context, &state);
-    let unanswered = unanswered(&state);
-    let make = |before: &StreamEncryptionStatus| status(resource, before, &state, &decision, unanswered);
+    let undescribed = undescribed(&state);
+    let make = |before: &StreamEncryptionStatus| status(resource, before, &state, &decision, undescribed);
     let written = update_status(
         context,
         &resource.metadata,
@@ -57,7 +57,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     learn_change_time(context, &state, &decision);
     let (remembered, next_record) = (state.remembered(resource, &decision), next_record(&state, &decision));
-    let described = state.described_at().or(state.answered_request).or(state.last.described);
+    let described = state.described_at().or(state.successful_describe).or(state.last.described);
     let unacknowledged_writes = state.ledger.unacknowledged_writes;
     // If the ledger cannot be read, it may still be the one that lacks what an earlier reconcile has learned.
     let kept = state.last.unwritten_encryption.clone().filter(|_| !is_recorded && !state.ledger.is_stored());
@@ -79,7 +79,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         status: written.status,
         unacknowledged_write: written.unacknowledged_write,
         version: written.version,
-        unanswered,
+        undescribed,
         changing_at,
         verified: state.spec.desired.verified.map(|time| (state.spec.stream_identity(), time)),
         described,
@@ -102,13 +102,13 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
-pub(super) fn unanswered(state: &ReconcileState) -> u32 {
+pub(super) fn undescribed(state: &ReconcileState) -> u32 {
     match state.observed {
         // KMS did not answer, and the ledger holds what the description has shown.
-        Observed::Failed(_) if state.answered_request.is_some() => 0,
-        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
+        Observed::Failed(_) if state.successful_describe.is_some() => 0,
+        Observed::Failed(_) => state.last.undescribed.saturating_add(1),
         Observed::Described { .. } => 0,
-        Observed::NotYet => state.last.unanswered,
+        Observed::NotYet => state.last.undescribed,
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     why: ResolveError,
     finalizer_failure: Option<KubeError>,
 ) -> Result<Timestamp, Interruption> {
-    let mut unanswered = last.unanswered;
+    let mut undescribed = last.undescribed;
     match &why {
         ResolveError::Spec(why) if resource.metadata.deletion_timestamp.is_some() => {
             return finalize::release_unresolved(context, resource, why).await;
@@ -185,14 +185,14 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
                 aws_message = error.message,
                 "failed to identify the account of the AWS credentials"
             );
-            unanswered = unanswered.saturating_add(1);
+            undescribed = undescribed.saturating_add(1);
         }
         ResolveError::Spec(_) | ResolveError::Suspended | ResolveError::Kubernetes(_) => {}
     }
     let (reason, words) = why.report()?;
     let now = context.clock.now();
     let make = |before: &StreamEncryptionStatus| {
-        unresolved_status(resource, before, (reason, &words), unanswered, now)
+        unresolved_status(resource, before, (reason, &words), undescribed, now)
     };
     let written =
         update_status(context, &resource.metadata, resource.status.as_ref(), last, false, make).await;
@@ -207,7 +207,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         status: written.status,
         unacknowledged_write: written.unacknowledged_write,
         version: written.version,
-        unanswered,
+        undescribed,
         remembered: None,
         failures: if finalizer_failure.is_some() { last.failures } else { written.failures },
         is_interrupted: false,
@@ -225,7 +225,7 @@ pub(super) fn unresolved_status(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
     (reason, words): (Reason, &str),
-    unanswered: u32,
+    undescribed: u32,
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     if reason == Reason::Suspended {
@@ -241,9 +241,9 @@ pub(super) fn unresolved_status(
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
         let is_encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        // Without a failed request (`unanswered` is 0), the condition is kept as it is. This applies even if it reports an outdated
-        // state already.
-        if is_encrypted && unanswered > 0 && outdated_status::is_outdated(before, unanswered, false) {
+        // Without a failed request (`undescribed` is 0), the condition is kept as it is. This applies even if it reports an
+        // outdated state already.
+        if is_encrypted && undescribed > 0 && outdated_status::is_outdated(before, undescribed, false) {
             outdated_status::encrypted(old, before, reason, generation, now)
         } else {
             old.clone()
@@ -260,7 +260,7 @@ pub(super) fn status(
     before: &StreamEncryptionStatus,
     state: &ReconcileState,
     decision: &Decision,
-    unanswered: u32,
+    undescribed: u32,
 ) -> StreamEncryptionStatus {
     // Only `Suspended` has this state. The status stays that of the last Describe, with the ARN of the stream that was described.
     if decision.reason.ready_state() == ReadyState::Unchanged {
@@ -269,10 +269,10 @@ pub(super) fn status(
     let before = &*status_fields::about(before, &state.spec.stream);
     let mut status = decided(resource, before, state, decision);
     let was_described =
-        matches!(state.observed, Observed::Described { .. }) || state.answered_request.is_some();
+        matches!(state.observed, Observed::Described { .. }) || state.successful_describe.is_some();
     // With `DisableNotPermitted`, the stream is not described any more.
     let reason_excludes_describe = decision.reason.describe_purpose() == DescribePurpose::Absent;
-    let is_outdated = outdated_status::is_outdated(before, unanswered, was_described);
+    let is_outdated = outdated_status::is_outdated(before, undescribed, was_described);
     let is_known = |encrypted: &Condition| encrypted.status != ConditionStatus::Unknown.as_str();
     if let Some(encrypted) =
         status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
@@ -293,7 +293,11 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::Described { .. } => retry_token(resource),
     };
-    outdated_status::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
+    outdated_status::set_describe_time(
+        &mut status,
+        before,
+        state.described_at().or(state.successful_describe),
+    );
     status
 }
 

@@ -94,7 +94,7 @@ impl ResolvedSpec {
 
     /// Returns `Some(false)` if AWS did not respond to the request to KMS.
     pub(super) fn answered(&self) -> Option<bool> {
-        self.key_error.as_ref().and_then(unanswered)
+        self.key_error.as_ref().and_then(answered)
     }
 
     /// Returns whether requests about the stream reach another account than the stream's. AWS then finds no stream of
@@ -140,7 +140,7 @@ impl ResolveError {
     /// Returns `Some(false)` if AWS did not respond to the request for the identity.
     pub(super) fn answered(&self) -> Option<bool> {
         match self {
-            Self::Identity(error) => unanswered(error),
+            Self::Identity(error) => answered(error),
             Self::Spec(_) | Self::Suspended | Self::Kubernetes(_) => None,
         }
     }
@@ -148,7 +148,7 @@ impl ResolveError {
 
 /// Returns `Some(false)` if AWS did not respond to this request, which precedes the Describe. Any other error shows nothing
 /// about the service of the stream, to which no request was sent.
-fn unanswered(error: &AwsError) -> Option<bool> {
+fn answered(error: &AwsError) -> Option<bool> {
     (error.kind == ErrorKind::Transient).then_some(false)
 }
 

@@ -53,10 +53,10 @@ pub(super) struct ReconcileState {
     pub(super) ledger: LedgerHandle,
     /// The observation of the stream.
     pub(super) observed: Observed,
-    /// The time of the request of the last Describe in this reconcile that succeeded: AWS returned the description, or that the
-    /// stream does not exist. `None` if none succeeded, for example because AWS refused it. It is kept if a later request to KMS
-    /// fails and `observed` becomes `Failed`.
-    pub(super) answered_request: Option<Timestamp>,
+    /// When the last Describe of this reconcile that succeeded was requested. A Describe succeeds if AWS returns the description,
+    /// or answers that the stream does not exist. A refusal is no success, unlike in `answered`. The time is kept if a later
+    /// request to KMS fails and `observed` becomes `Failed`.
+    pub(super) successful_describe: Option<Timestamp>,
     /// Whether AWS answered this reconcile, as [`Reconciled::answered`](super::Reconciled::answered) states.
     pub(super) answered: Option<bool>,
     /// The time, on the monotonic clock, from which the age of the description is counted. For the first Describe it is
@@ -163,7 +163,7 @@ impl ReconcileState {
             spec,
             ledger,
             observed,
-            answered_request: None,
+            successful_describe: None,
             description_start: Duration::ZERO,
             is_for_event: false,
             permit: None,
