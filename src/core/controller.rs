@@ -8,9 +8,10 @@
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a wrong
 //! change: immediately before a call or a test record, the resource, the policies and (for a test record) the ledger
-//! are read from the API server again. If the finalizer is to be removed because the policies do not allow disabling
-//! encryption, the policies are read again first. If it is to be removed because of a decision, the policies and the
-//! ledger are read again first. Every write names the version that was read.
+//! are read from the API server again. While a resource is not being deleted, the policies are also read again before
+//! the finalizer is added, and before it is removed because they do not allow disabling encryption. While a resource is
+//! being deleted, the policies and the ledger are read again before a decision removes the finalizer. Every write names
+//! the version that was read.
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -138,7 +139,8 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
 }
 
 /// Runs the steps for the resource that was read from this source, with policies and a ledger from the same
-/// source. Returns the time of the next reconcile. Sets `answered` as [`Reconciled::answered`] states, however the steps end.
+/// source. Returns the time of the next reconcile. Also sets `answered` ([`Reconciled::answered`]) if the resolve step
+/// fails, or once the decide step has ended. If the steps end in between, it stays `None`.
 async fn run_steps<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -193,8 +195,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if has_news {
         context.memory.events.record_external_call(resource, context.clock.monotonic());
     }
-    // Whether the time of a reported call is not within the last 24 hours, give or take the 15 minutes by which a clock may be
-    // wrong. If so, the time of the event or the operator's clock is wrong. A Describe shows which of the two: AWS refuses a request whose date is wrong.
+    // Whether the time of a reported call is outside the last 24 hours, give or take the 15 minutes by which a clock may be wrong.
+    // Then the event came late, its time is wrong, or the operator's clock is wrong. A Describe shows whether it is the clock: AWS
+    // refuses a request whose date is wrong.
     let is_time_in_doubt = external::is_any_outside(&reported, context.clock.now());
     if (has_news || is_time_in_doubt) && last.require_describe() {
         is_for_event = true;

@@ -124,10 +124,10 @@ async fn report_failure<A: StreamApi, R: KubeApi>(
     context.publish_event(&resource_identity_of(read), &event).await;
 }
 
-/// Removes the finalizer as decided: encryption is disabled, the operator is not permitted to disable it, or there is
-/// nothing to disable (the stream is missing, or another resource manages it). The removal ends the reconcile: it gives
-/// the resource a new version, so a status write would name the old one and be refused, and `Memory::keep` would replace
-/// the new version with the old one. If the removal fails, the reconcile goes on to its report, and fails after it.
+/// Removes the finalizer as decided: encryption is disabled, the policies do not allow the stream, or there is nothing to
+/// disable (the stream is missing, or another resource manages it). The removal ends the reconcile: it gives the resource a
+/// new version, so a status write would name the old one and be refused, and `Memory::keep` would replace the new version
+/// with the old one. If the removal fails, the reconcile goes on to its report, and fails after it.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

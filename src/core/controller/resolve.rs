@@ -237,13 +237,16 @@ fn customer_key(key: Option<&NamedKey>) -> Option<&KmsKeyId> {
     }
 }
 
-/// Returns whether the operator's account cannot change the result. There are two conditions:
+/// Returns whether the operator's account cannot change the result. Both of these must be true:
 ///
-/// - no policy of this namespace depends on that account for this stream. A policy does if it has no role and contains the
-///   word `own`;
-/// - the stream will not be described, and its ledger not claimed, because the resource is suspended, or the policies deny
-///   the stream or disabling encryption. A claim would also evaluate the policies of the ledger's owner, in which `own` may
-///   occur (`ledger_store::holds`). The desired key may still be described in KMS, which does not depend on the account.
+/// - No policy of this namespace depends on that account for this stream. A policy does if it has no role and contains the
+///   word `own`.
+/// - The stream will not be described, and its ledger not claimed. A claim would also evaluate the policies of the ledger's
+///   owner, in which `own` may occur (`ledger_store::holds`). The desired key may still be described in KMS, which does not
+///   depend on the account.
+///
+/// The second is true in three cases: the resource is suspended; the policies deny the stream; or the spec requires that
+/// encryption is disabled, now or on deletion, and the policies deny that.
 fn needs_no_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;

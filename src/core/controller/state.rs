@@ -182,7 +182,8 @@ impl ReconcileState {
         let stream = match &self.observed {
             Observed::Described { at, description, .. } => Some((*at, description.clone())),
             Observed::NotYet if self.spec.described_key.is_some() => None,
-            // A policy that is replaced, or whose role changes, may be back in a moment. Nothing has to be described then.
+            // The description of another identity is kept. A policy that is replaced, or whose role changes, may be as before in a
+            // moment. The stream then need not be described again.
             Observed::NotYet if self.last.ledger_version.as_deref() == self.ledger.version() => {
                 let identity = self.spec.stream_identity();
                 return self.last.remembered.clone().filter(|remembered| remembered.identity != identity);

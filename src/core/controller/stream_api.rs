@@ -131,8 +131,9 @@ impl Signer {
 pub enum Priority {
     /// Start, Stop and `PutRecord`, and the request for the operator's identity.
     Call,
-    /// A Describe of a stream that is not known to be stable, and `DescribeKey` of the desired key.
+    /// A Describe of a stream that is not known to be stable, and `DescribeKey` of the desired key. A Describe that only an
+    /// event of AWS requires has the priority `Drift`, even while AWS changes the stream.
     Changing,
-    /// A Describe to detect drift, `DescribeKey` of the active key, and the check of the clock.
+    /// A Describe to detect drift, or because of an event of AWS; `DescribeKey` of the active key; the check of the clock.
     Drift,
 }
