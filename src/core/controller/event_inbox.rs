@@ -5,8 +5,8 @@
 //! entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the process, which is safe: the
 //! queue of AWS's events (not the work queue) delivers the calls again that no reconcile has entered, a new process describes
 //! every stream, and checks by interval remain. A sender of forged events cannot make this module grow without limit: it
-//! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
-//! number of calls of each stream.
+//! holds calls and arrivals only for streams, accounts and regions that a resource has named since this replica became the
+//! leader, and a bounded number of calls of each stream.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -43,7 +43,7 @@ struct State {
     scopes: HashMap<EventScope, usize>,
     /// The calls that no reconcile has finished with, by the hash of their stream, and in the order of their times.
     calls: HashMap<u64, Vec<CallEvent>>,
-    /// The arrivals of events, by account and region. One without any event in this term is not listed.
+    /// The arrivals of events, by account and region. An account and region is missing here until its first event arrives.
     arrivals: HashMap<EventScope, Arrivals>,
     /// The number of the last event, or of the last silence: both are numbered, in one sequence.
     last_number: u64,
@@ -65,6 +65,7 @@ pub struct SilentScope {
 struct Registered {
     /// The hashes of its stream, and of the keys and the alias that it depends on.
     subjects: BTreeSet<u64>,
+    /// The account and region of its stream.
     scope: Option<EventScope>,
     /// The accounts and regions of its keys, except for `scope`.
     key_scopes: Vec<EventScope>,
@@ -180,7 +181,7 @@ impl EventInbox {
         }
     }
 
-    /// Evicts everything, before a new term: meanwhile another replica has received the events.
+    /// Evicts everything, when this replica becomes the leader: until then, another replica may have received the events.
     pub fn clear(&self) {
         *self.lock() = State::default();
     }

@@ -153,9 +153,9 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     Ok(())
 }
 
-/// Returns whether the operator's credentials are still those of the account with which the spec was resolved. They may have been
-/// exchanged for the Describe by those of another account, which has no stream of that name, or another one. If the principal has a
-/// role, returns `true`: requests then reach the account of the role, whatever the operator's credentials are.
+/// Returns whether the operator's credentials are still those of the account with which the spec was resolved. Those of another
+/// account may have replaced them before the Describe. That account has no stream of this name, or another one. If the principal
+/// has a role, returns `true`: requests then reach the account of the role, whatever the operator's credentials are.
 async fn is_same_account<A: StreamApi, R: KubeApi>(context: &Context<A, R>, spec: &ResolvedSpec) -> bool {
     let own = spec.permission.own_account();
     spec.principal.role.is_some() || context.aws.identity().await.is_ok_and(|identity| identity == *own)

@@ -29,7 +29,8 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
         .await?
         .ok_or(Interruption::Outdated)?;
-    // Before the deletion, the finalizer does not matter: a controller that removes it must not prevent the call.
+    // While the resource is not being deleted, its finalizer does not matter: another client that removes the finalizer must not
+    // prevent the call.
     let is_held = |read: &ObjectMeta| read.deletion_timestamp.is_none() || has_finalizer(read);
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation

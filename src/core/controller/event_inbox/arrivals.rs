@@ -1,7 +1,8 @@
 //! Whether AWS's events of one account and region arrive.
 //!
-//! Heartbeats show that the queue works. They do not show that a trail of CloudTrail logs calls, so the operator's own
-//! encryption calls are a test of that: each must lead to an event. Pure; all times are those of the monotonic clock.
+//! A heartbeat is an event that EventBridge sends on a schedule. Heartbeats show that the queue works. They do not show that
+//! a trail of CloudTrail logs calls, so the operator's own encryption calls are a test of that: each must lead to an event.
+//! Pure; all times are those of the monotonic clock.
 
 use std::mem;
 use std::time::Duration;
@@ -100,7 +101,7 @@ impl Arrivals {
         }
     }
 
-    /// Returns what is missing at `now`, if that differs from what the previous call found.
+    /// Returns what is missing at `now`. Returns `None` if nothing is missing, or if this function found the same the last time.
     pub(super) fn announce_silence(&mut self, now: Duration) -> Option<Silence> {
         let silence = self.silence(now);
         let announced = mem::replace(&mut self.announced, silence);
