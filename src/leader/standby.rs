@@ -27,8 +27,9 @@ impl Standby {
     }
 
     /// Reads the lease, and acquires it unless another replica holds it. Returns `None` if another one holds it, or if
-    /// somebody has written it since it was read. `on_answer` is called after a lease was read, and after a request to
-    /// acquire it that did not fail, also after a conflict: a replica that may not create the lease is not ready.
+    /// somebody has written it since it was read. `on_answer` is called after a read that finds the lease, and after a request
+    /// to acquire the lease that did not fail (a conflict is no failure). It is not called after a read that finds no lease,
+    /// because the API server may not permit the replica to create one.
     ///
     /// # Errors
     /// The API server does not respond, or refuses a request.
