@@ -138,9 +138,10 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Runs the steps for the resource that was read from this source, with policies and a ledger from the same
-/// source. Returns the time of the next reconcile. Also sets `answered` ([`Reconciled::answered`]) if the resolve step
-/// fails, or once the decide step has ended. If the steps end in between, it stays `None`.
+/// Runs the steps for the resource that was read from this source, with policies from the same source. The ledger is from
+/// that source, too, or from the API server if the cache of ledgers may lag. Returns the time of the next reconcile. Also sets
+/// `answered` ([`Reconciled::answered`]) if the resolve step fails, or once the decide step has ended. If the steps end in
+/// between, it stays `None`.
 async fn run_steps<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -260,8 +261,9 @@ async fn decide_with_description<A: StreamApi, R: KubeApi>(
     }
 }
 
-/// Opens the ledger of a resource's stream. If it has an unconfirmed call that this process did not know, the cache may be
-/// behind, and lack the effect of this call or a later one. The ledger is then read from the API server.
+/// Opens the ledger of a resource's stream. If the cached ledger has an unconfirmed call
+/// ([`LedgerHandle::unconfirmed_call`]) that this process did not know, the cache may lag: the stored ledger may already have
+/// the outcome or the confirmation of this call, or a later call. The ledger is then read from the API server.
 async fn open_ledger<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

@@ -66,7 +66,8 @@ impl ReconcileMetrics for NoMetrics {}
 
 impl<A, R> Context<A, R> {
     /// Returns the interval between two checks of a resource's stream for drift: longer while AWS's events arrive. After an
-    /// event, the short interval applies for at least two checks and [`SETTLING`]. `key` is the key that the resource names.
+    /// event, the short interval applies for the time [`SETTLING`], or twice the short interval if that is longer. `key` is the
+    /// key that the resource names.
     pub(super) fn drift_interval(
         &self,
         resource: &StreamEncryption,

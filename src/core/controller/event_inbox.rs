@@ -108,9 +108,10 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// Removes the calls of other streams from this notice, so that the inbox keeps them. Until a resource is reconciled, it is
-    /// registered with the stream of its status. Its stream may be another one by now: a name without an ARN may be that of another account's stream, or
-    /// the resource was created again.
+    /// Removes the calls of other streams from this notice, so that the inbox keeps them. Before its first reconcile, a resource
+    /// is registered with the stream whose ARN is in its spec or, without that, in its status. The reconcile may resolve another
+    /// stream: the operator has credentials of another account now, in which the name stands for another stream. Or the
+    /// resource was created again.
     pub fn keep_calls_of(&mut self, stream: &StreamArn) {
         let own = hash_of(stream);
         self.calls.retain(|subject, _| *subject == own);
@@ -370,8 +371,8 @@ impl EventInbox {
 
 impl State {
     /// Records a new event of these resources. Returns the resources that become due by it. A resource that an earlier event
-    /// has made due, and whose reconcile has not begun since, is left out. `describe_required_at` is the time of the event, if it
-    /// requires a Describe in any case.
+    /// has made due, and whose reconcile has not begun since, is left out. `describe_required_at` is the present time on the
+    /// monotonic clock if the event requires a Describe in any case, and `None` otherwise.
     fn record(
         &mut self,
         resources: Vec<ResourceName>,

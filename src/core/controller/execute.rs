@@ -48,9 +48,9 @@ const UNACKNOWLEDGED_BEFORE_REPORT: u32 = 3;
 const MAX_RESPONSE_TIME: SignedDuration = SignedDuration::from_secs(15);
 
 /// Prepares a decision. Returns whether it can be executed; if not, the caller describes the stream first, and decides
-/// again. Waits for the rate limiter's permit for a call, once for each reconcile. After a long wait the description is too
-/// old for the call: the stream is then described a second time, and the permit remains. Returns
-/// [`Interruption::Outdated`] if that description is too old, too.
+/// again. Waits for the rate limiter's permit for a call, unless this reconcile already has a permit for the same action. After
+/// a long wait the description is too old for the call: the stream is then described a second time, and the permit remains.
+/// Returns [`Interruption::Outdated`] if that description is too old, too.
 pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     state: &mut ReconcileState,
@@ -113,9 +113,9 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     continue_without_ledger(state, executed)
 }
 
-/// Logs that the ledger cannot be written, and returns no error: the reconcile goes on, and its report has the reason
-/// `LedgerInvalid`. The API server has rejected the write, or has not acknowledged several writes in succession.
-/// Returns every other result unchanged.
+/// If the API server has rejected the write of the ledger, or has not acknowledged several writes in succession, logs that and
+/// returns no error: the reconcile goes on, and its report has the reason `LedgerInvalid`. Returns every other result
+/// unchanged.
 fn continue_without_ledger(
     state: &mut ReconcileState,
     executed: Result<(), Interruption>,

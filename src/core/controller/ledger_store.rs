@@ -209,8 +209,8 @@ impl LedgerHandle {
         self.ownership == Ownership::Owned && (may_claim || self.is_stored())
     }
 
-    /// Returns the last call that AWS may have applied while no observation has shown its effect; `None` if there is none, or
-    /// if this resource does not own the ledger.
+    /// Returns the last call that AWS may have applied; `None` if there is none, if an observation has already shown the effect
+    /// or the failure of this call, or if this resource does not own the ledger.
     pub(super) fn unconfirmed_call(&self) -> Option<&Call> {
         if self.ownership != Ownership::Owned {
             return None;

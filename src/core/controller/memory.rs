@@ -12,7 +12,7 @@
 //! - `stored`: an object of the API server, as it was last read or written.
 //! - `before`: the status from which the next one is computed, either the stored or the reported one
 //!   (`previous_status.rs`).
-//! - `known`: one value of these, such as a version or a time, with which a new value is compared.
+//! - `known`: a single value of such an earlier state, for example a version or a time, with which a new value is compared.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -66,7 +66,8 @@ pub struct LastReconcile {
     /// The time before which no further test record may be written; `None` if no record is expected. It stays in force if
     /// the stream is described earlier: for an event of AWS, a write of another replica, or after a failed request.
     pub next_record: Option<Timestamp>,
-    /// The last call of the ledger, if no observation has shown its effect. Boxed, because it is absent for most streams.
+    /// The last call of the ledger that AWS may have applied; `None` if an observation has already shown its effect or its
+    /// failure. Boxed, because it is absent for most streams.
     pub known_call: Option<Box<KnownCall>>,
     /// The ids of the last calls that were not sent, each with the cause, if the API server did not acknowledge the reservation or
     /// the outcome. The reservation may be in the ledger without an outcome, or may still arrive there. At most
@@ -133,8 +134,8 @@ impl SeenVersion {
     }
 }
 
-/// The last call of a ledger that AWS may have applied, while no observation has shown its effect, and since when this
-/// process has known the call.
+/// The last call of a ledger that AWS may have applied, while no observation has shown its effect or its failure, and since
+/// when this process has known the call.
 #[derive(Clone, Debug)]
 pub struct KnownCall {
     /// The id of the call.

@@ -16,8 +16,9 @@ use crate::model::message;
 /// Number of consecutive reconciles without a description after which it is unknown whether records are
 /// encrypted.
 const UNDESCRIBED_BEFORE_UNKNOWN: u32 = 3;
-/// Age of `lastDescribeTime` from which a newer time alone is reason for a write. A write an hour would be most of the
-/// requests of a fleet at rest, and each of them makes Argo CD compare the resource again.
+/// Age of `lastDescribeTime` from which a newer time alone is reason for a write. If the time of each resource were written
+/// every hour, these writes would be most of the operator's requests to the API server while nothing else changes. After each
+/// of them, Argo CD would compare the resource again.
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Returns the status of a suspended resource: the status keeps the last known state, and states since when

@@ -69,7 +69,7 @@ impl ResolvedSpec {
         let mut hasher = DefaultHasher::new();
         self.stream.hash(&mut hasher);
         match &self.principal.role {
-            // A role is one of its own account.
+            // The ARN of the role contains its account.
             Some(role) => role.hash(&mut hasher),
             None => self.permission.own_account().hash(&mut hasher),
         }

@@ -34,7 +34,8 @@ pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
 /// was paused for longer does not send the call. Three pauses are not detected:
 ///
-/// - one during the second Describe of a reconcile: its age counts from the response, because it may wait for the limiter;
+/// - one during the second Describe of a reconcile: the age of that description counts from the response, because the request
+///   may wait for the rate limiter;
 /// - one after the last check;
 /// - that of a suspended machine, whose monotonic clock stands still.
 ///
@@ -74,8 +75,8 @@ pub(super) struct ReconcileState {
     pub(super) active_key_report: Option<(KeyArn, Option<KeyProblem>)>,
     /// Whether the last status reports the active key, or that records are in plaintext.
     pub(super) is_encryption_reported: bool,
-    /// Whether only the time of day decides which observations are newer than the last call. A preview has no memory of calls,
-    /// and sends none.
+    /// Whether `requested` ignores since when this process has known the last call, so that only the time of day decides which
+    /// observations are newer than that call. Set for a preview, which remembers no calls and sends none.
     pub(super) ignores_known_call: bool,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
@@ -266,7 +267,7 @@ impl ReconcileState {
         Requested { at: at.wall, call_known_for }
     }
 
-    /// Returns the last call of the ledger and since when this process has known it, for the next reconcile.
+    /// Returns the unconfirmed call of the ledger and since when this process has known it, for the next reconcile.
     pub(super) fn known_call(&self, now: Duration) -> Option<Box<KnownCall>> {
         known_call(&self.ledger, self.last.known_call.as_deref(), now)
     }
@@ -343,8 +344,8 @@ impl ReconcileState {
     }
 }
 
-/// Returns the last call of the ledger whose effect no observation has shown, known since `now` unless it was known before; `None`
-/// if there is none. If this resource does not own the ledger, returns `known`.
+/// Returns the unconfirmed call of the ledger ([`LedgerHandle::unconfirmed_call`]), known since `now` unless it was known before;
+/// `None` if there is none. If this resource does not own the ledger, returns `known`.
 pub(super) fn known_call(
     ledger: &LedgerHandle,
     known: Option<&KnownCall>,

@@ -1,6 +1,7 @@
 //! How far the reconciles of a resource are with the events that concern it. Pure.
 
-/// The events that concern a resource and that no reconcile of it has finished with, with the number of the last one.
+/// Whether there are events that concern a resource and that no reconcile of it has finished with. The number is that of the
+/// last of these events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Noticed {
     /// There are none.
