@@ -93,7 +93,7 @@ impl LeaderElection {
     ) {
         // Limits the warning below to one a minute.
         let mut warnings = Warnings::default();
-        // One for all terms and failed attempts: a new one would begin the wait of 30 s anew.
+        // The same standby makes each attempt, also after this replica has led: a new standby would begin the wait of 30 s anew.
         let mut standby = Standby::new(self.lease.clone());
         while !end.is_cancelled() {
             // `end` does not interrupt this request, because the API server could carry it out after the release below. One that
@@ -175,8 +175,8 @@ fn random_identity() -> String {
 
 /// Renews the lease until this replica has lost it. Returns the cause.
 ///
-/// A renewal that fails is repeated while the lease is valid, because a new term costs a list of all objects and a Describe of
-/// each stream. No other replica acquires the lease in this time. `on_answer` is called after each renewal that
+/// A renewal that fails is repeated while the lease is valid, because each change of the leader costs a list of all objects and
+/// a Describe of each stream. No other replica acquires the lease in this time. `on_answer` is called after each renewal that
 /// leaves this replica the holder.
 async fn renew_until_lost(lease: &LeaseClient, mut held: HeldLease, on_answer: &impl Fn()) -> String {
     let mut failure = None;

@@ -1,7 +1,8 @@
 //! What a replica does while it does not lead: it reads the lease, and acquires it once no other replica holds it.
 //!
 //! As in client-go, a lease has expired once this replica has read the same content for its validity, which is 30 s
-//! ([`LEASE_DURATION`]) or more, by its monotonic clock. The times in the lease are not compared with a clock: the clocks of nodes can differ by more than 30 s.
+//! ([`LEASE_DURATION`]) or more, by its monotonic clock. The times in the lease are not compared with a clock: the clocks of
+//! nodes can differ by more than 30 s.
 
 use std::time::Duration;
 
@@ -59,8 +60,8 @@ impl Standby {
         }
     }
 
-    /// Returns whether the time since the last renewal that was read is at least the validity of the lease: the one that is written
-    /// in it, and not less than 30 s. A later version of the operator may write a longer one.
+    /// Returns whether this replica has read the same content of the lease for the whole validity of the lease. This is the
+    /// validity that the lease contains, but at least 30 s. A later version of the operator may write a longer one.
     fn has_expired(&self) -> bool {
         let written = self.content.as_ref().and_then(|content| content.lease_duration_seconds);
         let written = written.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
