@@ -4,7 +4,7 @@
 //! no harm, and a new field needs none. Pure; what [`shorten`] returns is never stored outside the process.
 
 /// The phrases: the code of each is its index. JSON has no control characters, so no other byte of a text is below 32.
-/// Each begins with one of the bytes in [`FIRST`]. If one is the beginning of another, the longer one comes first.
+/// If one is the beginning of another, the longer one comes first.
 const PHRASES: [&str; 32] = [
     // Metadata.
     r#"{"apiVersion":"streamencryption.dev/v1alpha1","kind":"StreamEncryption","metadata":{"creationTimestamp":""#,
@@ -45,45 +45,55 @@ const PHRASES: [&str; 32] = [
     r#","satisfied":{"action":"Start","key":{"type":"#,
 ];
 
-/// The bytes with which a phrase can begin.
-const FIRST: [u8; 3] = *b"{\",";
+/// The number of bytes by which [`phrase_at`] selects phrases before it compares them. No phrase is shorter.
+const BEGINNING: usize = 6;
 
-/// The number of bytes that are compared at once before a whole phrase is. No phrase is shorter.
-const PREFIX: usize = 8;
-
-/// The beginning of each phrase.
-const PREFIXES: [[u8; PREFIX]; PHRASES.len()] = {
-    let mut prefixes = [[0; PREFIX]; PHRASES.len()];
-    let mut index = 0;
-    while index < PHRASES.len() {
-        let Some(prefix) = PHRASES[index].as_bytes().first_chunk() else { panic!("a phrase is too short") };
-        prefixes[index] = *prefix;
-        index += 1;
+/// For each position in the beginning of a phrase, and each byte, the phrases that have this byte there. Bit 0 stands for the
+/// phrase with the code 0.
+const BEGINNINGS: [[u32; 256]; BEGINNING] = {
+    let mut beginnings = [[0; 256]; BEGINNING];
+    let mut code = 0;
+    while code < PHRASES.len() {
+        let mut position = 0;
+        while position < BEGINNING {
+            beginnings[position][PHRASES[code].as_bytes()[position] as usize] |= 1 << code;
+            position += 1;
+        }
+        code += 1;
     }
-    prefixes
+    beginnings
 };
 
 /// Returns JSON with each phrase replaced by its code.
 pub(super) fn shorten(json: &[u8]) -> Vec<u8> {
     let mut short = Vec::with_capacity(json.len());
-    let mut rest = json;
-    while let [first, after @ ..] = rest {
-        let prefix = rest.first_chunk::<PREFIX>().filter(|_| FIRST.contains(first));
-        let found = prefix.and_then(|prefix| {
-            let phrases = (0..).zip(PREFIXES).zip(PHRASES);
-            let of_prefix = phrases.filter(|((_, of), _)| of == prefix);
-            let mut found = of_prefix.map(|((code, _), phrase): ((u8, _), _)| (code, phrase));
-            found.find(|(_, phrase)| rest.starts_with(phrase.as_bytes()))
-        });
-        if let Some((code, phrase)) = found {
+    let (mut copied, mut position) = (0, 0);
+    while position < json.len() {
+        if let Some((code, phrase)) = phrase_at(&json[position..]) {
+            short.extend_from_slice(&json[copied..position]);
             short.push(code);
-            rest = &rest[phrase.len()..];
+            position += phrase.len();
+            copied = position;
         } else {
-            short.push(*first);
-            rest = after;
+            position += 1;
         }
     }
+    short.extend_from_slice(&json[copied..]);
     short
+}
+
+/// Returns the phrase with which this text begins, and its code. At most positions of a text, its first byte shows that no phrase
+/// begins there.
+fn phrase_at(text: &[u8]) -> Option<(u8, &'static str)> {
+    let mut possible = u32::MAX;
+    for (byte, phrases) in text.iter().zip(&BEGINNINGS) {
+        possible &= phrases[usize::from(*byte)];
+        if possible == 0 {
+            return None;
+        }
+    }
+    let is_possible = |code: u8| possible & (1 << code) != 0;
+    (0..).zip(PHRASES).find(|(code, phrase)| is_possible(*code) && text.starts_with(phrase.as_bytes()))
 }
 
 /// Returns the JSON that was shortened.
@@ -106,7 +116,6 @@ mod tests {
     fn phrases_can_be_found_and_restored() {
         for (index, phrase) in PHRASES.iter().enumerate() {
             assert!(phrase.bytes().all(|byte| byte >= 32), "{phrase}");
-            assert!(FIRST.contains(&phrase.as_bytes()[0]), "{phrase}");
             assert_eq!(shorten(phrase.as_bytes()), [u8::try_from(index).unwrap()], "{phrase}");
         }
         let all = PHRASES.concat() + "ü\u{7f}";
