@@ -5,6 +5,8 @@
 //! reveal whether the stream or the key exists. A policy may name the role with which the requests are made;
 //! a resource cannot. If policies name two roles for one stream, neither is used.
 
+use std::borrow::Cow;
+
 use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 
 use super::arn::pattern::{KeyPattern, StreamPattern};
@@ -69,12 +71,12 @@ impl Policy {
 
     /// Returns the account for which the word `own` stands in the policy: that of its role, otherwise the
     /// operator's.
-    fn own_account(&self, operator: &AwsAccount) -> AwsAccount {
+    fn own_account<'a>(&self, operator: &'a AwsAccount) -> Cow<'a, AwsAccount> {
         match &self.role {
             Some(Role { arn, .. }) => {
-                AwsAccount { account: arn.account.clone(), partition: arn.partition.clone() }
+                Cow::Owned(AwsAccount { account: arn.account.clone(), partition: arn.partition.clone() })
             }
-            None => operator.clone(),
+            None => Cow::Borrowed(operator),
         }
     }
 
