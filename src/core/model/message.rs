@@ -206,7 +206,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::StreamInUse => "AWS was changing the stream when the operator made the encryption call.".to_owned(),
         Reason::CallRefused => refused_request(input),
         Reason::KeyNotFound => format!("{key} was not found in {}. {}", stream.region, key_to_set(input)),
-        Reason::KeyDisabled => format!("{key} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."),
+        Reason::KeyDisabled => format!("{key} is disabled, so no encryption call is made. Enable it, or set another key in spec.key."),
         Reason::KeyPendingDeletion => format!("{key} is pending deletion. Cancel the deletion and enable the key, or set another key in spec.key."),
         Reason::KeyPendingImport => format!("{key} has no key material. Import the key material, or set another key in spec.key."),
         Reason::KeyUnavailable => format!("{key} is unavailable. Check its key store, or set another key in spec.key."),
@@ -244,7 +244,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::CredentialsRejected => rejected(code(input).as_deref(), fault_message(input)).to_owned(),
         Reason::AwsUnreachable => unanswered(failed_operation(input), code(input).as_deref()),
         Reason::AwsThrottled => THROTTLED.to_owned(),
-        Reason::SessionTooOld => "The operator's session is older than 5 hours and 45 minutes. With a session older than 6 hours, Firehose cannot start using a customer managed key. Give the operator credentials that are renewed.".to_owned(),
+        Reason::SessionTooOld => "The session of the operator's AWS credentials is older than 5 hours and 45 minutes. With a session older than 6 hours, Firehose cannot start using a customer managed key. Give the operator credentials that are renewed.".to_owned(),
         Reason::LedgerInvalid => format!(
             "StreamLedger {} in the operator's namespace is inaccessible or invalid, so no encryption call is made. The operator's log states the cause, and \"LedgerInvalid\" in docs/conditions.md the remedy.",
             super::ledger::name(stream)

@@ -29,7 +29,9 @@ pub fn advice(failure: &str) -> &'static str {
         "AccessDeniedException" => {
             "The operator's role lacks a permission. Grant the one that the message of Ready names."
         }
-        "LimitExceededException" => "The AWS limit is reached. The operator waits.",
+        "LimitExceededException" => {
+            "AWS's limit of calls for the stream, or of streams for the key, is reached. The message of Ready states what to do."
+        }
         NOT_APPLIED => "AWS accepted the encryption call, and the stream is unchanged. The operator retries.",
         NOT_CONNECTED => {
             "The operator could not connect to AWS, so it did not send the call. Check its DNS, network, proxy and endpoint. It retries."

@@ -25,7 +25,7 @@ pub fn identity(error: &AwsError) -> String {
 
 /// STS returns the same error for a missing role, a missing permission and a wrong external id, so that a
 /// caller cannot find out which roles exist.
-const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the role that the StreamEncryptionPolicy sets for this stream. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id. If the operator's session has a source identity, grant sts:SetSourceIdentity, too.";
+const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the role that the StreamEncryptionPolicy sets for this stream. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the policy's external id with the one in the trust policy. If the operator's session has a source identity, grant sts:SetSourceIdentity, too.";
 const IDENTITY_DENIED: &str = "AWS refused sts:GetCallerIdentity, for which no permission is required, so the operator's own account is unknown. Check the STS endpoint and, if it is a VPC endpoint, the endpoint's policy.";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 

@@ -110,7 +110,7 @@ fn drifted_reads_well_for_call_wait_and_key_problem() {
     assert_eq!(
         of(plain().key_is(KeyProblem::Disabled)),
         format!(
-            "{drifted} make no call now (KeyDisabled): {key} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."
+            "{drifted} make no call now (KeyDisabled): {key} is disabled, so no encryption call is made. Enable it, or set another key in spec.key."
         )
     );
 }

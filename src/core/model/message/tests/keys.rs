@@ -41,7 +41,7 @@ fn key_usable_message_is_about_desired_key() {
     assert_eq!(
         disabled,
         format!(
-            "{KEY_1} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."
+            "{KEY_1} is disabled, so no encryption call is made. Enable it, or set another key in spec.key."
         )
     );
 }
