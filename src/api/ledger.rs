@@ -94,7 +94,7 @@ pub struct Call {
     pub target: Target,
     /// The time at which the operator wrote this entry, before it sent the call, by the operator's clock.
     pub time: MicroTime,
-    /// The outcome.
+    /// The outcome. `Pending`: the call is about to be sent, or has no response yet. `Accepted` and `Refused`: the response of AWS, or `Refused` if the operator did not send the call. `Unknown`: there was no response in time, or an internal error of AWS, so AWS may have applied the call.
     pub outcome: Outcome,
     /// The error code of AWS. Or a code of the operator, for a call that it did not send, or whose response was late.
     #[serde(default, skip_serializing_if = "Option::is_none")]

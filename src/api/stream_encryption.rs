@@ -388,7 +388,7 @@ pub struct Calls {
     /// How many of the calls in `calls.used` were made by other callers. The operator learns of them from AWS's events, which are off by default (CloudTrail and an SQS queue). Calls that AWS refused do not count. Absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The limit of `calls.used`: `maxCallsPerDay` of the policies plus `calls.external`, but at most AWS's 25. Example with a `maxCallsPerDay` of 20: after 3 calls of others it is 23, and the operator still has 20 calls left. From the sixth call of others on, each leaves the operator one call fewer.
+    /// The limit of `calls.used`: the highest `maxCallsPerDay` of the policies that allow the stream, plus `calls.external`, but at most AWS's 25. Example with a `maxCallsPerDay` of 20: after 3 calls of others it is 23, and the operator still has 20 calls left. From the sixth call of others on, each leaves the operator one call fewer.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
