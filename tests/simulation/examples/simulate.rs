@@ -27,7 +27,7 @@ struct Arguments {
     /// First seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Run only the seeds of the range whose operator receives AWS's events, which is every second one.
+    /// Run only the seeds of the range whose operator receives AWS's events: about half of them, at random.
     #[arg(long)]
     with_events: bool,
     /// Stop after this many seeds have violated an invariant.
