@@ -109,6 +109,8 @@ impl TestCluster {
             // The user's own settings and cache must not affect a test.
             .env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"))
             .env("KUBERC", "off")
+            // It ends before its garbage is worth a collection.
+            .envs([("GOGC", "off"), ("GOMEMLIMIT", "1GiB")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
