@@ -150,6 +150,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     answered: &mut Option<bool>,
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
+    // What AWS's events report about this resource: calls, and whether a Describe is required. The inbox keeps it until
+    // `finish_notice`, and with `keep_calls_of` only the calls on the stream.
     let mut notice = context.memory.events.begin_notice(resource);
     let mut is_for_event = false;
     if notice.must_describe {
@@ -232,8 +234,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {
         Ownership::LedgerInvalid => CallsOutcome::NotEntered,
-        // `record_events` left calls out because of their times. AWS has not accepted the operator's clock, so these calls may
-        // count. The inbox keeps them.
+        // `record_events` left calls out because their times are not in the last 24 hours by the operator's clock. AWS has not
+        // accepted this clock, so it may be wrong, and the calls may count for AWS. The inbox keeps them.
         _ if state.ledger.may_record_events(may_claim) && is_time_in_doubt && state.is_clock_in_doubt() => {
             CallsOutcome::NotEntered
         }

@@ -29,7 +29,7 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
     let (has_description, last) = context.memory.scheduling_state(resource, context.clock.now());
     let is_noticed = context.memory.events.is_noticed(resource);
     if has_description && !is_noticed {
-        // It takes no place of a request to AWS, so it need not wait behind such requests.
+        // This reconcile sends AWS no request. In a scope of its own, it need not wait behind reconciles that do.
         return Work { scope: AwsLimit::NoRequest, lane: Lane::Changed, namespace };
     }
     let scope = describe_limit(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);

@@ -163,8 +163,9 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
-    // Whether the clock was set back after the Describe. In the ledger, the time of `known_encryption`, which the Describe may have
-    // set, would then be later than that of the call, as if a Describe after the call had shown this encryption.
+    // Whether the clock was set back after the Describe, which may have set `known_encryption` and its time. In the ledger, this
+    // time would be later than the time of the call. The ledger would then say that a Describe after the call has shown this
+    // encryption.
     let is_set_back = reserved < state.now;
     state.now = reserved;
     // If the clock was set after the decision, the number of calls that count may have changed.
@@ -312,8 +313,9 @@ async fn write_ledger<A, R: KubeApi>(
     state: &mut ReconcileState,
 ) -> Result<(), KubeError> {
     let replaced = state.ledger.replaced_owner().map(|owner| owner.uid.clone());
-    // Whether the result changes the number of unacknowledged writes. If the stream was described and nothing is to be written,
-    // the ledger already has what the unacknowledged writes contained. `save` then returns `Ok`, which sets the number to zero.
+    // Whether the result changes the number of unacknowledged writes. A reconcile that has described the stream computes again
+    // what these writes contained. If it has nothing to write, the stored ledger has all of it. `save` then returns `Ok`, which sets
+    // the number to zero.
     let is_counted = state.ledger.is_changed() || state.is_fresh();
     let saved = state.ledger.save(&context.kube).await;
     if is_counted {

@@ -127,7 +127,8 @@ async fn report_failure<A: StreamApi, R: KubeApi>(
 /// Removes the finalizer as decided: encryption is disabled, the policies do not allow the stream, or there is nothing to
 /// disable (the stream is missing, or another resource manages it). The removal ends the reconcile: it gives the resource a
 /// new version, so a status write would name the old one and be refused, and `Memory::keep` would replace the new version
-/// with the old one. If the removal fails, the reconcile goes on to its report, and fails after it.
+/// with the old one. A conflict ends the reconcile, too. If the removal fails otherwise, the reconcile goes on to its report, and
+/// fails after it.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

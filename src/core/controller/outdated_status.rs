@@ -63,8 +63,8 @@ pub(super) fn suspended(
     status
 }
 
-/// Returns whether a stream that has matched an earlier spec, with this status, may match the present spec, too. Nothing is
-/// asked about a suspended resource, so an alias or a Key object counts as unchanged.
+/// Returns whether the stream may match the present spec, if it matched the earlier spec for which this status was written.
+/// Nothing is asked about a suspended resource, so an alias or a Key object counts as unchanged.
 fn may_match(resource: &StreamEncryption, status: &StreamEncryptionStatus) -> bool {
     let spec = &resource.spec;
     if spec.encryption == Encryption::Disabled {

@@ -122,6 +122,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             }
         }
     }
+    // A status that is equal to the last one shares its memory.
     let packed = match &last.status {
         Some(reported) => Packed::of_similar(reported, &status),
         None => Packed::of(&status),

@@ -266,6 +266,7 @@ pub(super) fn status(
     if decision.reason.ready_state() == ReadyState::Unchanged {
         return outdated_status::suspended(resource, before, state.now);
     }
+    // Of a status about another stream, `about` keeps only the last handled retry.
     let before = &*status_fields::about(before, &state.spec.stream);
     let mut status = decided(resource, before, state, decision);
     let was_described =

@@ -146,6 +146,7 @@ impl ReconcileState {
         let described = remembered
             .and_then(|remembered| Some((remembered.stream.clone()?, &remembered.active_key_report)));
         let before = previous_status(&resource.metadata, resource.status.as_ref(), &last);
+        // Of a status about another stream, `about` keeps only the last handled retry.
         let before = before.as_deref().map(|before| status_fields::about(before, &spec.stream));
         let is_encryption_reported = before.as_deref().is_some_and(status_fields::is_encryption_reported);
         let (observed, active_key_report) = match (&spec.key_error, described) {
