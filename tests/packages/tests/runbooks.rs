@@ -26,8 +26,8 @@ fn runbooks() -> BTreeMap<String, (String, String)> {
             let page = text(&format!("docs/runbooks/{file}"));
             let [plugin, kubectl] = [0, 1].map(|index| blocks(&page, "sh")[index].trim_end().to_owned());
             let name = file.trim_end_matches(".md").to_owned();
-            let commands =
-                format!("```sh\n{plugin}\n```\n\nWithout the plugin:\n\n```sh\n{kubectl}\n```\n\n");
+            let without = "Without the [plugin](../kubectl-plugin.md#install-it):";
+            let commands = format!("```sh\n{plugin}\n```\n\n{without}\n\n```sh\n{kubectl}\n```\n\n");
             let (before, _) = page.split_once(&commands).unwrap_or_else(|| panic!("{file}: two commands"));
             let explanation = before.strip_prefix(&format!("# {name}\n\n")).expect("a heading");
             assert_eq!(!explanation.is_empty(), plugin.ends_with(" reconciling"), "{file}: {explanation}");
