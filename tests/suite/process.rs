@@ -115,9 +115,6 @@ pub(crate) fn signal_to(process: u32, signal: &str) {
 
 /// Time after which a test gives up on what takes as long as the machine needs. It is no promise of the operator.
 const GIVE_UP: Duration = Duration::from_mins(5);
-/// The pauses between two checks of a condition are at least the first of these, and at most the second.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits, on the real clock, until a condition outside this process is true.
 pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
@@ -125,14 +122,12 @@ pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// Waits as [`eventually`] does, for this time at most: for a condition that would become true later in another way, such
-/// as by the next check for drift. Checks less often the longer it has waited: most checks start kubectl, and many tests
-/// wait at a time.
+/// as by the next check for drift.
 pub(crate) async fn within(what: &str, time: Duration, mut is_so: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
+    let end = Instant::now() + time;
     while !is_so().await {
-        let waited = start.elapsed();
-        assert!(waited < time, "not within {time:?}: {what}");
-        tokio::time::sleep((waited / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        assert!(Instant::now() < end, "not within {time:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
